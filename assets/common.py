@@ -1,0 +1,142 @@
+"""What every asset function does: pin what it reads, skip what is current, write, and say what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from grasp_pipeline.config import Section
+from grasp_pipeline.tables import Table
+from resources.store import DeltaStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from resources.delta import Commit, Provenance, Read
+
+OWNERS = ["team:data-curation"]
+GPU_POOL = "gpu"
+
+TERMINAL: Callable[[str], None] | None = None
+"""Where stages and progress are also told while `assets.run` executes a job in this process."""
+
+
+class Step:
+    """One execution of an asset: its pinned reads, its provenance and its clock.
+
+    Reads are pinned once, at the version of the newest commit of the partition read; everything that the step
+    writes names them. `current` compares them, the configuration and the code version with the last commit.
+    """
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, store: DeltaStore, config: Section | None, code_version: str
+    ) -> None:
+        self.context, self.store, self.tables = context, store, store.tables
+        self._config_digest = config.digest() if config is not None else ""
+        self._code_version = code_version
+        self._asset_key = context.op_execution_context.op.name
+        self._reads: list[Read] = []
+        self._started = time.perf_counter()
+        if TERMINAL is not None:
+            TERMINAL(self._asset_key)
+
+    def pin(self, table: Table, partition: Mapping[str, str] | None = None) -> Read:
+        """Pin a table (or a partition of it) at its newest version and record it as upstream."""
+        read = self.tables.pin(table, partition)
+        self._reads.append(read)
+        return read
+
+    def read(self, table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
+        """Pin and read."""
+        read = self.pin(table, partition)
+        return self.tables.read(table, read.version, partition)
+
+    def provenance(self, *more: Read) -> Provenance:
+        """Return the provenance of what this step writes; `more` are reads of one shard alone."""
+        from resources.delta import Provenance
+
+        return Provenance(
+            run_id=self.context.run_id,
+            asset_key=self._asset_key,
+            code_version=self._code_version,
+            config_digest=self._config_digest,
+            reads=(*self._reads, *more),
+        )
+
+    def upstream(self) -> dict[str, int]:
+        """Return what was read so far: label -> version."""
+        return {read.label(): read.version for read in self._reads}
+
+    def current(
+        self, table: Table, provenance: Provenance, partition: Mapping[str, str] | None = None
+    ) -> Commit | None:
+        """Return the last commit of the partition if it was made from exactly these inputs, else None."""
+        commit = self.tables.latest(table, partition)
+        if commit is not None and commit.metadata.get("input_digest") == provenance.input_digest():
+            return commit
+        return None
+
+    def say(self, message: str) -> None:
+        """Log a progress message; the listener for `Progress`."""
+        self.context.log.info(message)
+        if TERMINAL is not None:
+            TERMINAL(f"  {message}")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the step began."""
+        return time.perf_counter() - self._started
+
+    def result(
+        self,
+        table: Table,
+        commit: Commit,
+        rows: int | None,
+        extra: Mapping[str, Any] | None = None,
+        tokens: int | None = None,
+        up_to_date: bool = False,
+    ) -> dg.MaterializeResult:
+        """Return what Dagster shows of a materialization."""
+        return dg.MaterializeResult(
+            asset_key=dg.AssetKey(table.name),
+            metadata=self.metadata(table, commit, rows, extra, tokens, up_to_date),
+            data_version=dg.DataVersion(commit.metadata.get("content_digest") or str(commit.version)),
+        )
+
+    def metadata(
+        self,
+        table: Table,
+        commit: Commit,
+        rows: int | None,
+        extra: Mapping[str, Any] | None = None,
+        tokens: int | None = None,
+        up_to_date: bool = False,
+    ) -> dict[str, Any]:
+        """Return row count, version, URI, schema, seconds and rate as Dagster metadata."""
+        seconds = self.seconds
+        metadata: dict[str, Any] = {
+            "dagster/uri": self.tables.uri(table),
+            "dagster/table_name": table.name,
+            "dagster/column_schema": dg.TableSchema(
+                columns=[dg.TableColumn(name, str(dtype)) for name, dtype in table.schema.items()]
+            ),
+            "delta_version": commit.version,
+            "upstream": dg.MetadataValue.json(self.upstream()),
+            "seconds": round(seconds, 2),
+            "up_to_date": up_to_date,
+        }
+        if rows is not None:
+            metadata["dagster/row_count"] = rows
+        if tokens is not None:
+            metadata["tokens"] = tokens
+            if not up_to_date:
+                metadata["tokens_per_second"] = round(tokens / max(seconds, 1e-9))
+        return metadata | dict(extra or {})
+
+    def unchanged(self, table: Table, commit: Commit) -> dg.MaterializeResult:
+        """Return the result of a step that found its table current and wrote nothing."""
+        self.say(f"{table.name} is up to date at version {commit.version}; nothing was written")
+        return self.result(table, commit, None, up_to_date=True)

@@ -1,0 +1,180 @@
+"""From files to clean documents: the manifest of arrivals, the tasks' held-out documents, the cleaned corpus."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.common import OWNERS, Step
+from assets.partitions import ONE_RUN, SHARDS
+from assets.sections import CleaningRun, InputRun, TasksRun
+from grasp_pipeline import tables
+from resources.store import DeltaStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from resources.delta import Commit, Provenance
+
+GROUP = "corpus"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "deltalake"},
+    owners=OWNERS,
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    description="Blocks of the input files in order of arrival, each assigned once to a shard.",
+)
+def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaStore) -> dg.MaterializeResult:
+    """List the inputs, check the whole run's configuration, and assign new blocks to shards."""
+    import polars as pl
+
+    from grasp_pipeline.config import validate_run_config
+    from grasp_pipeline.corpus.files import resolve_inputs
+    from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest
+    from grasp_pipeline.corpus.readers import read_corpus
+    from grasp_pipeline.seeds import digest
+
+    validate_run_config(context.run.run_config.get("ops", {}))
+    step = Step(context, store, config, "1")
+    files = resolve_inputs(config, store.storage_options)
+    before = step.tables.latest(tables.MANIFEST)
+    provenance = step.provenance()
+    fingerprint = digest([(file.uri, file.fingerprint) for file in files])
+    if (
+        before is not None
+        and before.statistics.get("files") == fingerprint
+        and step.current(tables.MANIFEST, provenance)
+    ):
+        return step.unchanged(tables.MANIFEST, before)
+    previous = (
+        tables.MANIFEST.empty()
+        if before is None
+        else step.tables.read(tables.MANIFEST, before.version).collect()
+    )
+    step.say(f"reading {len(files)} input files")
+    blocks = describe_blocks(read_corpus(config, store.storage_options))
+    frame = extend_manifest(previous, blocks, SHARDS.get_partition_keys())
+    commit = step.tables.write(
+        tables.MANIFEST,
+        frame,
+        provenance,
+        statistics={"files": fingerprint, "input": config.model_dump(mode="json")},
+    )
+    per_shard = dict(frame.group_by("shard").agg(pl.col("n_bytes").sum()).sort("shard").iter_rows())
+    extra = {"files": len(files), "bytes_by_shard": dg.MetadataValue.json(per_shard)}
+    return step.result(tables.MANIFEST, commit, frame.height, extra)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "deltalake"},
+    owners=OWNERS,
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    description="Held-out documents of the target tasks, split by document into query, judge, two calibration folds "
+    "and evaluation.",
+)
+def task_documents(
+    context: dg.AssetExecutionContext, config: TasksRun, store: DeltaStore
+) -> dg.MaterializeResult:
+    """Read and split the tasks' documents."""
+    from grasp_pipeline.corpus.tasks import read_tasks
+
+    step = Step(context, store, config, "1")
+    read = read_tasks(config, store.storage_options)
+    commit = step.tables.write(tables.TASK_DOCUMENTS, read.documents, step.provenance())
+    counts = read.documents.group_by("task", "split").len().sort("task", "split")
+    extra = {
+        "documents": dg.MetadataValue.json({f"{task}/{split}": n for task, split, n in counts.iter_rows()}),
+        "leaks_removed": read.leaks.height,
+    }
+    return step.result(tables.TASK_DOCUMENTS, commit, read.documents.height, extra)
+
+
+@dg.multi_asset(
+    name="documents",
+    specs=[
+        dg.AssetSpec(
+            "documents",
+            group_name=GROUP,
+            kinds={"polars", "deltalake"},
+            owners=OWNERS,
+            code_version="1",
+            deps=["manifest", "task_documents"],
+            description="Normalised documents without exact duplicates, noise and contamination; near duplicates "
+            "clustered.",
+        ),
+        dg.AssetSpec(
+            "rejected_documents",
+            group_name=GROUP,
+            kinds={"polars", "deltalake"},
+            owners=OWNERS,
+            code_version="1",
+            deps=["manifest", "task_documents"],
+            description="Every document or row left out, with its reason, the measured value and the surviving "
+            "duplicate.",
+        ),
+    ],
+    backfill_policy=ONE_RUN,
+)
+def documents(
+    context: dg.AssetExecutionContext, config: CleaningRun, store: DeltaStore
+) -> Iterator[dg.MaterializeResult]:
+    """Clean the corpus as a whole and write the shards whose documents changed."""
+    import polars as pl
+
+    from assets.plots import reasons_chart
+    from grasp_pipeline.config import InputConfig
+    from grasp_pipeline.corpus.cleaning import clean_documents
+    from grasp_pipeline.corpus.manifest import place_blocks
+    from grasp_pipeline.corpus.readers import read_corpus
+
+    step = Step(context, store, config, "1")
+    blocks = step.read(tables.MANIFEST)
+    tasks = step.read(tables.TASK_DOCUMENTS)
+    provenance = step.provenance()
+    both = (tables.DOCUMENTS, tables.REJECTED_DOCUMENTS)
+    done = [step.current(table, provenance) for table in both]
+    if done[0] is not None and done[1] is not None:
+        yield step.unchanged(tables.DOCUMENTS, done[0])
+        yield step.unchanged(tables.REJECTED_DOCUMENTS, done[1])
+        return
+    commit = step.tables.latest(tables.MANIFEST)
+    assert commit is not None, "read above"
+    source = InputConfig(**commit.statistics["input"])
+    raw = place_blocks((block for _, block in read_corpus(source, store.storage_options)), blocks.collect())
+    cleaned = clean_documents(raw, config, tasks.collect(), step.say)
+    rejected = cleaned.rejected
+    counts = (
+        rejected.group_by("reason").agg(documents=pl.len(), n_bytes=pl.col("n_bytes").sum()).sort("reason")
+    )
+    extras = {
+        "documents": {"bytes": int(cleaned.documents["n_bytes"].sum()), "rows_read": raw.height},
+        "rejected_documents": {
+            "by_reason": dg.MetadataValue.json({name: n for name, n, _ in counts.iter_rows()}),
+            "chart": dg.MetadataValue.md(reasons_chart(counts)),
+        },
+    }
+    for table, frame in zip(both, (cleaned.documents, rejected), strict=True):
+        newest = _write_shards(step, table, frame, provenance)
+        yield step.result(table, newest, frame.height, extras[table.name])
+
+
+def _write_shards(
+    step: Step, table: tables.Table, frame: "pl.DataFrame", provenance: "Provenance"
+) -> "Commit":
+    """Write every shard that changed, emptied ones too; returns the newest commit."""
+    import polars as pl
+
+    stored = {(commit.partition or {}).get("shard") for commit in step.tables.commits(table)}
+    shards = sorted({*frame["shard"].unique().to_list(), *(shard for shard in stored if shard)})
+    for shard in shards:
+        part = frame.filter(pl.col("shard") == shard)
+        step.tables.write(table, part, provenance, {"shard": shard}, {"rows": part.height})
+    newest = step.tables.latest(table)
+    if newest is None:
+        newest = step.tables.write(table, frame, provenance)
+    return newest

@@ -1,0 +1,226 @@
+"""Evidence and outputs: the sealed evaluation, the files to train on, the report."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.common import GPU_POOL, OWNERS, Step
+from assets.partitions import ONE_RUN
+from assets.sections import ExportRun, FidelityRun
+from grasp_pipeline import tables
+from resources.compute import Compute
+from resources.models import Models
+from resources.store import DeltaStore
+
+GROUP = "evidence"
+EVALUATION_SEED = 1000
+"""First training seed of the arms on the evaluation documents; no earlier run used it or a later one."""
+
+
+@dg.multi_asset(
+    name="sealed_evaluation",
+    specs=[
+        dg.AssetSpec(
+            "fidelity",
+            group_name=GROUP,
+            kinds={"pytorch", "deltalake"},
+            owners=OWNERS,
+            code_version="1",
+            deps=["selected_config", "subsets", "certificates", "gradient_sketches", "task_sketches"],
+            description="Rank correlation of the surrogate and of the baselines with the sealed evaluation subsets, "
+            "measured after the choice was stored.",
+        ),
+        dg.AssetSpec(
+            "evaluation_losses",
+            group_name=GROUP,
+            kinds={"pytorch", "deltalake"},
+            owners=OWNERS,
+            code_version="1",
+            deps=["certificates", "finalists"],
+            description="Loss of the picked corpus and the comparison arms on the evaluation documents, fresh seeds.",
+        ),
+    ],
+    pool=GPU_POOL,
+    backfill_policy=ONE_RUN,
+)
+def sealed_evaluation(
+    context: dg.AssetExecutionContext,
+    config: FidelityRun,
+    store: DeltaStore,
+    models: Models,
+    compute: Compute,
+) -> Iterator[dg.MaterializeResult]:
+    """Open the sealed subsets, retrain them, and compare every method with what was measured."""
+    import polars as pl
+
+    from assets.data import load_corpus, load_finalists, load_held_out, load_subsets, load_utilities
+    from assets.methods import predict_methods
+    from assets.plots import fidelity_chart
+    from assets.retraining import Bench, evidence
+    from grasp_pipeline.evaluation.arms import arm_rows
+    from grasp_pipeline.evaluation.fidelity import fidelity_rows
+
+    step = Step(context, store, config, "1")
+    selected_read = step.pin(tables.SELECTED_CONFIG)
+    chosen = step.tables.read(tables.SELECTED_CONFIG, selected_read.version).collect().row(0, named=True)
+    target = step.read(tables.CANDIDATES).select("target").collect().item(0, 0)
+    certificates = step.read(tables.CERTIFICATES).collect()
+    tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
+    proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
+    corpus = load_corpus(step)
+    sealed = load_subsets(step, "evaluation", corpus)
+    arms = load_finalists(step, corpus)
+    held_out = load_held_out(step, "evaluation", tokenizer.encoder.bos, tokenizer.chunk_tokens)
+    step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
+    step.pin(tables.TASK_SKETCHES)
+    provenance = step.provenance()
+    done = [step.current(table, provenance) for table in (tables.FIDELITY, tables.EVALUATION_LOSSES)]
+    if done[0] is not None and done[1] is not None:
+        yield step.unchanged(tables.FIDELITY, done[0])
+        yield step.unchanged(tables.EVALUATION_LOSSES, done[1])
+        return
+
+    bench = Bench(corpus, tokenizer, proxy, held_out, compute)
+    jobs = [
+        bench.job(subset_id, membership, seed)
+        for subset_id, membership in zip(sealed.ids, sealed.membership, strict=True)
+        for seed in range(sealed.seeds)
+    ]
+    _, retrained = bench.measure_utilities(step, provenance, "evaluation", jobs, "retraining sealed subsets")
+    names, utilities = load_utilities(step, sealed, "evaluation")
+    methods, reference = predict_methods(step, corpus, sealed.membership, chosen, names)
+    rows = fidelity_rows(
+        methods,
+        utilities,
+        sealed.strata,
+        names,
+        reference,
+        config.bootstrap,
+        0.95,
+        f"fidelity/{selected_read.version}",
+    )
+    frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
+    commit = step.tables.write(tables.FIDELITY, frame, provenance)
+    yield step.result(
+        tables.FIDELITY,
+        commit,
+        frame.height,
+        {"models_retrained": retrained, "correlations": dg.MetadataValue.md(fidelity_chart(frame))},
+        retrained * proxy.recipe.tokens,
+    )
+
+    picked = certificates.filter(pl.col("baseline") == "random", pl.col("task") == target)["arm"][0]
+    draws = arms.frame.filter(pl.col("role") == "random")["arm"].to_list()
+    others = [name for name in ("random-deduplicated", "full", "influence") if name != picked]
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.arm_seeds)
+    runs = {
+        name: [bench.job(arms.subset_id(name), arms.membership(name), seed) for seed in seeds]
+        for name in (picked, *others)
+    }
+    runs["random"] = [
+        bench.job(arms.subset_id(draw), arms.membership(draw), seed)
+        for draw, seed in zip([draws[i % len(draws)] for i in range(config.arm_seeds)], seeds, strict=True)
+    ]
+    every = [job for jobs in runs.values() for job in jobs]
+    losses, arms_retrained = bench.measure_documents(
+        step, provenance, "evaluation", every, "retraining final arms"
+    )
+    table = pl.DataFrame(
+        arm_rows(
+            evidence(
+                losses.with_columns(fold=pl.int_range(pl.len()).over("subset_id", "seed", "task") % 2), runs
+            ),
+            "random",
+            proxy.recipe.tokens,
+        ),
+        schema=tables.EVALUATION_LOSSES.schema,
+    )
+    commit = step.tables.write(tables.EVALUATION_LOSSES, table, provenance)
+    means = {
+        row["arm"]: round(row["loss"], 4)
+        for row in table.filter(pl.col("task") == "mean").iter_rows(named=True)
+    }
+    extra = {"models_retrained": arms_retrained, "mean_loss": dg.MetadataValue.json(means), "picked": picked}
+    yield step.result(
+        tables.EVALUATION_LOSSES, commit, table.height, extra, arms_retrained * proxy.recipe.tokens
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"parquet", "polars"},
+    owners=OWNERS,
+    code_version="1",
+    deps=["pruned_corpus", "documents", "tokenized_shards"],
+    backfill_policy=ONE_RUN,
+    description="The kept text as Parquet and JSON lines with a manifest, below the store's folder `export`.",
+)
+def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaStore) -> dg.MaterializeResult:
+    """Write the kept spans of every document; neighbouring kept chunks are joined."""
+    import json
+
+    from grasp_pipeline.corpus.export import kept_spans, write_export
+
+    step = Step(context, store, config, "1")
+    pruned = step.read(tables.PRUNED_CORPUS)
+    chunks = step.read(tables.TOKENIZED_SHARDS)
+    documents = step.read(tables.DOCUMENTS)
+    stamp = step.provenance().input_digest()
+    location = f"{store.root}/export"
+    if store.has_file("export/manifest.json"):
+        with store.files("export") as folder:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["input_digest"] == stamp:
+            step.say(f"{location} is up to date; nothing was written")
+            return dg.MaterializeResult(metadata={"dagster/uri": location, "up_to_date": True})
+    spans = kept_spans(pruned, chunks, documents)
+    with store.new_files("export") as folder:
+        manifest = write_export(
+            spans, folder, config.formats, {"input_digest": stamp, "upstream": step.upstream()}
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/uri": location,
+            "dagster/row_count": spans.height,
+            "files": dg.MetadataValue.json(manifest["files"]),
+            "seconds": round(step.seconds, 2),
+            "up_to_date": False,
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"html", "matplotlib"},
+    owners=OWNERS,
+    code_version="1",
+    deps=[
+        "certificates",
+        "pruned_corpus",
+        "drop_reasons",
+        "fidelity",
+        "evaluation_losses",
+        "rejected_documents",
+    ],
+    backfill_policy=ONE_RUN,
+    description="One self-contained HTML page: the certificate, the evidence behind it, and what was dropped and why.",
+)
+def report(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
+    """Render the report below the store's folder `report`."""
+    from assets.reporting import report_inputs
+    from grasp_pipeline.report.page import render
+
+    step = Step(context, store, None, "1")
+    inputs = report_inputs(store.tables)
+    page = render(inputs)
+    location = f"{store.root}/report/report.html"
+    if store.has_file("report/report.html"):
+        with store.files("report") as folder:
+            if (folder / "report.html").read_text(encoding="utf-8") == page:
+                step.say(f"{location} is up to date; nothing was written")
+                return dg.MaterializeResult(
+                    metadata={"path": dg.MetadataValue.path(location), "up_to_date": True}
+                )
+    with store.new_files("report") as folder:
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(location), "up_to_date": False})

@@ -1,0 +1,114 @@
+"""What the report and the terminal summary show, counted from the tables; no document text leaves the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grasp_pipeline import tables
+from grasp_pipeline.errors import StoreError
+from grasp_pipeline.sketch.targets import MEAN
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from grasp_pipeline.report.inputs import ReportInputs
+    from grasp_pipeline.tables import Table
+    from resources.delta import DeltaTables
+
+
+def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:
+    """Read and count everything that the report shows, at the newest version of every table.
+
+    Raises:
+        StoreError: no certificate was written yet.
+    """
+    import polars as pl
+
+    from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.report.inputs import ReportInputs
+
+    versions: dict[str, int] = {}
+
+    def read(table: Table) -> pl.LazyFrame:
+        commit = lake.latest(table)
+        if commit is None:
+            return table.empty().lazy()
+        versions[table.name] = commit.version
+        return lake.read(table, commit.version)
+
+    certified = lake.latest(tables.CERTIFICATES)
+    if certified is None:
+        raise StoreError(f"there is no certificate in the store {lake.root}; run the job curate first")
+    chunks = read(tables.TOKENIZED_SHARDS).select("source", "n_tokens").collect()
+    kept = read(tables.PRUNED_CORPUS).group_by("source").agg(pl.col("kept_tokens").sum()).collect()
+    sources = (
+        read(tables.DOCUMENTS)
+        .group_by("source")
+        .agg(documents=pl.len().cast(pl.Int64), bytes=pl.col("n_bytes").sum())
+        .collect()
+        .join(chunks.group_by("source").agg(tokens=pl.col("n_tokens").sum()), on="source", how="left")
+        .join(kept, on="source", how="left")
+        .fill_null(0)
+        .sort("source")
+    )
+    rejected = (
+        read(tables.REJECTED_DOCUMENTS)
+        .group_by("reason", "source")
+        .agg(documents=pl.len().cast(pl.Int64), bytes=pl.col("n_bytes").sum())
+        .sort("reason", "source")
+        .collect()
+    )
+    dropped = (
+        read(tables.DROP_REASONS)
+        .group_by("reason", "source")
+        .agg(chunks=pl.len().cast(pl.Int64), tokens=pl.col("n_tokens").sum())
+        .sort("reason", "source")
+        .collect()
+    )
+    protocol = read(tables.CANDIDATES).collect().row(0, named=True)
+    finalists = read(tables.FINALISTS).collect()
+    checkpoints = read(tables.PROXY_CHECKPOINTS).select(
+        "role", "tokens_seen", "train_loss", "validation_loss"
+    )
+    return ReportInputs(
+        sources=sources,
+        rejected=rejected,
+        surrogates=read(tables.SURROGATES).collect(),
+        selected_config=read(tables.SELECTED_CONFIG).collect(),
+        finalists=finalists,
+        certificates=read(tables.CERTIFICATES).collect(),
+        drop_reasons=dropped,
+        fidelity=read(tables.FIDELITY).collect(),
+        evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
+        checkpoints=checkpoints.collect(),
+        arm_losses=_arm_losses(read(tables.DOCUMENT_LOSSES), finalists),
+        versions=versions,
+        store=lake.root,
+        run_id=certified.metadata["run_id"],
+        target=protocol["target"],
+        budget_tokens=resolve_budget(
+            protocol["budget_tokens"], protocol["budget_fraction"], int(chunks["n_tokens"].sum())
+        ),
+        timings=timings
+        if timings is not None
+        else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
+    )
+
+
+def _arm_losses(losses: pl.LazyFrame, finalists: pl.DataFrame) -> pl.DataFrame:
+    """Return the mean calibration loss of every retrained arm per task, and over tasks, in nats per token."""
+    import polars as pl
+
+    per_task = (
+        losses.filter(pl.col("split") == "calibration")
+        .group_by("subset_id", "task")
+        .agg(loss=pl.col("loss_sum").sum() / pl.col("n_tokens").sum())
+        .collect()
+    )
+    mean = per_task.group_by("subset_id").agg(task=pl.lit(MEAN), loss=pl.col("loss").mean())
+    both = pl.concat([per_task, mean.select(per_task.columns)])
+    return (
+        both.join(finalists.select("arm", "subset_id"), on="subset_id")
+        .select("arm", "task", "loss")
+        .sort("arm", "task")
+    )

@@ -1,0 +1,161 @@
+"""Run a job in the terminal: stages and progress while it runs, the summary at its end.
+
+    python -m assets.run curate --config config/demo.yaml
+
+The run is recorded in DAGSTER_HOME like any other, so the web interface shows it. Nothing here is needed by Dagster;
+`dagster job execute` and `dagster job launch` run the same jobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grasp_pipeline.errors import ConfigError, GraspError
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import polars as pl
+    from rich.console import Console
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run configuration.
+
+    Raises:
+        ConfigError: the file is missing or is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} cannot be read ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the configuration {path} is not YAML ({' '.join(str(error).split())}); correct it"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"the configuration {path} is not a mapping; start it with `ops:` as config/demo.yaml does"
+        )
+    return content
+
+
+def first_cause(failure: Any) -> str:
+    """Return the innermost message of a step's failure: the sentence meant for the user."""
+    error = failure.step_failure_data.error
+    while error.cause is not None:
+        error = error.cause
+    known = {cls.__name__ for cls in GraspError.__subclasses__()}
+    name = (error.cls_name or "").rpartition(".")[2]
+    message = error.message.strip()
+    return message.partition(": ")[2] if name in known else message
+
+
+def stage_seconds(result: dg.ExecuteInProcessResult, shown: set[str]) -> pl.DataFrame:
+    """Return seconds per stage of a run, in order."""
+    import polars as pl
+
+    rows = [
+        (event.step_key, event.event_specific_data.duration_ms / 1000)  # type: ignore[union-attr]
+        for event in result.all_events
+        if event.event_type_value == "STEP_SUCCESS" and event.step_key in shown
+    ]
+    return pl.DataFrame(rows, schema={"stage": pl.String, "seconds": pl.Float64}, orient="row")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a job; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m assets.run", description="Run a job in the terminal.")
+    parser.add_argument("job", choices=["curate", "recurate", "fidelity"], help="which job")
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/demo.yaml"), help="run configuration (YAML)"
+    )
+    options = parser.parse_args(arguments)
+
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    try:
+        return _run(options.job, read_config(options.config), console)
+    except GraspError as error:
+        console.print(f"Error: {error}", markup=False)
+        return 1
+
+
+def _run(job: str, config: dict[str, Any], console: Console) -> int:
+    import dagster as dg
+
+    from assets import common, partitions
+    from assets.reporting import report_inputs
+    from grasp_pipeline.config import validate_run_config
+    from grasp_pipeline.definitions import defs, store
+    from grasp_pipeline.progress import duration
+    from grasp_pipeline.report.summary import print_summary
+
+    validate_run_config(config.get("ops", {}))
+    begun = time.monotonic()
+    common.TERMINAL = lambda line: console.print(
+        f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
+    )
+    definition = defs.get_job_def(job)
+    known = {node.name for node in definition.graph.nodes}
+    given = {name: value for name, value in (config.get("ops") or {}).items() if name in known}
+    unknown = sorted(set(config.get("ops") or {}) - {n.name for n in defs.get_job_def("curate").graph.nodes})
+    if unknown:
+        raise ConfigError(
+            f"the configuration names steps that do not exist: {', '.join(unknown)}; remove them"
+        )
+    run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    tags = partitions.WHOLE_RANGE if job != "fidelity" else {}
+    result = definition.execute_in_process(
+        run_config=run_config, instance=dg.DagsterInstance.get(), raise_on_error=False, tags=tags
+    )
+    common.TERMINAL = None
+    failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    for failure in failures:
+        console.print(f"{failure.step_key} failed: {first_cause(failure)}", markup=False)
+    if failures:
+        console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
+        return 1
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    for check in failed:
+        console.print(f"Check {check.check_name} of {check.asset_key.to_user_string()} failed", markup=False)
+    timings = stage_seconds(result, set(STAGES))
+    print_summary(report_inputs(store.tables, timings), console, f"{store.root}/report/report.html")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    console.print(f"{duration(time.monotonic() - begun)} in all, peak memory {peak:.2f} GiB.", markup=False)
+    return 1 if failed else 0
+
+
+STAGES = (
+    "manifest",
+    "task_documents",
+    "documents",
+    "tokenizer",
+    "tokenized_shards",
+    "tasks",
+    "proxy_checkpoints",
+    "sketchers",
+    "gradient_sketches",
+    "task_sketches",
+    "candidates",
+    "subsets",
+    "subset_utilities",
+    "surrogates",
+    "finalists",
+    "certificates",
+    "pruned_corpus",
+    "sealed_evaluation",
+    "export",
+    "report",
+)
+"""Steps whose seconds are shown; the others are checks."""
+
+if __name__ == "__main__":
+    sys.exit(main())

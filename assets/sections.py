@@ -1,0 +1,55 @@
+"""The configuration sections as Dagster configs: the same fields, bounds and descriptions, in the Launchpad."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from grasp_pipeline import config
+
+
+class InputRun(dg.Config, config.InputConfig):
+    """Configuration of `manifest`."""
+
+
+class TasksRun(dg.Config, config.TasksConfig):
+    """Configuration of `task_documents`."""
+
+
+class CleaningRun(dg.Config, config.CleaningConfig):
+    """Configuration of `documents`."""
+
+
+class TokenizerRun(dg.Config, config.TokenizerConfig):
+    """Configuration of `tokenizer`."""
+
+
+class TaskChunkingRun(dg.Config, config.TaskChunkingConfig):
+    """Configuration of `tasks`."""
+
+
+class ProxyRun(dg.Config, config.ProxyConfig):
+    """Configuration of `proxy_checkpoints`."""
+
+
+class SketchRun(dg.Config, config.SketchConfig):
+    """Configuration of `sketchers`."""
+
+
+class ProtocolRun(dg.Config, config.ProtocolConfig):
+    """Configuration of `candidates`."""
+
+
+class SubsetsRun(dg.Config, config.SubsetsConfig):
+    """Configuration of `subsets`."""
+
+
+class FinalistsRun(dg.Config, config.FinalistsConfig):
+    """Configuration of `finalists`."""
+
+
+class FidelityRun(dg.Config, config.FidelityConfig):
+    """Configuration of `sealed_evaluation`."""
+
+
+class ExportRun(dg.Config, config.ExportConfig):
+    """Configuration of `export`."""

@@ -1,0 +1,69 @@
+"""Rows of Arrow tables: Parquet files and Hugging Face datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grasp_pipeline.corpus.rows import Columns, Row, as_field, decoded, missing_column, not_text
+
+_BUFFER_BYTES = 1 << 20
+_BATCH_BYTES = 16_000_000
+_MOST_BATCH_ROWS = 1_024
+
+
+def parquet_rows(
+    uri: str, source: pa.NativeFile, columns: Columns, max_bytes: int, batch_rows: int | None
+) -> Iterator[Row]:
+    """Stream the rows of a Parquet file; `batch_rows` are decoded at once, by default about _BATCH_BYTES."""
+    parquet = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    _check_schema(uri, parquet.schema_arrow, columns)
+    present = [name for name in (columns.text, *columns.others) if name in parquet.schema_arrow.names]
+    metadata = parquet.metadata
+    size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    rows = _BATCH_BYTES * metadata.num_rows // max(1, size)
+    batches = parquet.iter_batches(batch_rows or min(max(1, rows), _MOST_BATCH_ROWS), columns=present)
+    yield from table_rows(uri, batches, columns, max_bytes)
+
+
+def _check_schema(uri: str, schema: pa.Schema, columns: Columns) -> None:
+    for name in (columns.text, *columns.required):
+        if name not in schema.names:
+            raise missing_column(uri, name, schema.names)
+    kind = schema.field(columns.text).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise not_text(uri, columns.text, str(kind))
+
+
+def table_rows(
+    uri: str, tables: Iterable[pa.Table | pa.RecordBatch], columns: Columns, max_bytes: int
+) -> Iterator[Row]:
+    """Turn tables with the same columns into rows."""
+    row = 0
+    for table in tables:
+        _check_schema(uri, table.schema, columns)
+        others = {
+            name: _field_values(table.column(name)) if name in table.schema.names else [None] * table.num_rows
+            for name in columns.others
+        }
+        for index, data in enumerate(_text_bytes(table.column(columns.text))):
+            fields = {name: values[index] for name, values in others.items()}
+            yield decoded(row, data, fields, max_bytes)
+            row += 1
+
+
+def _text_bytes(column: pa.ChunkedArray | pa.Array) -> list[bytes | None]:
+    """Return the strings of a column as bytes: Arrow does not check that they are UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.large_binary()).to_pylist()
+
+
+def _field_values(column: pa.ChunkedArray | pa.Array) -> list[str | None]:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return [None if data is None else data.decode("utf-8", "replace") for data in _text_bytes(column)]
+    return [as_field(value) for value in column.to_pylist()]

@@ -1,0 +1,82 @@
+"""Documents to chunks of at most L tokens that tile the text without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from grasp_pipeline.corpus.tokenizer import TextEncoder
+from grasp_pipeline.tables import TASKS, TOKENIZED_SHARDS
+
+
+def chunk_id(doc_id: str, position: int) -> str:
+    """Return a chunk's id: 96 bits of the document's digest (and its copy's number), and the position."""
+    head, _, copy = doc_id.partition(":")
+    return f"{head[:24]}{':' + copy if copy else ''}-{position}"
+
+
+def chunk_documents(
+    documents: pl.DataFrame,
+    encoder: TextEncoder,
+    chunk_tokens: int,
+    on_tokens: Callable[[int], None] | None = None,
+    batch: int = 512,
+) -> pl.DataFrame:
+    """Tokenize documents and cut them into chunks.
+
+    Args:
+        documents: columns of `tables.DOCUMENTS`.
+        encoder: the tokenizer.
+        chunk_tokens: L, most tokens per chunk; a document's last chunk may be shorter.
+        on_tokens: told the tokens finished, for progress.
+        batch: documents encoded at once.
+
+    Returns:
+        Rows of `tables.TOKENIZED_SHARDS`, sorted by chunk_id. `start` and `end` are character offsets; the spans of
+        a document's chunks join to its whole text.
+    """
+    columns: dict[str, list] = {name: [] for name in TOKENIZED_SHARDS.schema}
+    for piece in documents.sort("doc_id").iter_slices(batch):
+        texts = piece["text"].to_list()
+        done = 0
+        rows = zip(
+            piece["doc_id"], piece["source"], piece["shard"], texts, encoder.encode(texts), strict=True
+        )
+        for doc_id, source, shard, text, (ids, starts) in rows:
+            for position, first in enumerate(range(0, len(ids), chunk_tokens)):
+                tokens = ids[first : first + chunk_tokens]
+                after = first + chunk_tokens
+                columns["chunk_id"].append(chunk_id(doc_id, position))
+                columns["doc_id"].append(doc_id)
+                columns["position"].append(position)
+                columns["input_ids"].append(np.asarray(tokens, dtype=np.int32))
+                columns["n_tokens"].append(len(tokens))
+                columns["start"].append(starts[first] if position else 0)
+                columns["end"].append(starts[after] if after < len(ids) else len(text))
+                columns["source"].append(source)
+                columns["shard"].append(shard)
+            done += len(ids)
+        if on_tokens is not None:
+            on_tokens(done)
+    frame = pl.DataFrame(columns, schema=TOKENIZED_SHARDS.schema)
+    return TOKENIZED_SHARDS.conform(frame.sort("chunk_id"))
+
+
+def chunk_tasks(
+    task_documents: pl.DataFrame, encoder: TextEncoder, chunk_tokens: int, max_chunks_per_document: int
+) -> pl.DataFrame:
+    """Tokenize held-out documents, at most `max_chunks_per_document` chunks of each; rows of `tables.TASKS`."""
+    columns: dict[str, list] = {name: [] for name in TASKS.schema}
+    ordered = task_documents.sort("task", "split", "document")
+    encoded = encoder.encode(ordered["text"].to_list())
+    for row, (ids, _) in zip(ordered.drop("text").iter_rows(named=True), encoded, strict=True):
+        for position in range(min(max_chunks_per_document, -(-len(ids) // chunk_tokens))):
+            tokens = ids[position * chunk_tokens : (position + 1) * chunk_tokens]
+            for name in ("task", "split", "fold", "document"):
+                columns[name].append(row[name])
+            columns["chunk_id"].append(f"{row['document']}-{position}")
+            columns["input_ids"].append(np.asarray(tokens, dtype=np.int32))
+            columns["n_tokens"].append(len(tokens))
+    return TASKS.conform(pl.DataFrame(columns, schema=TASKS.schema))

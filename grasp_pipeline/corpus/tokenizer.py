@@ -1,0 +1,115 @@
+"""Tokenizers: a byte-level BPE trained on the corpus with `tokenizers`, or any fast Hugging Face one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from grasp_pipeline.config import TokenizerConfig
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.seeds import digest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BEGIN = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer with the id that separates documents."""
+
+    backend: Tokenizer
+    bos: int
+    vocab_size: int
+
+    @property
+    def tokenizer_id(self) -> str:
+        """sha-256 of the tokenizer's full definition."""
+        return digest(self.backend.to_str())
+
+    def encode(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield (token ids, character offset of each token's start) per text; no special tokens are added."""
+        for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False):
+            yield encoding.ids, [start for start, _ in encoding.offsets]
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+
+
+def sample_texts(documents: pl.DataFrame, train_bytes: int) -> list[str]:
+    """Return documents in the order of their ids (a hash, so a uniform sample) up to about `train_bytes` of text."""
+    ordered = documents.sort("doc_id").with_columns(before=pl.col("n_bytes").cum_sum() - pl.col("n_bytes"))
+    return ordered.filter(pl.col("before") < train_bytes)["text"].to_list()
+
+
+def train_bpe(texts: Sequence[str], vocab_size: int) -> TextEncoder:
+    """Train a byte-level BPE; token 0 separates documents.
+
+    Raises:
+        InputError: the texts are too small for the vocabulary.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BEGIN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    learned = backend.get_vocab_size()
+    if learned < vocab_size:
+        raise InputError(
+            f"the corpus is too small for a vocabulary of {vocab_size} tokens (it gave {learned}); "
+            f"set tokenizer.vocab_size to {learned} or less"
+        )
+    return TextEncoder(backend, 0, learned)
+
+
+def load_pretrained(config: TokenizerConfig) -> TextEncoder:
+    """Load a Hugging Face tokenizer by name or folder.
+
+    Raises:
+        InputError: it cannot be loaded, is not a fast tokenizer, or names no document separator.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the tokenizer {config.name!r} cannot be loaded ({reason}); give a folder with tokenizer.json or a hub "
+            "name that this machine can reach"
+        ) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"the tokenizer {config.name!r} has no fast form; give one with a tokenizer.json")
+    separator = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if separator is None:
+        raise InputError(
+            f"the tokenizer {config.name!r} has neither a BOS nor an EOS token; give one that has"
+        )
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return TextEncoder(backend, int(separator), len(tokenizer))
+
+
+def load_saved(folder: Path, bos: int) -> TextEncoder:
+    """Load a tokenizer that `TextEncoder.save` wrote."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return TextEncoder(backend, bos, backend.get_vocab_size())

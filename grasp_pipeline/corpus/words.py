@@ -1,0 +1,156 @@
+"""Words of many texts at once, as 64-bit hashes.
+
+A word is a run of letters, digits and combining marks, lower-cased. Scripts written without spaces (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese) give one word per character, so that n-grams of words mean something
+there too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SYMBOL, WORD, LONE, SPACE = 0, 1, 2, 3
+"""Kinds of characters: neither of the others; part of a word; a word by itself; white space."""
+
+_LONE_RANGES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),
+    (0x3040, 0x30FF),  # kana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # ideographs
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_PIECE = 1 << 20
+
+Hashes = NDArray[np.uint64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of several texts, one after the other.
+
+    Attributes:
+        hashes: (n_words,) hash of each word.
+        lengths: (n_words,) characters of each word.
+        offsets: (n_texts + 1,) the words of text i are ``offsets[i]:offsets[i + 1]``.
+    """
+
+    hashes: Hashes
+    lengths: Integers
+    offsets: Integers
+
+
+@cache
+def character_kinds() -> NDArray[np.uint8]:
+    """Return the kind of every Unicode code point, (1114112,)."""
+    kinds = np.zeros(sys.maxunicode + 1, dtype=np.uint8)
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        if character.isspace():
+            kinds[code] = SPACE
+        elif unicodedata.category(character)[0] in "LNM":
+            kinds[code] = WORD
+    for first, last in _LONE_RANGES:
+        span = kinds[first : last + 1]
+        span[span == WORD] = LONE
+    return kinds
+
+
+@cache
+def _lower_hashes() -> Hashes:
+    """Return a 64-bit hash of the lower case of every code point, (1114112,)."""
+    codes = np.arange(sys.maxunicode + 1, dtype=np.uint64)
+    for code in range(sys.maxunicode + 1):
+        lower = chr(code).lower()
+        if len(lower) == 1:
+            codes[code] = ord(lower)
+    return mix(codes)
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the text's code points, (n_characters,)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def mix(values: Hashes) -> Hashes:
+    """Scramble 64-bit values, one to one (the finaliser of splitmix64)."""
+    values = values + _BASE
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def hash_words(texts: Sequence[str]) -> Words:
+    """Find and hash the words of texts; a text's words do not depend on the texts beside it.
+
+    Works on pieces that end at white space, so that memory is bounded whatever the length of the texts.
+    """
+    joined = "\n".join(texts)
+    pieces = [_words_of(joined[start:stop], start) for start, stop in _pieces(joined)]
+    starts, hashes, lengths = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+    ends = np.cumsum([len(text) + 1 for text in texts], dtype=np.int64)
+    offsets = np.searchsorted(starts, np.concatenate([[0], ends]))
+    return Words(hashes, lengths, offsets.astype(np.int64))
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of pieces of about _PIECE characters that tile the text; one for an empty text."""
+    start = 0
+    while start + _PIECE < len(text):
+        stops = [text.find(space, start + _PIECE) for space in " \n"]
+        stop = min((place for place in stops if place >= 0), default=len(text))
+        yield start, stop
+        start = stop
+    if start < len(text) or not text:
+        yield start, len(text)
+
+
+def _words_of(text: str, shift: int) -> tuple[Integers, Hashes, Integers]:
+    """Return the words' first characters (counted from -shift), hashes and lengths."""
+    points = code_points(text)
+    kinds = character_kinds()[points]
+    in_word = kinds == WORD
+    starts = kinds == LONE
+    starts[1:] |= in_word[1:] & ~in_word[:-1]
+    starts[:1] |= in_word[:1]
+    at = np.flatnonzero(in_word | (kinds == LONE))
+    first = np.flatnonzero(starts[at])
+    lengths = np.diff(np.append(first, len(at))).astype(np.int64)
+    if len(first) == 0:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64), lengths
+    place = np.arange(len(at)) - np.repeat(first, lengths)
+    powers = np.cumprod(np.full(int(lengths.max()), _BASE, dtype=np.uint64))
+    hashes = mix(np.add.reduceat(_lower_hashes()[points[at]] * powers[place], first))
+    return at[first] + shift, hashes, lengths
+
+
+def hash_ngrams(words: Hashes, n: int) -> Hashes:
+    """Hash every window of n words, (max(0, n_words - n + 1),); order within the window counts."""
+    count = len(words) - n + 1
+    if count <= 0:
+        return np.empty(0, dtype=np.uint64)
+    total = np.zeros(count, dtype=np.uint64)
+    for place in range(n):
+        total = mix(total * _BASE + words[place : place + count])
+    return total
+
+
+def hash_text(text: str) -> int:
+    """Return a 64-bit hash of a whole text."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )

@@ -1,0 +1,24 @@
+"""Everything that exists: assets, checks, jobs, schedule, sensor and resources, in one explicit Definitions."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+
+from assets import checks, corpus, evidence, jobs, protocol, proxy, selection, sketches, tokens
+from resources.compute import Compute
+from resources.models import Models
+from resources.store import DeltaStore
+
+store = DeltaStore(root=os.environ.get("GRASP_STORE", "store"))
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([corpus, tokens, proxy, sketches, protocol, selection, evidence]),
+    asset_checks=dg.load_asset_checks_from_modules([checks]),
+    jobs=jobs.JOBS,
+    schedules=jobs.SCHEDULES,
+    sensors=jobs.SENSORS,
+    resources={"store": store, "compute": Compute(), "models": Models(store=store)},
+    executor=dg.in_process_executor,
+)

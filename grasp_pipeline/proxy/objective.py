@@ -1,0 +1,96 @@
+"""What an example is, what its loss is, and how parameters enter: the seam between data and everything above.
+
+`Objective` is what training, evaluation and sketching need to know; `CausalLM` is its form for language models.
+An example is one chunk: `[BOS, token_1 .. token_n]`, padded on the right to `L + 1` tokens; its loss is the mean
+cross-entropy of the n tokens, in nats per token. With causal attention padding on the right changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from grasp_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Parameters = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """A model family with its loss, as pure functions of parameters."""
+
+    def parameters(self) -> Parameters:
+        """Return the current parameters by name, tied ones once."""
+        ...
+
+    def hidden(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """Map inputs (B, L) to the representations (B, L, H) that the output layer reads."""
+        ...
+
+    def output_weight(self, parameters: Parameters) -> Tensor:
+        """Return the output layer's weight (V, H), possibly tied to an input embedding."""
+        ...
+
+
+class CausalLM:
+    """A transformers causal language model as an `Objective`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        head = model.get_output_embeddings()
+        prefix = model.base_model_prefix
+        if head is None or getattr(head, "bias", None) is not None or not hasattr(model, prefix):
+            raise ConfigError(
+                f"models of type {model.config.model_type!r} are not supported as a proxy: the output layer must be "
+                "linear without bias on top of a base model; use a GPT-2, Llama, GPT-NeoX or Qwen-like one"
+            )
+        self.model = model
+        self._body = getattr(model, prefix)
+        self._prefix = prefix + "."
+        names = {id(p): name for name, p in model.named_parameters()}
+        self.output_name = names[id(head.weight)]
+        self.vocab_size = int(head.weight.shape[0])
+        self.hidden_size = int(head.weight.shape[1])
+
+    def parameters(self) -> Parameters:
+        """Return the model's parameters, detached; tied ones once."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def hidden(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """Map token ids (B, L) to final hidden states (B, L, H)."""
+        batch, length = inputs.shape
+        dtype = parameters[self.output_name].dtype
+        blocked = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=inputs.device)
+        mask = torch.triu(blocked, diagonal=1).expand(batch, 1, length, length)
+        positions = torch.arange(length, device=inputs.device).unsqueeze(0)
+        cut = len(self._prefix)
+        body = {name[cut:]: p for name, p in parameters.items() if name.startswith(self._prefix)}
+        out = functional_call(
+            self._body,
+            body,
+            (),
+            {"input_ids": inputs, "attention_mask": mask, "position_ids": positions, "use_cache": False},
+        )
+        return out.last_hidden_state
+
+    def output_weight(self, parameters: Parameters) -> Tensor:
+        """Return the output embedding (V, H)."""
+        return parameters[self.output_name]
+
+
+def pad_chunks(chunks: list[list[int]], bos: int, length: int) -> tuple[Tensor, Tensor]:
+    """Lay chunks out for `Objective`: rows `[BOS, tokens..., 0...]` of `length + 1` and token counts.
+
+    Returns:
+        (B, length + 1) int64 and (B,) int64.
+    """
+    rows = torch.zeros((len(chunks), length + 1), dtype=torch.int64)
+    rows[:, 0] = bos
+    sizes = torch.tensor([len(chunk) for chunk in chunks], dtype=torch.int64)
+    for row, chunk in enumerate(chunks):
+        rows[row, 1 : 1 + len(chunk)] = torch.tensor(chunk, dtype=torch.int64)
+    return rows, sizes

@@ -1,0 +1,150 @@
+"""Proxy language models by preset or checkpoint, built with transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grasp_pipeline.config import ProxyConfig
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.seeds import seed_for
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# hidden size, layers, heads, intermediate size. The Pythia shapes are those of arXiv 2304.01373, table 1.
+_LLAMA_SHAPES = {"tiny": (64, 2, 4, 176), "small": (256, 6, 8, 688)}
+_GPT2_SHAPES = {"gpt2-tiny": (64, 2, 4)}
+_NEOX_SHAPES = {
+    "pythia-14m": (128, 6, 4, 512),
+    "pythia-70m": (512, 6, 8, 2048),
+    "pythia-160m": (768, 12, 12, 3072),
+}
+
+
+def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedConfig:
+    """Return the transformers configuration of a preset.
+
+    Args:
+        preset: name as in `ProxyConfig.preset`.
+        vocab_size: size of the tokenizer's vocabulary.
+        positions: longest sequence, in tokens.
+    """
+    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
+
+    if preset in _LLAMA_SHAPES:
+        hidden, layers, heads, inner = _LLAMA_SHAPES[preset]
+        return LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=inner,
+            max_position_embeddings=positions,
+            tie_word_embeddings=True,
+            use_cache=False,
+        )
+    if preset in _GPT2_SHAPES:
+        hidden, layers, heads = _GPT2_SHAPES[preset]
+        return GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=positions,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+        )
+    if preset in _NEOX_SHAPES:
+        hidden, layers, heads, inner = _NEOX_SHAPES[preset]
+        return GPTNeoXConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=inner,
+            max_position_embeddings=positions,
+            use_cache=False,
+        )
+    known = ", ".join([*_LLAMA_SHAPES, *_GPT2_SHAPES, *_NEOX_SHAPES])
+    raise ConfigError(f"proxy preset {preset!r} is not known; use one of {known}")
+
+
+def _prepare(model: PreTrainedModel, vocab_size: int, positions: int, name: str) -> PreTrainedModel:
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if rows < vocab_size:
+        raise ConfigError(
+            f"the checkpoint {name} has {rows} token embeddings, but the tokenizer has {vocab_size} tokens; "
+            "set tokenizer.name to the tokenizer the checkpoint was trained with"
+        )
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and longest < positions:
+        raise ConfigError(
+            f"the checkpoint {name} takes {longest} tokens at most, but chunks need {positions}; "
+            "lower tokenizer.chunk_tokens"
+        )
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+def build_model(config: ProxyConfig, vocab_size: int, chunk_tokens: int) -> PreTrainedModel:
+    """Build the proxy at its initial weights: float32, in evaluation mode (no dropout), on the CPU.
+
+    Args:
+        config: preset or checkpoint and seed.
+        vocab_size: size of the tokenizer's vocabulary.
+        chunk_tokens: tokens per chunk L; sequences hold one token more.
+
+    Raises:
+        ConfigError: unknown preset; a checkpoint whose vocabulary or positions do not fit.
+        InputError: a checkpoint that cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    positions = chunk_tokens + 1
+    if config.checkpoint:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                config.checkpoint,
+                dtype=torch.float32,
+                trust_remote_code=config.trust_remote_code,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"the checkpoint {config.checkpoint!r} cannot be loaded ({reason}); give a folder with "
+                "config.json and model.safetensors, or a hub name that this machine can reach"
+            ) from error
+        return _prepare(model, vocab_size, positions, config.checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("proxy", config.preset, config.seed))
+        shape = preset_config(config.preset, vocab_size, max(512, positions))
+        model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    return _prepare(model, vocab_size, positions, config.preset)
+
+
+def load_model(folder: str | Path) -> PreTrainedModel:
+    """Load a checkpoint that this pipeline saved (config.json and model.safetensors)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+def model_summary(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the model's shape for metadata: type, parameters, layers, hidden size, vocabulary."""
+    config = model.config
+    return {
+        "model_type": config.model_type,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "hidden_size": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+    }

@@ -1,0 +1,200 @@
+"""What the report and the summary are made from: small frames of counts and results, never a document's text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import polars as pl
+
+from grasp_pipeline import tables
+from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
+from grasp_pipeline.selection.certificate import MEAN
+
+Schema = dict[str, pl.DataType | type[pl.DataType]]
+Row = dict[str, Any]
+
+RANDOM = "random"
+"""Baseline of the headline certificate, and role of the arms that are random draws."""
+
+SCHEMAS: dict[str, Schema] = {
+    "sources": {
+        "source": pl.String,
+        "documents": pl.Int64,
+        "bytes": pl.Int64,
+        "tokens": pl.Int64,
+        "kept_tokens": pl.Int64,
+    },
+    "rejected": {"reason": pl.String, "source": pl.String, "documents": pl.Int64, "bytes": pl.Int64},
+    "surrogates": tables.SURROGATES.schema,
+    "selected_config": tables.SELECTED_CONFIG.schema,
+    "finalists": tables.FINALISTS.schema,
+    "certificates": tables.CERTIFICATES.schema,
+    "drop_reasons": {"reason": pl.String, "source": pl.String, "chunks": pl.Int64, "tokens": pl.Int64},
+    "fidelity": tables.FIDELITY.schema,
+    "evaluation_losses": tables.EVALUATION_LOSSES.schema,
+    "checkpoints": {
+        "role": pl.String,
+        "tokens_seen": pl.Int64,
+        "train_loss": pl.Float64,
+        "validation_loss": pl.Float64,
+    },
+    "arm_losses": {"arm": pl.String, "task": pl.String, "loss": pl.Float64},
+    "timings": {"stage": pl.String, "seconds": pl.Float64},
+}
+"""Columns of each frame of `ReportInputs`; any others are left out."""
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that the report shows.
+
+    Any frame may be empty, with or without columns: its section then says that there is nothing yet. Every
+    frame is reduced to the columns of `SCHEMAS`, so that a document's text cannot reach the page.
+
+    Attributes:
+        sources: the clean corpus per source: documents, bytes and tokens, and the tokens kept of it.
+        rejected: documents left out before tokenization, counted by reason and source.
+        surrogates: table `surrogates`.
+        selected_config: table `selected_config`, one row.
+        finalists: table `finalists`.
+        certificates: table `certificates`.
+        drop_reasons: chunks that were not kept, counted by reason and source.
+        fidelity: table `fidelity`; empty before the sealed evaluation has run.
+        evaluation_losses: table `evaluation_losses`; empty before the sealed evaluation has run.
+        checkpoints: the proxy's checkpoints; losses in nats per token.
+        arm_losses: mean calibration loss of every retrained arm, nats per token; task `mean` is the mean over
+            tasks.
+        versions: table name -> Delta version that was read.
+        store: the store's path or URI.
+        run_id: the run that made the report.
+        target: task that the corpus was selected for, or `mean`.
+        budget_tokens: tokens to keep.
+        timings: seconds per stage.
+
+    Raises:
+        ValueError: a frame lacks a column, or a column cannot be cast; the message names the frame.
+    """
+
+    sources: pl.DataFrame
+    rejected: pl.DataFrame
+    surrogates: pl.DataFrame
+    selected_config: pl.DataFrame
+    finalists: pl.DataFrame
+    certificates: pl.DataFrame
+    drop_reasons: pl.DataFrame
+    fidelity: pl.DataFrame
+    evaluation_losses: pl.DataFrame
+    checkpoints: pl.DataFrame
+    arm_losses: pl.DataFrame
+    versions: dict[str, int]
+    store: str
+    run_id: str
+    target: str
+    budget_tokens: int
+    timings: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name in SCHEMAS:
+                frame = _conform(field.name, getattr(self, field.name), SCHEMAS[field.name])
+                object.__setattr__(self, field.name, frame)
+
+    @property
+    def documents_kept(self) -> int:
+        """Documents of the clean corpus."""
+        return int(self.sources["documents"].sum())
+
+    @property
+    def documents_rejected(self) -> int:
+        """Documents left out before tokenization."""
+        return int(self.rejected["documents"].sum())
+
+    @property
+    def documents_read(self) -> int:
+        """Documents that came in."""
+        return self.documents_kept + self.documents_rejected
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the clean corpus."""
+        return int(self.sources["tokens"].sum())
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens of the pruned corpus; 0 where nothing was published."""
+        return int(self.sources["kept_tokens"].sum())
+
+    @property
+    def choice(self) -> Row | None:
+        """The row of `selected_config`."""
+        return next(self.selected_config.iter_rows(named=True), None)
+
+    @property
+    def headline(self) -> Row | None:
+        """The certificate that decides: against random on the target task."""
+        rows = self.certificates.filter(pl.col("baseline") == RANDOM, pl.col("task") == self.target)
+        return next(rows.iter_rows(named=True), None)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the headline certificate's lower bound is above 0."""
+        return self.headline is not None and bool(self.headline["certified"])
+
+    @property
+    def picked(self) -> str:
+        """The arm that was picked; empty where there is no certificate."""
+        return self.headline["arm"] if self.headline else ""
+
+    @property
+    def random_arms(self) -> frozenset[str]:
+        """Names of the random draws, and of their pool."""
+        return frozenset({RANDOM, *self.finalists.filter(pl.col("role") == RANDOM)["arm"]})
+
+    @property
+    def overall_fidelity(self) -> pl.DataFrame:
+        """Rows of `fidelity` over all subsets and the mean over tasks, best first."""
+        rows = self.fidelity.filter(pl.col("stratum") == ALL, pl.col("task") == MEAN_OVER_TASKS)
+        return rows.sort(
+            "rank_correlation", "method", "form", descending=[True, False, False], nulls_last=True
+        )
+
+    @property
+    def reference_method(self) -> tuple[str, str] | None:
+        """The (method, form) that paired gains are taken against: it gains 0 on itself in every resample."""
+        zero = [pl.col(name) == 0 for name in ("paired_gain", "paired_ci_low", "paired_ci_high")]
+        rows = self.overall_fidelity.filter(zero).select("method", "form").iter_rows()
+        return min(rows, key=lambda key: "surrogate" not in key[0], default=None)
+
+    def on_target(self, frame: pl.DataFrame) -> tuple[str, pl.DataFrame]:
+        """Return the target and a frame's rows for it; where it has none, for `mean` or else its first task."""
+        tasks = frame["task"].unique(maintain_order=True).to_list()
+        task = next(
+            (task for task in (self.target, MEAN) if task in tasks), tasks[0] if tasks else self.target
+        )
+        return task, frame.filter(pl.col("task") == task)
+
+
+def totals(frame: pl.DataFrame, by: str, order: str) -> pl.DataFrame:
+    """Return the sums of a frame of counts by one column, largest `order` first."""
+    counts = pl.col(name for name, dtype in frame.schema.items() if dtype.is_integer())
+    return frame.group_by(by).agg(counts.sum()).sort(pl.col(order), pl.col(by), descending=[True, False])
+
+
+def task_label(task: str) -> str:
+    """Return a task's name for readers."""
+    return "mean over tasks" if task == MEAN else task
+
+
+def _conform(name: str, frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    missing = [column for column in schema if column not in frame.columns]
+    if missing and not frame.is_empty():
+        raise ValueError(f"the report's frame {name} lacks the columns {missing}; it has {frame.columns}")
+    if missing:
+        return pl.DataFrame(schema=schema)
+    try:
+        return frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"the report's frame {name} cannot be cast to its columns' types: {error}"
+        ) from error

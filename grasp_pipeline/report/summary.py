@@ -1,0 +1,175 @@
+"""The summary in the terminal that ends a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from grasp_pipeline.progress import duration
+from grasp_pipeline.report.formats import count, interval, number, plain, public_location, share
+from grasp_pipeline.report.inputs import ReportInputs, task_label, totals
+
+MOST_ROWS = 12
+
+NOT_MEASURED = "Not measured yet: run the job fidelity."
+
+
+def print_summary(inputs: ReportInputs, console: Console, report: str = "") -> None:
+    """Print what came in, what was kept and why, how sure that is, and where everything lies.
+
+    Args:
+        inputs: as for the report.
+        console: written to; readable from 80 columns on, with or without colour.
+        report: path of the HTML report.
+    """
+    _corpus(inputs, console)
+    _configuration(inputs, console)
+    _fidelity(inputs, console)
+    _evaluation(inputs, console)
+    _timings(inputs, console)
+    _certificate(inputs, console)
+    _places(inputs, console, report)
+
+
+def _corpus(inputs: ReportInputs, console: Console) -> None:
+    _heading(console, "Corpus")
+    _line(
+        console,
+        f"Read {count(inputs.documents_read)} documents, rejected {count(inputs.documents_rejected)} "
+        f"({share(inputs.documents_rejected, inputs.documents_read)}); "
+        f"{count(inputs.documents_kept)} documents, {count(inputs.tokens)} tokens are clean.",
+    )
+    kept = inputs.kept_tokens
+    _line(
+        console,
+        f"Kept {count(kept)} tokens ({share(kept, inputs.tokens)}; budget {count(inputs.budget_tokens)})."
+        if kept
+        else "Nothing was published.",
+    )
+    rejected = totals(inputs.rejected, "reason", "documents")
+    rows = [
+        [reason, count(documents), share(documents, inputs.documents_read)]
+        for reason, documents in rejected.select("reason", "documents").iter_rows()
+    ]
+    console.print()
+    _table(console, ["rejected because", ">documents", ">share"], rows)
+    dropped = totals(inputs.drop_reasons, "reason", "tokens")
+    rows = [
+        [reason, count(chunks), count(tokens), share(tokens, inputs.tokens)]
+        for reason, chunks, tokens in dropped.select("reason", "chunks", "tokens").iter_rows()
+    ]
+    console.print()
+    _table(console, ["dropped because", ">chunks", ">tokens", ">share"], rows)
+
+
+def _configuration(inputs: ReportInputs, console: Console) -> None:
+    _heading(console, "Configuration of the surrogate")
+    _line(console, inputs.choice["reason"] if inputs.choice else "None was chosen yet.")
+
+
+def _fidelity(inputs: ReportInputs, console: Console) -> None:
+    _heading(console, "Rank correlation with the losses of the sealed subsets, mean over tasks")
+    frame = inputs.overall_fidelity
+    if frame.is_empty():
+        _line(console, NOT_MEASURED)
+        return
+    first = inputs.reference_method
+    rows = [
+        [
+            row["method"],
+            row["form"],
+            interval(row["rank_correlation"], row["ci_low"], row["ci_high"]),
+            "reference"
+            if (row["method"], row["form"]) == first
+            else interval(row["paired_gain"], row["paired_ci_low"], row["paired_ci_high"], signed=True),
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    _table(console, ["method", "form", ">correlation", ">surrogate's gain"], rows, most=len(rows))
+    _line(
+        console, f"Noise ceiling {number(frame['noise_ceiling'][0])}; {count(frame['n_subsets'][0])} subsets."
+    )
+
+
+def _evaluation(inputs: ReportInputs, console: Console) -> None:
+    task, frame = inputs.on_target(inputs.evaluation_losses)
+    _heading(console, f"Sealed evaluation loss, {plain(task_label(task))}, nats per token")
+    if frame.is_empty():
+        _line(console, NOT_MEASURED)
+        return
+    rows = [
+        [
+            row["arm"] + (" (picked)" if row["arm"] == inputs.picked else ""),
+            number(row["loss"]),
+            number(row["seed_sd"]),
+            "baseline"
+            if row["arm"] in inputs.random_arms
+            else interval(row["gain"], row["gain_low"], row["gain_high"], signed=True),
+        ]
+        for row in frame.sort("loss", "arm").iter_rows(named=True)
+    ]
+    _table(console, ["arm", ">loss", ">sd", ">gain over random"], rows, most=len(rows))
+
+
+def _timings(inputs: ReportInputs, console: Console) -> None:
+    frame = inputs.timings.drop_nulls()
+    if frame.is_empty():
+        return
+    _heading(console, "Time")
+    rows = [[stage, duration(seconds)] for stage, seconds in frame.iter_rows()]
+    rows.append(["all", duration(float(frame["seconds"].sum()))])
+    _table(console, ["stage", ">time"], rows, most=len(rows))
+
+
+def _certificate(inputs: ReportInputs, console: Console) -> None:
+    head = inputs.headline
+    verdict = "no certificate" if head is None else "certified" if inputs.certified else "not certified"
+    _heading(console, f"Certificate: {verdict}", "bold green" if inputs.certified else "bold yellow")
+    _line(
+        console,
+        head["statement"] if head else "Nothing can be said yet of a pruned corpus against a random one.",
+    )
+
+
+def _places(inputs: ReportInputs, console: Console, report: str) -> None:
+    _heading(console, "Where it lies")
+    for name, place in (("tables", inputs.store), ("report", report)):
+        if place:
+            console.print(Text(f"  {name}  {public_location(place)}"), soft_wrap=True, highlight=False)
+
+
+def _heading(console: Console, text: str, style: str = "bold") -> None:
+    console.print()
+    console.print(Text(plain(text), style=style))
+
+
+def _line(console: Console, text: str) -> None:
+    for line in Text(plain(text)).wrap(console, console.width - 2):
+        line.rstrip()
+        console.print(Text("  ") + line, highlight=False)
+
+
+def _table(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], most: int = MOST_ROWS
+) -> None:
+    """Print rows of plain text; a heading that begins with > is of numbers."""
+    if not rows:
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", show_edge=False
+    )
+    for heading in headings:
+        numeric = heading.startswith(">")
+        table.add_column(
+            heading.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
+    for row in rows[:most]:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    if len(rows) > most:
+        table.add_row(Text(f"{len(rows) - most} more"), *[Text("")] * (len(headings) - 1))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)

@@ -1,0 +1,365 @@
+"""The certificate: how much better the picked corpus is than a baseline, with a lower bound that holds.
+
+What picked an arm cannot judge it: the lowest of ten measured losses is low partly by luck, of the documents
+it was measured on and of its training seed. So the calibration documents are split into two folds. An arm is
+picked on one fold and certified on the other, with a freshly seeded retraining; the folds are swapped and the
+two improvements averaged (cross-fitting). The bound counts three sources of error: the documents, the
+training seeds and the draws of the random arm. Both ideas are standard (sample splitting: Cox 1975;
+cross-fitting: Chernozhukov et al. 2018); the coverage of this form was measured by simulation, and
+tests/selection/test_certificate.py measures it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from grasp_pipeline.calibration.rank import finite
+from grasp_pipeline.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Run = tuple[str, int]
+"""(arm, number of its run)."""
+
+MEAN = "mean"
+"""Target: the mean over tasks of the token-weighted losses."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Held-out losses of the retrained arms on the calibration documents.
+
+    Attributes:
+        losses: arm -> (runs, documents) mean loss per document, nats per token. Run 0 is the one that picks;
+            later runs are fresh seeds, which only certify. The runs of the random arm are independent draws,
+            each with a seed of its own.
+        n_tokens: (documents,) target tokens, the documents' weights.
+        fold: (documents,) 0 or 1.
+        task: (documents,) task names.
+
+    Raises:
+        ConfigError: a task has fewer than two documents in a fold, a fold is neither 0 nor 1, or a task is
+            named like the mean.
+        ValueError: shapes disagree or a loss is not finite; the message names the arm.
+    """
+
+    losses: Mapping[str, Floats]
+    n_tokens: Floats
+    fold: NDArray[np.int64]
+    task: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        tokens = finite("n_tokens", self.n_tokens)
+        fold, task = np.asarray(self.fold, dtype=np.int64), np.asarray(self.task, dtype=np.str_)
+        if tokens.ndim != 1 or fold.shape != tokens.shape or task.shape != tokens.shape:
+            raise ValueError(
+                f"n_tokens, fold and task have shapes {tokens.shape}, {fold.shape} and {task.shape}; "
+                "expected one value for each document."
+            )
+        losses = {arm: finite(f"losses of arm {arm}", values) for arm, values in self.losses.items()}
+        for arm, values in losses.items():
+            if values.ndim != 2 or values.shape[0] < 1 or values.shape[1:] != tokens.shape:
+                raise ValueError(
+                    f"Losses of arm {arm} have shape {values.shape}; expected (runs, {len(tokens)})."
+                )
+        if len(tokens) == 0 or tokens.min() <= 0 or not np.isin(fold, (0, 1)).all():
+            raise ConfigError(
+                "Calibration documents need tokens and a fold that is 0 or 1; check the task table."
+            )
+        for name in np.unique(task).tolist():
+            fewest = min(int(((task == name) & (fold == f)).sum()) for f in (0, 1))
+            if fewest < 2 or name == MEAN:
+                raise ConfigError(
+                    f"Task {name!r} has {fewest} calibration documents in a fold and needs 2 (and a name "
+                    f"other than {MEAN!r}); add held-out documents or rename it."
+                )
+        for field, value in (("losses", losses), ("n_tokens", tokens), ("fold", fold), ("task", task)):
+            object.__setattr__(self, field, value)
+
+    def groups(self, target: str) -> list[NDArray[np.bool_]]:
+        """Return one (documents,) mask per task of the target: of that task, or of every task for `MEAN`."""
+        names = np.unique(self.task).tolist()
+        if target != MEAN and target not in names:
+            raise ConfigError(
+                f"No calibration document has task {target!r}; choose {MEAN!r} or {', '.join(names)}."
+            )
+        return [self.task == name for name in names if target in (MEAN, name)]
+
+    def runs(self, arm: str) -> Floats:
+        """Return the (runs, documents) losses of an arm."""
+        if arm not in self.losses:
+            raise ConfigError(f"Arm {arm!r} was not measured; have {', '.join(self.losses)}.")
+        return self.losses[arm]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The arm with the lowest loss on each fold.
+
+    Attributes:
+        target: task it was picked for, or `MEAN`.
+        by_fold: the arm picked on fold 0 and the one picked on fold 1.
+        arm: the arm to publish: of the two picks the one with the lower loss on both folds together.
+        missing: (arm, run number) of the freshly seeded runs still to be made before `certify`.
+    """
+
+    target: str
+    by_fold: tuple[str, str]
+    arm: str
+    missing: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What can be said of the picked arm against a baseline.
+
+    Attributes:
+        arm: the arm to publish.
+        baseline: name of the baseline.
+        task: the task, or `MEAN`.
+        tokens: training tokens of every arm.
+        improvement: baseline loss minus the picks' loss, nats per token, averaged over the two folds.
+        lower_bound: one-sided lower bound of the improvement at `confidence`.
+        confidence: of the bound.
+        degrees_of_freedom: Satterthwaite's, for Student's quantile.
+        document_variance: variance of the improvement from the sample of documents.
+        run_variance: variance of the improvement from training seeds and random draws.
+        fold_picks: the arm picked on fold 0 and the one picked on fold 1.
+        seeds: fresh runs per pick.
+        documents: calibration documents of the task.
+        certified: whether the lower bound is above 0.
+        statement: the certificate in plain words.
+    """
+
+    arm: str
+    baseline: str
+    task: str
+    tokens: int
+    improvement: float
+    lower_bound: float
+    confidence: float
+    degrees_of_freedom: float
+    document_variance: float
+    run_variance: float
+    fold_picks: tuple[str, str]
+    seeds: int
+    documents: int
+    certified: bool
+    statement: str
+
+
+def plan_picks(evidence: Evidence, arms: Sequence[str], target: str = MEAN, fresh: int = 1) -> Picks:
+    """Pick the arm with the lowest loss of run 0 on each fold, and say which fresh runs are still needed.
+
+    Args:
+        evidence: losses with at least run 0 of every arm.
+        arms: the finalists to pick from; of equal ones the first named wins.
+        target: task to pick for, or `MEAN`.
+        fresh: freshly seeded runs wanted per pick; 0 for a baseline that is measured once.
+
+    Raises:
+        ConfigError: no arms, an arm that was not measured, or an unknown task.
+    """
+    if not arms:
+        raise ConfigError("There is no finalist to pick from; name at least one arm.")
+    groups = evidence.groups(target)
+    first = np.stack([evidence.runs(arm)[0] for arm in arms])
+
+    def lowest(names: Sequence[str], rows: Floats, within: NDArray[np.bool_]) -> str:
+        return names[int(np.argmin(_target_loss(evidence, rows, groups, within)))]
+
+    by_fold = (lowest(arms, first, evidence.fold == 0), lowest(arms, first, evidence.fold == 1))
+    both = [arm for arm in arms if arm in by_fold]
+    everywhere = np.ones_like(evidence.fold, dtype=bool)
+    arm = lowest(both, np.stack([evidence.runs(name)[0] for name in both]), everywhere)
+    missing = [(name, run) for name in both for run in range(len(evidence.runs(name)), 1 + fresh)]
+    return Picks(target, by_fold, arm, tuple(missing))
+
+
+def certify(
+    evidence: Evidence,
+    picks: Picks,
+    baseline: str | Picks,
+    tokens: int,
+    task: str | None = None,
+    random_arm: str = "random",
+    confidence: float = 0.95,
+    baseline_name: str | None = None,
+) -> Certificate:
+    """Return the cross-fitted improvement of the picks over a baseline, with its lower bound.
+
+    On fold f the arm picked on the other fold is compared, by its fresh runs, with the baseline; the
+    improvement is the mean over the two folds. A random baseline enters with all R draws; any other arm with
+    its fresh runs, or with run 0 where it has none. A baseline given as `Picks` is itself picked on the other
+    fold; judged by the run that picked it, it looks better than it is, which makes the bound conservative.
+
+    bound = improvement - t_{confidence, df} sqrt(V_doc + s_r^2 sum_runs c_run^2)
+
+    V_doc = (V_0 + V_1) / 4, V_f the variance of fold f's mean paired difference over documents: per task the
+    linearised variance of the token-weighted ratio (Cochran 1977, 6.5), tasks combined as averages. s_r^2 is
+    the variance over the random draws of the loss on all documents of the task; it stands for every run's
+    variance. c_run is the weight of a run in the improvement, so that the sum is 1/R + 1/S against R random
+    draws when both folds picked the same arm with S fresh runs, and 1/R + .5/S when they picked different
+    ones. df is Satterthwaite's over R - 1 and, per fold and task, documents - 1.
+
+    Where the folds picked different arms, the improvement is the mean of the two; the published arm is the
+    better of them by run 0. Each certificate holds on its own: several of them do not hold simultaneously at
+    `confidence`.
+
+    Args:
+        evidence: losses, with fresh runs of both picks and at least two draws of the random arm.
+        picks: from `plan_picks`.
+        baseline: an arm, or picks among several (the best simple arm).
+        tokens: training tokens that every arm had.
+        task: task to certify on; the picks' target by default.
+        random_arm: the arm whose runs are independent draws.
+        confidence: one-sided.
+        baseline_name: name in the statement; by default the baseline's arm or arms.
+
+    Raises:
+        ConfigError: a pick has no fresh run, the random arm has fewer than two draws, the task is unknown, or
+            the confidence is outside (.5, 1).
+    """
+    task = picks.target if task is None else task
+    groups = evidence.groups(task)
+    weights = _run_weights(evidence, picks, baseline, random_arm)
+    draws = evidence.runs(random_arm)
+    if len(draws) < 2:
+        raise ConfigError(
+            f"Arm {random_arm!r} was drawn once; its variance needs 2 draws at least, better 4."
+        )
+    if not 0.5 < confidence < 1:
+        raise ConfigError(f"confidence is {confidence}; give a value between 0.5 and 1, such as 0.95.")
+
+    improvement, components = 0.0, []
+    for f in (0, 1):
+        difference = _combine(evidence, weights[f])
+        for group in groups:
+            chosen = group & (evidence.fold == f)
+            mean, variance = _ratio_mean(difference[chosen], evidence.n_tokens[chosen])
+            improvement += mean / (2 * len(groups))
+            components.append((variance / (2 * len(groups)) ** 2, int(chosen.sum()) - 1))
+    document_variance = sum(variance for variance, _ in components)
+
+    whole = _target_loss(evidence, draws, groups, np.ones_like(evidence.fold, dtype=bool))
+    weight = {
+        run: (weights[0].get(run, 0.0) + weights[1].get(run, 0.0)) / 2 for run in weights[0] | weights[1]
+    }
+    run_variance = float(whole.var(ddof=1)) * sum(w**2 for w in weight.values())
+    components.append((run_variance, len(draws) - 1))
+
+    freedom = _satterthwaite(components)
+    error = float(np.sqrt(document_variance + run_variance))
+    bound = improvement - float(student.ppf(confidence, freedom)) * error
+    arms = (baseline,) if isinstance(baseline, str) else tuple(dict.fromkeys(baseline.by_fold))
+    certificate = Certificate(
+        arm=picks.arm,
+        baseline=baseline_name or " or ".join(arms),
+        task=task,
+        tokens=tokens,
+        improvement=improvement,
+        lower_bound=bound,
+        confidence=confidence,
+        degrees_of_freedom=freedom,
+        document_variance=document_variance,
+        run_variance=run_variance,
+        fold_picks=picks.by_fold,
+        seeds=min(len(evidence.runs(arm)) - 1 for arm in picks.by_fold),
+        documents=int(np.any(groups, axis=0).sum()),
+        certified=bound > 0,
+        statement="",
+    )
+    return replace(certificate, statement=_statement(certificate))
+
+
+def _run_weights(
+    evidence: Evidence, picks: Picks, baseline: str | Picks, random_arm: str
+) -> tuple[dict[Run, float], dict[Run, float]]:
+    """Return per fold the weight of every run in (baseline loss - pick's loss)."""
+    folds: list[dict[Run, float]] = []
+    for f in (0, 1):
+        weights: dict[Run, float] = {}
+        other = 1 - f
+        pick = picks.by_fold[other]
+        opponent = baseline if isinstance(baseline, str) else baseline.by_fold[other]
+        fresh = range(1, len(evidence.runs(pick)))
+        if not fresh:
+            raise ConfigError(
+                f"Arm {pick!r} has no freshly seeded run; make the runs that plan_picks calls missing."
+            )
+        runs = len(evidence.runs(opponent))
+        against = range(runs) if opponent == random_arm or runs == 1 else range(1, runs)
+        for arm, numbers, sign in ((opponent, against, 1.0), (pick, fresh, -1.0)):
+            for run in numbers:
+                weights[arm, run] = weights.get((arm, run), 0.0) + sign / len(numbers)
+        folds.append(weights)
+    return folds[0], folds[1]
+
+
+def _combine(evidence: Evidence, weights: dict[Run, float]) -> Floats:
+    """Return (documents,) weighted sum of the runs' losses."""
+    total = np.zeros(len(evidence.n_tokens))
+    for (arm, run), weight in weights.items():
+        total += weight * evidence.losses[arm][run]
+    return total
+
+
+def _target_loss(
+    evidence: Evidence, losses: Floats, groups: list[NDArray[np.bool_]], within: NDArray[np.bool_]
+) -> Floats:
+    """Return (runs,) mean over tasks of the token-weighted mean loss on the documents of `within`."""
+    means = []
+    for group in groups:
+        chosen = group & within
+        tokens = evidence.n_tokens[chosen]
+        means.append(losses[:, chosen] @ tokens / tokens.sum())
+    return np.mean(means, axis=0)
+
+
+def _ratio_mean(values: Floats, tokens: Floats) -> tuple[float, float]:
+    """Return the token-weighted mean over documents and its linearised variance.
+
+    mean = sum w x / sum w; residuals e = w (x - mean) / mean(w); variance = sum e^2 / (n (n - 1)).
+    """
+    n = len(values)
+    mean = float(values @ tokens / tokens.sum())
+    residual = tokens * (values - mean) / tokens.mean()
+    return mean, float(residual @ residual) / (n * (n - 1))
+
+
+def _satterthwaite(components: list[tuple[float, int]]) -> float:
+    """Return (sum v)^2 / sum(v^2 / df) of independent variance estimates v with df degrees of freedom."""
+    spread = sum(variance**2 / freedom for variance, freedom in components)
+    if spread == 0:
+        return float(sum(freedom for _, freedom in components))
+    return sum(variance for variance, _ in components) ** 2 / spread
+
+
+def _statement(c: Certificate) -> str:
+    where = "the mean over tasks" if c.task == MEAN else c.task
+    first, second = c.fold_picks
+    both = f"{c.arm}; the folds picked {first} and {second}, judged by their mean"
+    arms = c.arm if first == second else both
+    level = f"{c.confidence * 100:g}%"
+    if c.certified:
+        return (
+            f"At {c.tokens:,} tokens the pruned corpus ({arms}) beats {c.baseline} by {c.improvement:.3f} "
+            f"nats per token on {where}; {level} lower bound {c.lower_bound:.3f}."
+        )
+    total = c.document_variance + c.run_variance
+    share = c.run_variance / total if total > 0 else 0.0
+    remedy = (
+        f"{share:.0%} of its variance is of training seeds and random draws: more of those narrow it"
+        if share > 0.5
+        else f"{1 - share:.0%} of its variance is of the documents: more calibration documents narrow it"
+    )
+    sense = "better" if c.improvement >= 0 else "worse"
+    return (
+        f"At {c.tokens:,} tokens nothing can be certified: the pruned corpus ({arms}) measured "
+        f"{abs(c.improvement):.3f} nats per token {sense} than {c.baseline} on {where}, and the {level} "
+        f"lower bound is {c.lower_bound:.3f}, not above 0. {remedy}."
+    )

@@ -1,0 +1,81 @@
+"""DSIR: data selection by importance resampling on hashed n-grams (Xie et al. 2023, arXiv 2302.03169).
+
+    log w_i = sum_{g in chunk i} log( p_query[h(g)] / p_corpus[h(g)] ) ,  g over unigrams and bigrams, h a
+    hash
+
+p are bags of hashed n-grams. The published code adds 1e-8 to each probability; with a few dozen query chunks
+that makes one unseen n-gram cost ten nats or more, so `smoothing` counts are added to every bucket instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.budget import check_budget, descending, fill_whole
+from grasp_pipeline.selection.ngrams import Chunks, bucket
+
+
+def dsir_scores(
+    chunks: Chunks,
+    query: Chunks,
+    buckets: int = 10_000,
+    smoothing: float = 1.0,
+    length_normalised: bool = False,
+) -> Float64:
+    """Return (n,) log importance weights of the corpus's chunks under the query's chunks, in nats.
+
+    smoothing: pseudo-counts per bucket, in both bags. length_normalised: the mean over a chunk's n-grams
+    times the corpus's mean number of n-grams per chunk, so that short chunks are not drawn towards 0; the
+    paper sums (False).
+
+    Raises:
+        InputError: there are no n-grams in the corpus or the query.
+        ConfigError: buckets or smoothing is not above 0.
+    """
+    if buckets < 1 or not smoothing > 0:
+        raise ConfigError(f"{buckets} buckets with smoothing {smoothing}: both must be above 0")
+    ratio = np.log(_bag(query, buckets, smoothing, "query")) - np.log(
+        _bag(chunks, buckets, smoothing, "corpus")
+    )
+    total = np.zeros(chunks.n)
+    for start, part in chunks.ranges():
+        hashes, chunk = part.hashed()
+        total[start : start + part.n] = np.bincount(chunk, ratio[bucket(hashes, buckets)], minlength=part.n)
+    if not length_normalised:
+        return total
+    lengths = chunks.lengths()
+    grams = np.maximum(2 * lengths - 1, 0)
+    return total / np.maximum(grams, 1) * grams.mean()
+
+
+def dsir_resample(
+    scores: ArrayLike,
+    n_tokens: ArrayLike,
+    budget: int,
+    *name: str | int,
+    allowed: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Return a membership (n,) drawn without replacement in proportion to exp(scores), up to a token budget.
+
+    Gumbel top-k: chunks in descending order of score plus standard Gumbel noise named by `name`.
+
+    Raises:
+        ConfigError: the budget cannot be met.
+    """
+    tokens = check_budget(n_tokens, budget, allowed)
+    noise = generator("dsir", *name).gumbel(size=len(tokens))
+    return fill_whole(descending(np.asarray(scores, dtype=np.float64) + noise), tokens, budget)
+
+
+def _bag(chunks: Chunks, buckets: int, smoothing: float, what: str) -> Float64:
+    """Return (buckets,) smoothed probabilities of hashed n-grams."""
+    counts = np.zeros(buckets)
+    for _, part in chunks.ranges():
+        counts += np.bincount(bucket(part.hashed()[0], buckets), minlength=buckets)
+    if not counts.sum() > 0:
+        raise InputError(f"the {what} holds no tokens to count n-grams of")
+    return (counts + smoothing) / (counts.sum() + smoothing * buckets)

@@ -1,0 +1,62 @@
+"""Sketchers by kind, and the scale at which each kind is stored."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from grasp_pipeline.config import SketchConfig
+from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.output import OutputSketcher
+from grasp_pipeline.sketch.protocol import Sketcher
+from grasp_pipeline.sketch.run import sketch_chunks
+from grasp_pipeline.sketch.storage import power_of_two_scale
+
+EARLY = "output_early"
+"""Kind `output` at the early checkpoint: evidence for the judge that no optimiser has seen."""
+
+
+def build_sketcher(
+    kind: str,
+    objective: CausalLM,
+    config: SketchConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Sketcher:
+    """Return the sketcher of a kind (`output`, `full`, `output_early`) at the objective's current weights."""
+    parameters: Parameters = {name: p.to(dtype) for name, p in objective.parameters().items()}
+    if kind == "full":
+        return FullSketcher(objective, parameters, config.full_dim, config.full_sparsity, config.seed, device)
+    return OutputSketcher(
+        objective, parameters, config.output_hidden_dim, config.output_vocab_dim, config.seed, device
+    )
+
+
+def checkpoint_role(kind: str) -> str:
+    """Return the role of the checkpoint at which a kind is taken."""
+    return "early" if kind == EARLY else "reference"
+
+
+def storage_scale(sketcher: Sketcher, vocab_size: int, chunk_tokens: int, bos: int) -> float:
+    """Return the power of two by which a kind is divided before it is stored as float16.
+
+    It comes from sketches of 16 seeded chunks of random tokens, so it depends on the checkpoint and the sketcher
+    alone: every shard, today's or tomorrow's, is stored at the same scale.
+    """
+    draw: NDArray[np.int64] = generator("storage scale", chunk_tokens).integers(
+        0, vocab_size, (16, chunk_tokens)
+    )
+    names = [f"probe {row}" for row in range(16)]
+    sketches, _ = sketch_chunks(sketcher, draw.tolist(), names, bos, 16 * chunk_tokens)
+    return power_of_two_scale(sketches)
+
+
+def early_sample(chunk_ids: list[str], share: float) -> list[bool]:
+    """Return which chunks are sketched at the early checkpoint: a fixed pseudo-random share, by the id's digest."""
+    limit = int(share * 2**32)
+    return [int.from_bytes(hashlib.blake2b(c.encode(), digest_size=4).digest()) < limit for c in chunk_ids]

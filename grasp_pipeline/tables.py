@@ -1,0 +1,512 @@
+"""The tables: names, keys, columns and partitions of everything the pipeline stores, in one place.
+
+Types are those that Delta can hold: no unsigned integers, no categoricals, no half floats, no fixed-size arrays.
+Sketches and memberships are binary columns; their layout is written beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+TOKENS = pl.List(pl.Int32)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Delta table: its folder's name, unique key, columns and partition columns."""
+
+    name: str
+    key: tuple[str, ...]
+    schema: dict[str, pl.DataType | type[pl.DataType]]
+    partition_by: tuple[str, ...] = ()
+    description: str = field(default="", compare=False)
+
+    def empty(self) -> pl.DataFrame:
+        """Return a frame with the table's columns and no rows."""
+        return pl.DataFrame(schema=self.schema)
+
+    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Order and cast a frame's columns to the schema.
+
+        Raises:
+            ValueError: a column is missing or too many, a key column is null, or the key is not unique.
+        """
+        missing = [name for name in self.schema if name not in frame.columns]
+        unknown = [name for name in frame.columns if name not in self.schema]
+        if missing or unknown:
+            raise ValueError(f"table {self.name}: missing columns {missing}, unknown columns {unknown}")
+        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in self.schema.items())
+        if self.key:
+            nulls = [name for name in self.key if frame[name].null_count()]
+            if nulls:
+                raise ValueError(f"table {self.name}: key columns {nulls} hold nulls")
+            if frame.select(self.key).is_duplicated().any():
+                raise ValueError(f"table {self.name}: the key ({', '.join(self.key)}) is not unique")
+        return frame
+
+
+MANIFEST = Table(
+    "manifest",
+    ("uri", "block"),
+    {
+        "uri": pl.String,
+        "block": pl.Int64,
+        "first_row": pl.Int64,
+        "n_rows": pl.Int64,
+        "n_bytes": pl.Int64,
+        "fingerprint": pl.String,
+        "shard": pl.String,
+        "founding": pl.Boolean,
+    },
+    description="Blocks of input files in order of arrival, each assigned once to a shard. founding: whether the block "
+    "was there when the manifest was first written; thresholds relative to the corpus are taken over those alone.",
+)
+
+DOCUMENTS = Table(
+    "documents",
+    ("doc_id",),
+    {
+        "doc_id": pl.String,
+        "text": pl.String,
+        "source": pl.String,
+        "shard": pl.String,
+        "n_bytes": pl.Int64,
+        "origin": pl.String,
+        "cluster": pl.String,
+        "survivor": pl.Boolean,
+    },
+    ("shard",),
+    "Normalised documents. doc_id: sha-256 of the text; origin: file#row (and the user's id); cluster: doc_id of the "
+    "survivor of the near-duplicate cluster; survivor: whether this document is it.",
+)
+
+REJECTED_DOCUMENTS = Table(
+    "rejected_documents",
+    ("doc_id", "stage"),
+    {
+        "doc_id": pl.String,
+        "stage": pl.String,
+        "reason": pl.String,
+        "detail": pl.String,
+        "value": pl.Float64,
+        "duplicate_of": pl.String,
+        "source": pl.String,
+        "shard": pl.String,
+        "origin": pl.String,
+        "n_bytes": pl.Int64,
+    },
+    ("shard",),
+    "Documents and rows left out before tokenization, each with its reason and the measured value. For rows without "
+    "usable text doc_id is derived from the origin; exact copies carry their origin in doc_id after a colon.",
+)
+
+TASK_DOCUMENTS = Table(
+    "task_documents",
+    ("task", "split", "document"),
+    {
+        "task": pl.String,
+        "split": pl.String,
+        "fold": pl.Int64,
+        "document": pl.String,
+        "text": pl.String,
+    },
+    ("task",),
+    "Held-out documents of the target tasks. split: query, judge, calibration (fold 0 or 1) or evaluation.",
+)
+
+TOKENIZER = Table(
+    "tokenizer",
+    ("tokenizer_id",),
+    {
+        "tokenizer_id": pl.String,
+        "path": pl.String,
+        "vocab_size": pl.Int64,
+        "bos": pl.Int64,
+        "chunk_tokens": pl.Int64,
+        "bytes_per_token": pl.Float64,
+    },
+    description="The tokenizer's files (path, relative to the store) and sha-256 digest.",
+)
+
+TOKENIZED_SHARDS = Table(
+    "tokenized_shards",
+    ("chunk_id",),
+    {
+        "chunk_id": pl.String,
+        "doc_id": pl.String,
+        "position": pl.Int64,
+        "input_ids": TOKENS,
+        "n_tokens": pl.Int64,
+        "start": pl.Int64,
+        "end": pl.Int64,
+        "source": pl.String,
+        "shard": pl.String,
+    },
+    ("shard",),
+    "Chunks of L tokens; start and end are character offsets into the document's text and tile it without gaps.",
+)
+
+TASKS = Table(
+    "tasks",
+    ("task", "split", "chunk_id"),
+    {
+        "task": pl.String,
+        "split": pl.String,
+        "fold": pl.Int64,
+        "document": pl.String,
+        "chunk_id": pl.String,
+        "input_ids": TOKENS,
+        "n_tokens": pl.Int64,
+    },
+    ("task",),
+    "Tokenized held-out documents.",
+)
+
+PROXY_CHECKPOINTS = Table(
+    "proxy_checkpoints",
+    ("checkpoint_id",),
+    {
+        "checkpoint_id": pl.String,
+        "role": pl.String,
+        "path": pl.String,
+        "sha256": pl.String,
+        "tokens_seen": pl.Int64,
+        "train_loss": pl.Float64,
+        "validation_loss": pl.Float64,
+        "model_config": pl.String,
+        "recipe": pl.String,
+        "seconds": pl.Float64,
+    },
+    description="Checkpoints of the proxy: role initial, early or reference; path relative to the store.",
+)
+
+SKETCHERS = Table(
+    "sketchers",
+    ("sketch_kind",),
+    {
+        "sketch_kind": pl.String,
+        "role": pl.String,
+        "checkpoint_id": pl.String,
+        "d": pl.Int64,
+        "scale": pl.Float64,
+        "share": pl.Float64,
+        "settings": pl.String,
+    },
+    description="How each kind is computed: the checkpoint's role and id, settings as JSON, the power of two by which "
+    "stored values are divided, and the share of the chunks that is sketched.",
+)
+
+GRADIENT_SKETCHES = Table(
+    "gradient_sketches",
+    ("sketch_kind", "chunk_id"),
+    {
+        "sketch_kind": pl.String,
+        "chunk_id": pl.String,
+        "sketch": pl.Binary,
+        "d": pl.Int64,
+        "scale": pl.Float64,
+        "loss": pl.Float64,
+        "norm": pl.Float64,
+        "n_tokens": pl.Int64,
+        "shard": pl.String,
+    },
+    ("sketch_kind", "shard"),
+    "Sketches of descent directions: d float16 little-endian values; multiply by `scale` for the sketch itself.",
+)
+
+TASK_SKETCHES = Table(
+    "task_sketches",
+    ("sketch_kind", "task", "split"),
+    {
+        "sketch_kind": pl.String,
+        "task": pl.String,
+        "split": pl.String,
+        "sketch": pl.Binary,
+        "d": pl.Int64,
+        "n_tokens": pl.Int64,
+        "n_chunks": pl.Int64,
+        "signal_to_noise": pl.Float64,
+    },
+    description="Token-weighted mean sketch of a task's query or judge chunks: d float32 little-endian values.",
+)
+
+CANDIDATES = Table(
+    "candidates",
+    ("config_id",),
+    {
+        "config_id": pl.String,
+        "sketch_kind": pl.String,
+        "rho": pl.Float64,
+        "lam": pl.Float64,
+        "form": pl.String,
+        "target": pl.String,
+        "budget_tokens": pl.Int64,
+        "budget_fraction": pl.Float64,
+        "confidence": pl.Float64,
+        "bootstrap": pl.Int64,
+    },
+    description="The finite grid and the protocol, written before anything is measured. rho 0: M is the identity.",
+)
+
+SUBSETS = Table(
+    "subsets",
+    ("subset_id",),
+    {
+        "subset_id": pl.String,
+        "split": pl.String,
+        "stratum": pl.String,
+        "n_chunks": pl.Int64,
+        "n_tokens": pl.Int64,
+        "seed": pl.Int64,
+        "pool_version": pl.Int64,
+        "membership": pl.Binary,
+    },
+    ("split",),
+    "Designed subsets. membership: packed bits over the chunks of tokenized_shards at pool_version, by chunk_id.",
+)
+
+SUBSET_UTILITIES = Table(
+    "subset_utilities",
+    ("subset_id", "task", "seed"),
+    {
+        "subset_id": pl.String,
+        "task": pl.String,
+        "seed": pl.Int64,
+        "split": pl.String,
+        "utility": pl.Float64,
+        "tokens": pl.Int64,
+        "checkpoint_id": pl.String,
+        "recipe": pl.String,
+        "seconds": pl.Float64,
+    },
+    ("split",),
+    "Measured utilities: minus the held-out token loss in nats. recipe: digest of the training recipe, the tokenizer "
+    "and the held-out documents; a row is reused only where it agrees.",
+)
+
+DOCUMENT_LOSSES = Table(
+    "document_losses",
+    ("subset_id", "seed", "task", "document"),
+    {
+        "subset_id": pl.String,
+        "seed": pl.Int64,
+        "task": pl.String,
+        "document": pl.String,
+        "fold": pl.Int64,
+        "split": pl.String,
+        "loss_sum": pl.Float64,
+        "n_tokens": pl.Int64,
+        "recipe": pl.String,
+    },
+    ("split",),
+    "Held-out loss per document of every finalist and final arm: the evidence behind the certificates.",
+)
+
+SURROGATES = Table(
+    "surrogates",
+    ("config_id",),
+    {
+        "config_id": pl.String,
+        "sketch_kind": pl.String,
+        "rho": pl.Float64,
+        "lam": pl.Float64,
+        "form": pl.String,
+        "rank_correlation": pl.Float64,
+        "lower_bound": pl.Float64,
+        "paired_lower_bound": pl.Float64,
+        "cost_seconds": pl.Float64,
+        "rank": pl.Int64,
+    },
+    description="Every candidate's rank correlation on the calibration subsets with its simultaneous lower bound.",
+)
+
+SELECTED_CONFIG = Table(
+    "selected_config",
+    ("config_id",),
+    {
+        "config_id": pl.String,
+        "sketch_kind": pl.String,
+        "rho": pl.Float64,
+        "lam": pl.Float64,
+        "form": pl.String,
+        "rank_correlation": pl.Float64,
+        "lower_bound": pl.Float64,
+        "paired_lower_bound": pl.Float64,
+        "best_additive": pl.String,
+        "candidates_version": pl.Int64,
+        "reason": pl.String,
+    },
+    description="The chosen configuration and why.",
+)
+
+FINALISTS = Table(
+    "finalists",
+    ("arm",),
+    {
+        "arm": pl.String,
+        "family": pl.String,
+        "subset_id": pl.String,
+        "role": pl.String,
+        "features": pl.String,
+        "rho": pl.Float64,
+        "lam": pl.Float64,
+        "deduplicated": pl.Boolean,
+        "judge_score": pl.Float64,
+        "shortlisted": pl.Boolean,
+        "surrogate_value": pl.Float64,
+        "relative_gap": pl.Float64,
+        "passes": pl.Int64,
+        "n_chunks": pl.Int64,
+        "n_tokens": pl.Int64,
+        "description": pl.String,
+    },
+    description="Candidate corpora: role candidate, simple, random or full; the judge's score says who is retrained. "
+    "features, rho and lam say what a linear arm ranked by (null for draws, groups and resamples).",
+)
+
+CERTIFICATES = Table(
+    "certificates",
+    ("arm", "baseline", "task"),
+    {
+        "arm": pl.String,
+        "baseline": pl.String,
+        "task": pl.String,
+        "tokens": pl.Int64,
+        "improvement": pl.Float64,
+        "lower_bound": pl.Float64,
+        "seeds": pl.Int64,
+        "degrees_of_freedom": pl.Float64,
+        "documents": pl.Int64,
+        "confidence": pl.Float64,
+        "fold_picks": pl.String,
+        "certified": pl.Boolean,
+        "statement": pl.String,
+    },
+    description="Improvement of the picked corpus over a baseline in nats per token, with its one-sided lower bound.",
+)
+
+PRUNED_CORPUS = Table(
+    "pruned_corpus",
+    ("chunk_id",),
+    {
+        "chunk_id": pl.String,
+        "doc_id": pl.String,
+        "kept_tokens": pl.Int64,
+        "marginal_value": pl.Float64,
+        "order": pl.Int64,
+        "source": pl.String,
+        "shard": pl.String,
+    },
+    ("shard",),
+    "The chunks to train on, best first by `order`.",
+)
+
+DROP_REASONS = Table(
+    "drop_reasons",
+    ("chunk_id",),
+    {
+        "chunk_id": pl.String,
+        "reason": pl.String,
+        "margin": pl.Float64,
+        "alignment": pl.Float64,
+        "nearest_kept": pl.String,
+        "similarity": pl.Float64,
+        "doc_id": pl.String,
+        "n_tokens": pl.Int64,
+        "source": pl.String,
+        "shard": pl.String,
+    },
+    ("shard",),
+    "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise.",
+)
+
+RESIDUAL_FILTER = Table(
+    "residual_filter",
+    ("config_id",),
+    {
+        "config_id": pl.String,
+        "arm": pl.String,
+        "sketch_kind": pl.String,
+        "features": pl.String,
+        "d": pl.Int64,
+        "q": pl.Binary,
+        "tau": pl.Float64,
+        "agreement": pl.Float64,
+        "checkpoint_id": pl.String,
+        "sketch_config": pl.String,
+        "improvement": pl.Float64,
+        "lower_bound": pl.Float64,
+    },
+    description="One direction q (d float32) and a threshold: keep a new chunk when <q, features> >= tau. features: "
+    "gradient, or gradient+ngrams, the sketch and the hashed bigrams one after the other. agreement: share of the "
+    "corpus's tokens on which the filter and the pruned corpus decide alike.",
+)
+
+FIDELITY = Table(
+    "fidelity",
+    ("method", "form", "stratum", "task"),
+    {
+        "method": pl.String,
+        "form": pl.String,
+        "stratum": pl.String,
+        "task": pl.String,
+        "rank_correlation": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "paired_gain": pl.Float64,
+        "paired_ci_low": pl.Float64,
+        "paired_ci_high": pl.Float64,
+        "n_subsets": pl.Int64,
+        "noise_ceiling": pl.Float64,
+    },
+    description="Rank correlation of every method with the utilities of the sealed evaluation subsets.",
+)
+
+EVALUATION_LOSSES = Table(
+    "evaluation_losses",
+    ("arm", "task"),
+    {
+        "arm": pl.String,
+        "task": pl.String,
+        "loss": pl.Float64,
+        "seed_sd": pl.Float64,
+        "gain": pl.Float64,
+        "gain_low": pl.Float64,
+        "gain_high": pl.Float64,
+        "seeds": pl.Int64,
+        "tokens": pl.Int64,
+    },
+    description="Sealed evaluation loss of the picked corpus and the comparison arms at equal training tokens.",
+)
+
+ALL: dict[str, Table] = {
+    table.name: table
+    for table in (
+        MANIFEST,
+        DOCUMENTS,
+        REJECTED_DOCUMENTS,
+        TASK_DOCUMENTS,
+        TOKENIZER,
+        TOKENIZED_SHARDS,
+        TASKS,
+        PROXY_CHECKPOINTS,
+        SKETCHERS,
+        GRADIENT_SKETCHES,
+        TASK_SKETCHES,
+        CANDIDATES,
+        SUBSETS,
+        SUBSET_UTILITIES,
+        DOCUMENT_LOSSES,
+        SURROGATES,
+        SELECTED_CONFIG,
+        FINALISTS,
+        CERTIFICATES,
+        PRUNED_CORPUS,
+        DROP_REASONS,
+        RESIDUAL_FILTER,
+        FIDELITY,
+        EVALUATION_LOSSES,
+    )
+}

@@ -1,0 +1,75 @@
+"""Devices, threads and number formats as an injected resource."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from grasp_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Compute(dg.ConfigurableResource):
+    """Where tensors are computed."""
+
+    device: str = Field(
+        default="auto",
+        description="`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Type of the proxy's weights while sketching; sums and stored losses stay float32.",
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads of torch; 0 uses every core allowed."
+    )
+    sketch_batch_tokens: int = Field(
+        default=4096, ge=64, description="Padded tokens per sketching batch. Speed and memory only."
+    )
+    stacked_models: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="Models retrained together by stacked weights. Speed and memory only.",
+    )
+
+    def prepare(self) -> torch.device:
+        """Set the thread count and return the device.
+
+        Raises:
+            ConfigError: the device is not on this machine.
+        """
+        import torch
+
+        torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
+        return self._device()
+
+    def _device(self) -> torch.device:
+        import torch
+
+        if self.device == "auto":
+            if torch.cuda.is_available():
+                return torch.device("cuda")
+            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        try:
+            chosen = torch.device(self.device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"the device {self.device!r} cannot be used here ({str(error).splitlines()[0]}); "
+                "set resources.compute.config.device to auto or cpu"
+            ) from error
+        return chosen
+
+    def describe(self) -> dict[str, str | int]:
+        """Return device name, threads and dtype for metadata."""
+        import torch
+
+        device = self._device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return {"device": name, "threads": torch.get_num_threads(), "dtype": self.dtype}

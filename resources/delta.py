@@ -1,0 +1,338 @@
+"""Versioned Delta tables: reading at a version, atomic partition writes, and what each commit was made from.
+
+Every commit carries `run_id`, `asset_key`, `code_version`, `config_digest` and `upstream` (JSON: table -> version
+read) and, for our own bookkeeping, `partition` (JSON), `input_digest`, `content_digest`, `reads` (JSON: partitions
+of upstream tables that were read) and `statistics` (JSON). Those decide what is current: nothing else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from grasp_pipeline.errors import StoreError
+from grasp_pipeline.seeds import digest
+from grasp_pipeline.tables import GRADIENT_SKETCHES, Table
+
+Partition = Mapping[str, str]
+_RETRIES = 4
+
+
+@dataclass(frozen=True)
+class Read:
+    """One table read for a result: its version and, where only part was read, the partition."""
+
+    table: str
+    version: int
+    partition: tuple[tuple[str, str], ...] = ()
+
+    def label(self) -> str:
+        """Return `table` or `table/key=value`."""
+        return "/".join([self.table, *(f"{key}={value}" for key, value in self.partition)])
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a commit is made from; written into its metadata."""
+
+    run_id: str
+    asset_key: str
+    code_version: str
+    config_digest: str
+    reads: tuple[Read, ...] = ()
+
+    def input_digest(self) -> str:
+        """Return a digest of code, configuration and upstream versions: equal digests give equal results."""
+        reads = sorted((read.label(), read.version) for read in self.reads)
+        return digest(self.asset_key, self.code_version, self.config_digest, reads)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a table as its log tells it; `timestamp` in milliseconds since the epoch."""
+
+    version: int
+    timestamp: int
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def partition(self) -> dict[str, str] | None:
+        """Partition written: {} for the whole table, None for the commit that created it."""
+        label = self.metadata.get("partition")
+        return None if label is None else json.loads(label)
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Figures that the writing asset left (seconds, tokens...)."""
+        return json.loads(self.metadata.get("statistics", "{}"))
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """Labels of what was read -> version."""
+        return json.loads(self.metadata.get("reads", "{}"))
+
+
+def sql_literal(value: str) -> str:
+    """Quote a string for a Delta predicate; quotes inside are doubled."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def partition_predicate(partition: Partition) -> str:
+    """Return the predicate that selects one partition."""
+    return " AND ".join(f'"{key}" = {sql_literal(value)}' for key, value in partition.items())
+
+
+def content_digest(frame: pl.DataFrame) -> str:
+    """Return a digest of a frame's values and types, whatever its chunking."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    return hashlib.blake2b(buffer.getbuffer(), digest_size=16).hexdigest()
+
+
+def _agrees(written: Mapping[str, str], asked: Partition) -> bool:
+    return all(asked.get(key, value) == value for key, value in written.items())
+
+
+class DeltaTables:
+    """All tables below one root, a local folder or an object-store URI."""
+
+    def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
+        self.root = root.rstrip("/")
+        self._options = storage_options or None
+
+    def uri(self, table: Table) -> str:
+        """Return the table's folder or URI."""
+        return f"{self.root}/{table.name}"
+
+    def _open(self, table: Table, version: int | None = None) -> Any:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=self._options)
+        except TableNotFoundError as error:
+            raise StoreError(
+                f"the table {table.name} does not exist in the store {self.root}; materialize the asset that writes it"
+            ) from error
+
+    def exists(self, table: Table) -> bool:
+        """Return whether the table was created."""
+        from deltalake import DeltaTable
+
+        return DeltaTable.is_deltatable(self.uri(table), storage_options=self._options)
+
+    def commits(self, table: Table) -> list[Commit]:
+        """Return the table's data commits, newest first; empty when there is no table."""
+        if not self.exists(table):
+            return []
+        known = (
+            "run_id",
+            "asset_key",
+            "code_version",
+            "config_digest",
+            "upstream",
+            "partition",
+            "input_digest",
+        )
+        known = (*known, "content_digest", "reads", "statistics")
+        entries = self._open(table).history()
+        commits = [
+            Commit(int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e})
+            for e in entries
+        ]
+        return [commit for commit in commits if commit.partition is not None]
+
+    def latest(self, table: Table, partition: Partition | None = None) -> Commit | None:
+        """Return the newest commit that wrote (part of) a partition, or the table when none is given."""
+        for commit in self.commits(table):
+            if _agrees(commit.partition or {}, partition or {}):
+                return commit
+        return None
+
+    def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:
+        """Return a lazy frame of the table, or one partition of it, at a version."""
+        frame = pl.scan_delta(self._open(table, version), storage_options=self._options)
+        for key, value in (partition or {}).items():
+            frame = frame.filter(pl.col(key) == value)
+        return frame.select(list(table.schema))
+
+    def pin(self, table: Table, partition: Partition | None = None) -> Read:
+        """Return the version that a reader of (a partition of) the table sees now.
+
+        Raises:
+            StoreError: the table or the partition was never written.
+        """
+        commit = self.latest(table, partition)
+        if commit is None:
+            what = table.name + (f" ({partition_predicate(partition)})" if partition else "")
+            raise StoreError(
+                f"{what} has not been written to the store {self.root}; materialize the asset that writes it first"
+            )
+        return Read(table.name, commit.version, tuple(sorted((partition or {}).items())))
+
+    def sketch_seconds(self, kind: str) -> float:
+        """Return the seconds that one kind's current sketches took, over all shards."""
+        newest: dict[str, float] = {}
+        for commit in self.commits(GRADIENT_SKETCHES):
+            partition = commit.partition or {}
+            if partition.get("sketch_kind") == kind:
+                newest.setdefault(partition["shard"], commit.statistics["seconds"])
+        return sum(newest.values())
+
+    def create(self, table: Table, provenance: Provenance) -> None:
+        """Create the table where it does not exist yet; concurrent writers start after this."""
+        from deltalake import CommitProperties, DeltaTable
+
+        if self.exists(table):
+            return
+        metadata = self._metadata(provenance, None, "", {})
+        DeltaTable.create(
+            self.uri(table),
+            table.empty().to_arrow().schema,
+            mode="ignore",
+            partition_by=list(table.partition_by),
+            name=table.name,
+            description=table.description,
+            storage_options=self._options,
+            commit_properties=CommitProperties(custom_metadata=metadata),
+        )
+
+    def write(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        partition: Partition | None = None,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> Commit:
+        """Replace a partition, or the whole table, in one commit; equal content makes no commit.
+
+        Raises:
+            StoreError: another writer kept winning the same partition.
+            ValueError: the frame breaks the table's contract.
+        """
+        from deltalake import WriterProperties, write_deltalake
+
+        frame = table.conform(frame)
+        self._check_partition(table, frame, partition)
+        content = content_digest(frame)
+        before = self.latest(table, partition)
+        if (
+            before is not None
+            and before.metadata.get("content_digest") == content
+            and before.partition == dict(partition or {})
+        ):
+            return before
+        self.create(table, provenance)
+        metadata = self._metadata(provenance, partition or {}, content, statistics or {})
+
+        def commit(delta: Any, properties: Any) -> None:
+            if frame.is_empty():
+                delta.delete(
+                    partition_predicate(partition) if partition else None, commit_properties=properties
+                )
+                return
+            write_deltalake(
+                delta,
+                frame,
+                mode="overwrite",
+                predicate=partition_predicate(partition) if partition else None,
+                commit_properties=properties,
+                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=65_536),
+            )
+
+        return self._commit(table, metadata, commit)
+
+    def upsert(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        partition: Partition | None = None,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> Commit:
+        """Insert rows, replacing those with the same key, in one commit.
+
+        Raises:
+            StoreError: another writer kept winning.
+            ValueError: the frame breaks the table's contract.
+        """
+        frame = table.conform(frame)
+        self._check_partition(table, frame, partition)
+        self.create(table, provenance)
+        metadata = self._metadata(provenance, partition or {}, content_digest(frame), statistics or {})
+        on = " AND ".join(
+            f't."{key}" = s."{key}"' for key in dict.fromkeys((*table.partition_by, *table.key))
+        )
+
+        def commit(delta: Any, properties: Any) -> None:
+            merge = delta.merge(frame, on, source_alias="s", target_alias="t", commit_properties=properties)
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        return self._commit(table, metadata, commit)
+
+    def _commit(self, table: Table, metadata: dict[str, str], action: Any) -> Commit:
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError
+
+        properties = CommitProperties(custom_metadata=metadata)
+        for attempt in range(_RETRIES):
+            delta = self._open(table)
+            before = delta.version()
+            try:
+                action(delta, properties)
+            except CommitFailedError as error:
+                if attempt == _RETRIES - 1:
+                    raise StoreError(
+                        f"another writer kept changing {table.name} while it was written ({_RETRIES} tries); "
+                        "launch the step again when the other run has ended"
+                    ) from error
+                time.sleep(0.2 * 2**attempt)
+                continue
+            if delta.version() == before:
+                delta.update_incremental()
+            return next(
+                c
+                for c in self.commits(table)
+                if all(c.metadata.get(key) == value for key, value in metadata.items())
+            )
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _metadata(
+        provenance: Provenance, partition: Partition | None, content: str, statistics: Mapping[str, Any]
+    ) -> dict[str, str]:
+        versions: dict[str, int] = {}
+        for read in provenance.reads:
+            versions[read.table] = max(read.version, versions.get(read.table, read.version))
+        metadata = {
+            "run_id": provenance.run_id,
+            "asset_key": provenance.asset_key,
+            "code_version": provenance.code_version,
+            "config_digest": provenance.config_digest,
+            "upstream": json.dumps(versions, sort_keys=True),
+        }
+        if partition is None:
+            return metadata
+        return metadata | {
+            "partition": json.dumps(dict(partition), sort_keys=True),
+            "input_digest": provenance.input_digest(),
+            "content_digest": content,
+            "reads": json.dumps({r.label(): r.version for r in provenance.reads}, sort_keys=True),
+            "statistics": json.dumps(dict(statistics), sort_keys=True),
+        }
+
+    @staticmethod
+    def _check_partition(table: Table, frame: pl.DataFrame, partition: Partition | None) -> None:
+        for key, value in (partition or {}).items():
+            if key not in table.partition_by:
+                raise ValueError(f"table {table.name} is not partitioned by {key}")
+            if frame.filter(pl.col(key).ne_missing(value)).height:
+                raise ValueError(f"rows for table {table.name} lie outside the partition {key}={value}")

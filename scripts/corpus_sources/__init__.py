@@ -1,0 +1,1 @@
+"""Where the demo corpus comes from: one module per family of sources."""

@@ -1,0 +1,94 @@
+"""The manifest: blocks keep their shard, shards fill evenly, arrival order lasts."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grasp_pipeline.config import InputConfig
+from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest, place_blocks
+from grasp_pipeline.corpus.readers import read_corpus
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.tables import MANIFEST
+
+SHARDS = ["s0", "it's", "a/b"]
+SIZES = st.dictionaries(
+    st.sampled_from([f"f{number}" for number in range(6)]),
+    st.lists(st.integers(1, 1_000), min_size=1, max_size=4),
+    min_size=1,
+)
+
+
+def blocks(files: dict[str, list[int]], fingerprint: str = "x") -> pl.DataFrame:
+    schema = {name: dtype for name, dtype in MANIFEST.schema.items() if name not in ("shard", "founding")}
+    rows = [
+        (uri, index, index * 10, 10, size, fingerprint)
+        for uri in sorted(files)
+        for index, size in enumerate(files[uri])
+    ]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def shards_of(manifest: pl.DataFrame) -> dict:
+    return {(uri, block): shard for uri, block, shard in manifest.select("uri", "block", "shard").iter_rows()}
+
+
+@given(SIZES, SIZES)
+def test_known_blocks_never_move_and_arrive_first(before: dict, after: dict) -> None:
+    first = extend_manifest(MANIFEST.empty(), blocks(before), SHARDS)
+    second = extend_manifest(first, blocks(after, "y"), SHARDS)
+    old, new = shards_of(first), shards_of(second)
+    assert set(new) == set(shards_of(extend_manifest(MANIFEST.empty(), blocks(after), SHARDS)))
+    assert all(old[key] == new[key] for key in old.keys() & new.keys())
+    assert list(new)[: len(old.keys() & new.keys())] == [key for key in old if key in new]
+    assert second["fingerprint"].unique().to_list() == ["y"]
+    assert extend_manifest(second, blocks(after, "y"), SHARDS).equals(second)
+
+
+@given(SIZES)
+def test_shards_fill_evenly(files: dict) -> None:
+    manifest = extend_manifest(MANIFEST.empty(), blocks(files), SHARDS)
+    filled = [manifest.filter(pl.col("shard") == shard)["n_bytes"].sum() for shard in SHARDS]
+    assert max(filled) - min(filled) <= manifest["n_bytes"].max()
+
+
+def test_additions_go_to_the_emptiest_shard_and_ties_to_the_first() -> None:
+    first = extend_manifest(MANIFEST.empty(), blocks({"a": [5], "b": [9]}), SHARDS)
+    assert first["shard"].to_list() == ["s0", "it's"]
+    second = extend_manifest(first, blocks({"0": [3], "a": [5], "b": [9]}), SHARDS)
+    assert second["uri"].to_list() == ["a", "b", "0"]
+    assert second["shard"].to_list() == ["s0", "it's", "a/b"]
+
+
+def test_shards_can_be_added_but_not_taken_away() -> None:
+    first = extend_manifest(MANIFEST.empty(), blocks({"a": [5, 5]}), ["s0", "s1"])
+    more = extend_manifest(first, blocks({"a": [5, 5, 1]}), ["s0", "s1", "s2"])
+    assert more["shard"].to_list() == ["s0", "s1", "s2"]
+    with pytest.raises(ConfigError, match="'s1' hold blocks"):
+        extend_manifest(first, blocks({"a": [5, 5]}), ["s0"])
+
+
+@pytest.mark.parametrize("shards", [[], ["s", "s"]])
+def test_bad_shard_names_are_refused(shards: list[str]) -> None:
+    with pytest.raises(ConfigError, match="name at least one, and each once"):
+        extend_manifest(MANIFEST.empty(), blocks({"a": [1]}), shards)
+
+
+def test_an_empty_corpus_is_refused() -> None:
+    with pytest.raises(InputError, match="no rows"):
+        extend_manifest(MANIFEST.empty(), blocks({}), ["s"])
+
+
+def test_blocks_are_placed_and_a_changed_file_is_noticed(tmp_path) -> None:
+    path = tmp_path / "it's a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    config = InputConfig(paths=[str(path)])
+    read = list(read_corpus(config))
+    manifest = extend_manifest(MANIFEST.empty(), describe_blocks(read), ["x' OR 'a'='a"])
+    placed = place_blocks([block for _, block in read], manifest)
+    assert placed["shard"].to_list() == ["x' OR 'a'='a"] * 2
+    assert placed["source"].to_list() == ["it's a"] * 2
+    assert placed["arrival"].to_list() == [0, 0]
+    path.write_text('{"text": "one"}\n{"text": "three"}\n')
+    with pytest.raises(InputError, match="has changed since the manifest was made"):
+        place_blocks([block for _, block in read_corpus(config)], manifest)

@@ -1,0 +1,83 @@
+"""The summary in the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from grasp_pipeline.report.inputs import SCHEMAS, ReportInputs
+from grasp_pipeline.report.summary import print_summary
+
+Make = Callable[..., ReportInputs]
+
+
+def printed(inputs: ReportInputs, width: int = 90, report: str = "") -> str:
+    """Return the summary as plain text."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, legacy_windows=False)
+    print_summary(inputs, console, report)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 90, 100])
+def test_summary_says_what_matters(make_report_inputs: Make, width: int) -> None:
+    text = printed(make_report_inputs(), width, "/srv/grasp/store/export/report.html")
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
+    flat = " ".join(text.split())
+    for part in (
+        "Read 14,852 documents, rejected 420 (2.8%); 14,432 documents, 4,900,000 tokens are clean.",
+        "Kept 1,225,000 tokens (25.0%; budget 1,225,000).",
+        "too_short 262 1.8%",
+        "redundant 3,510 448,900 9.2%",
+        "Chose full-rho3-lambda1.4-mean",
+        "surrogate mean 0.957 [0.927, 0.977] reference",
+        "influence sum 0.903 [0.873, 0.923] +0.054 [+0.038, +0.070]",
+        "Noise ceiling 0.985; 110 subsets.",
+        "surrogate-ngrams-0.7 (picked) 4.392 0.012 +0.169 [+0.129, +0.209]",
+        "subset_utilities 6 min 43 s",
+        "Certificate: certified At 200,000 tokens the pruned corpus",
+        "95% lower bound 0.121.",
+        "tables /srv/grasp/store",
+        "report /srv/grasp/store/export/report.html",
+    ):
+        assert part in flat
+
+
+def test_summary_of_an_uncertified_run(make_report_inputs: Make) -> None:
+    plain = make_report_inputs()
+    inputs = make_report_inputs(
+        certificates=plain.certificates.with_columns(certified=pl.lit(False)),
+        sources=plain.sources.with_columns(kept_tokens=pl.lit(0)),
+        fidelity=pl.DataFrame(),
+        evaluation_losses=pl.DataFrame(),
+        timings=pl.DataFrame(),
+    )
+    text = printed(inputs)
+    assert "Certificate: not certified" in text
+    assert "Nothing was published." in text
+    assert text.count("Not measured yet") == 2
+    assert "Time" not in text
+
+
+def test_summary_of_nothing(make_report_inputs: Make) -> None:
+    text = printed(make_report_inputs(**dict.fromkeys(SCHEMAS, pl.DataFrame())))
+    assert "Certificate: no certificate" in text
+
+
+def test_data_cannot_steer_the_terminal(make_report_inputs: Make) -> None:
+    rejected = pl.DataFrame(
+        {"reason": ["[red]\x1b[2Jreason[/red]"], "source": ["a"], "documents": [3], "bytes": [3]}
+    )
+    text = printed(make_report_inputs(rejected=rejected))
+    assert "[red]�[2Jreason[/red]" in text
+    assert "\x1b" not in text
+
+
+def test_long_paths_stay_whole(make_report_inputs: Make) -> None:
+    path = "/srv/" + "deep/" * 40 + "report.html"
+    assert path in printed(make_report_inputs(), 80, path)

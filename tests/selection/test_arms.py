@@ -1,0 +1,181 @@
+"""Arms: every builder spends the budget, keeps to the allowed chunks, and repeats itself by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grasp_pipeline.attribution.blocks import ArrayBlocks, mean_token_norm
+from grasp_pipeline.attribution.surrogate import Surrogate
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.arms import (
+    Arm,
+    dedup_random_arm,
+    dsir_arm,
+    full_arm,
+    group_arm,
+    random_arm,
+    surrogate_arm,
+    top_k_arm,
+)
+from grasp_pipeline.selection.groups import group_chunks
+from grasp_pipeline.selection.views import stack_views
+
+N, D, L = 300, 6, 16
+
+
+class World:
+    def __init__(self, seed: int = 0) -> None:
+        draw = generator("arms", seed)
+        self.sketches = (draw.standard_normal((N, D)) + 0.3).astype(np.float32)
+        self.blocks = ArrayBlocks(self.sketches)
+        self.tokens = np.where(draw.random(N) < 0.7, L, draw.integers(1, L + 1, N))
+        self.target = draw.standard_normal(D)
+        self.scores = self.sketches @ self.target
+        self.survivors = draw.random(N) < 0.8
+        self.labels = group_chunks(self.blocks, 10, seed)
+
+    def arms(self, budget: int) -> list[Arm]:
+        return [
+            random_arm(self.tokens, budget, 0),
+            dedup_random_arm(self.tokens, budget, self.survivors),
+            top_k_arm("graddot", self.scores, self.tokens, budget, "GradDot."),
+            dsir_arm(self.scores, self.tokens, budget),
+            group_arm(self.labels, self.scores, self.tokens, budget),
+            surrogate_arm("f", "surrogate", self.blocks, self.tokens, self.target, budget, "F."),
+        ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.02, 0.7))
+def test_every_arm_spends_the_budget_to_within_one_chunk_and_repeats_itself(seed: int, share: float) -> None:
+    world = World(seed)
+    budget = max(L, int(share * world.tokens.sum()))
+    for arm, again in zip(world.arms(budget), World(seed).arms(budget), strict=True):
+        assert arm.membership.dtype == np.bool_
+        assert arm.n_tokens == world.tokens[arm.membership].sum()
+        assert budget - L < arm.n_tokens <= budget
+        assert arm.n_chunks == arm.membership.sum()
+        np.testing.assert_array_equal(arm.membership, again.membership)
+
+
+def test_masks_are_kept() -> None:
+    world = World()
+    budget, allowed = 600, world.survivors
+    for arm in (
+        dedup_random_arm(world.tokens, budget, allowed),
+        top_k_arm("graddot", world.scores, world.tokens, budget, "", allowed),
+        dsir_arm(world.scores, world.tokens, budget, allowed),
+        group_arm(world.labels, world.scores, world.tokens, budget, allowed),
+        surrogate_arm("f", "f", world.blocks, world.tokens, world.target, budget, "", allowed=allowed),
+    ):
+        assert not arm.membership[~allowed].any(), arm.name
+
+
+def test_random_draws_differ_and_cover_chunks_evenly() -> None:
+    tokens = np.full(40, 4)
+    draws = np.array([random_arm(tokens, 40, draw).membership for draw in range(400)])
+    np.testing.assert_allclose(draws.mean(axis=0), 0.25, atol=0.09)
+    assert not np.array_equal(
+        random_arm(tokens, 40, 0, seed=0).membership, random_arm(tokens, 40, 0, seed=1).membership
+    )
+
+
+def test_top_k_threshold_separates_kept_from_dropped() -> None:
+    world = World()
+    arm = top_k_arm("graddot", world.scores, world.tokens, 900, "")
+    assert arm.threshold is not None
+    assert world.scores[arm.membership].min() == pytest.approx(arm.threshold)
+    assert world.scores[~arm.membership].max() <= arm.threshold
+
+
+def test_full_arm_is_everything() -> None:
+    arm = full_arm([3, 4, 5])
+    assert (arm.role, arm.n_chunks, arm.n_tokens) == ("full", 3, 12)
+    assert (arm.q, arm.tau, arm.surrogate_value, arm.relative_gap, arm.passes) == (None,) * 5
+
+
+def test_surrogate_arm_tells_what_the_optimiser_found_and_beats_top_k_on_f() -> None:
+    world = World()
+    arm = surrogate_arm("f", "surrogate", world.blocks, world.tokens, world.target, 900, "", lam=1.0)
+    top = top_k_arm("graddot", world.scores, world.tokens, 900, "")
+    f = Surrogate(world.blocks, world.tokens, world.target, None, 1.0)
+    mine, other = f.predict(np.array([arm.membership, top.membership]))[:, 0]
+    assert mine > other
+    assert arm.surrogate_value == pytest.approx(mine, rel=1e-4)
+    assert arm.role == "candidate"
+    assert arm.q is not None
+    assert arm.q.shape == (D,)
+    assert arm.passes is not None
+    assert arm.relative_gap is not None
+    assert arm.relative_gap < 0.05
+
+
+def test_groups_are_taken_whole_but_for_the_last() -> None:
+    world = World()
+    arm = group_arm(world.labels, world.scores, world.tokens, 900)
+    shares = [arm.membership[world.labels == g].mean() for g in range(10) if (world.labels == g).any()]
+    assert sum(0 < share < 1 for share in shares) <= 1
+    worth = [
+        np.average(world.scores[world.labels == g], weights=world.tokens[world.labels == g])
+        for g in range(10)
+        if (world.labels == g).any()
+    ]
+    taken = [w for w, share in zip(worth, shares, strict=True) if share == 1]
+    left = [w for w, share in zip(worth, shares, strict=True) if share == 0]
+    assert min(taken) > max(left)
+
+
+def test_group_chunks_finds_separate_clusters() -> None:
+    draw = generator("separate")
+    truth = draw.integers(0, 3, 400)
+    sketches = (8 * np.eye(3, 100)[truth] + 0.1 * draw.standard_normal((400, 100))).astype(np.float32)
+    labels = group_chunks(ArrayBlocks(sketches), 12, "test", dimension=20, sample=100)
+    assert labels.shape == (400,)
+    assert all(len(set(truth[labels == g].tolist())) <= 1 for g in range(12))
+    np.testing.assert_array_equal(
+        labels, group_chunks(ArrayBlocks(sketches, block_rows=7), 12, "test", dimension=20, sample=100)
+    )
+
+
+def test_stacked_views_weigh_alike() -> None:
+    world = World()
+    other = (1e4 * generator("ngram view").standard_normal((N, 4))).astype(np.float32)
+    blocks, target = stack_views(
+        [(world.blocks, world.target), (ArrayBlocks(other), np.ones(4))], world.tokens
+    )
+    assert (blocks.d, target.shape) == (D + 4, (D + 4,))
+    for (view, factor), norm in zip(
+        blocks.views,
+        (mean_token_norm(world.blocks, world.tokens), mean_token_norm(ArrayBlocks(other), world.tokens)),
+        strict=True,
+    ):
+        assert factor * norm == pytest.approx(1)
+        assert view.n == N
+    members = np.array([generator("members").random(N) < 0.5])
+    both = Surrogate(blocks, world.tokens, target, None, 0.7).predict(members)
+    parts = sum(
+        Surrogate(view, world.tokens, np.asarray(r) / norm**2, None, 0.7 / norm**2).predict(members)
+        for view, r, norm in (
+            (world.blocks, world.target, mean_token_norm(world.blocks, world.tokens)),
+            (ArrayBlocks(other), np.ones(4), mean_token_norm(ArrayBlocks(other), world.tokens)),
+        )
+    )
+    np.testing.assert_allclose(both, parts, rtol=1e-4)
+
+
+def test_refusals() -> None:
+    world = World()
+    with pytest.raises(ConfigError, match="above the"):
+        dedup_random_arm(world.tokens, int(world.tokens.sum()), world.survivors)
+    with pytest.raises(InputError, match="must be finite"):
+        top_k_arm("x", np.full(N, np.nan), world.tokens, 100, "")
+    with pytest.raises(InputError, match="one for each of 300 chunks"):
+        dsir_arm(np.ones(5), world.tokens, 100)
+    with pytest.raises(ConfigError, match="0 groups"):
+        group_chunks(world.blocks, 0)
+    with pytest.raises(InputError, match="all zero"):
+        stack_views([(ArrayBlocks(np.zeros((N, 2), dtype=np.float32)), np.ones(2))], world.tokens)

@@ -1,0 +1,281 @@
+"""The certificate: its arithmetic by hand, and its coverage by simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.certificate import MEAN, Evidence, Picks, certify, plan_picks
+
+ARMS = [f"arm {k}" for k in range(10)]
+SIMPLE = ["full", "dsir", "deduplicated"]
+
+
+def world(
+    seed: int,
+    documents: int = 96,
+    tasks: int = 1,
+    draws: int = 4,
+    fresh: int = 1,
+    arm_sd: float = 0.03,
+    seed_sd: float = 0.025,
+) -> tuple[Evidence, dict[str, float]]:
+    """Draw losses from a hierarchical model, and the true mean loss of every arm (up to a constant).
+
+    loss = document + arm + seed + (arm x document) + (run x document), in nats per token, with the sizes of
+    the prototype; every random draw has an effect of its own besides its seed's.
+    """
+    rng = np.random.default_rng(seed)
+    base = 3 + 0.5 * rng.normal(size=documents)
+
+    def runs(mean: float, number: int, interaction: np.ndarray) -> np.ndarray:
+        effects = seed_sd * rng.normal(size=(number, 1))
+        return base + mean + effects + interaction + 0.05 * rng.normal(size=(number, documents))
+
+    truth = {arm: arm_sd * rng.normal() for arm in ARMS} | {
+        arm: 0.03 + arm_sd * rng.normal() for arm in SIMPLE
+    }
+    losses = {
+        arm: runs(mean, 1 + fresh if arm in ARMS else 1, 0.15 * rng.normal(size=documents))
+        for arm, mean in truth.items()
+    }
+    truth["random"] = 0.1
+    shared = 0.15 * rng.normal(size=documents)
+    losses["random"] = np.concatenate(
+        [runs(0.1 + 0.02 * rng.normal(), 1, shared + 0.05 * rng.normal(size=documents)) for _ in range(draws)]
+    )
+    task = np.array([f"task {i % tasks}" for i in range(documents)])
+    fold = np.arange(documents) // tasks % 2
+    return Evidence(losses, rng.integers(20, 129, size=documents).astype(float), fold, task), truth
+
+
+def naive_bound(evidence: Evidence, draws: int = 2) -> tuple[str, float]:
+    """Pick and certify on the same documents and seed, documents the only variance, normal quantile."""
+    weight = evidence.n_tokens / evidence.n_tokens.sum()
+    pick = min(ARMS, key=lambda arm: evidence.losses[arm][0] @ weight)
+    difference = evidence.losses["random"][:draws].mean(axis=0) - evidence.losses[pick][0]
+    gain = difference @ weight
+    error = np.sqrt(((weight * (difference - gain)) ** 2).sum())
+    return pick, float(gain - norm.ppf(0.95) * error)
+
+
+def coverage(simulations: int, **changes: float) -> tuple[float, float, float, float]:
+    """Return how often a bound holds: of the picks, the published arm, over simple arms, the naive one."""
+    held = np.zeros((simulations, 4), dtype=bool)
+    for i in range(simulations):
+        evidence, truth = world(i, **changes)  # type: ignore[arg-type]
+        picks, simple = plan_picks(evidence, ARMS), plan_picks(evidence, SIMPLE, fresh=0)
+        bound = certify(evidence, picks, "random", 1000).lower_bound
+        picked = np.mean([truth[arm] for arm in picks.by_fold])
+        against = certify(evidence, picks, simple, 1000).lower_bound
+        best_simple = np.mean([truth[arm] for arm in simple.by_fold])
+        naive_pick, naive = naive_bound(evidence)
+        held[i] = (
+            bound <= truth["random"] - picked,
+            bound <= truth["random"] - truth[picks.arm],
+            against <= best_simple - picked,
+            naive <= truth["random"] - truth[naive_pick],
+        )
+    return tuple(held.mean(axis=0))
+
+
+def test_coverage_quick() -> None:
+    picks, published, simple, naive = coverage(250)
+    assert min(picks, published, simple) >= 0.91
+    assert naive < min(picks, published) - 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seed_sd": 0.03},
+        {"tasks": 3, "seed_sd": 0.02},
+        {"arm_sd": 0.0},
+        {"arm_sd": 0.1},
+        {"draws": 8, "fresh": 2},
+    ],
+)
+def test_coverage(changes: dict[str, float]) -> None:
+    picks, published, simple, naive = coverage(2000, **changes)
+    assert min(picks, published, simple) >= 0.92
+    assert naive < min(picks, published)
+
+
+def test_bound_by_hand_when_both_folds_pick_the_same_arm() -> None:
+    """One task, one arm: every quantity written out in loops over documents."""
+    evidence, _ = world(1, documents=12)
+    certificate = certify(evidence, plan_picks(evidence, ["arm 0"]), "random", 1000)
+    gains, variances = [], []
+    for f in (0, 1):
+        documents = [i for i in range(12) if evidence.fold[i] == f]
+        tokens = sum(evidence.n_tokens[i] for i in documents)
+        paired = {
+            i: evidence.losses["random"][:, i].mean() - evidence.losses["arm 0"][1, i] for i in documents
+        }
+        gain = sum(evidence.n_tokens[i] * paired[i] for i in documents) / tokens
+        residuals = [evidence.n_tokens[i] * (paired[i] - gain) / (tokens / 6) for i in documents]
+        gains.append(gain)
+        variances.append(sum(r**2 for r in residuals) / (6 * 5))
+    whole = [
+        sum(evidence.n_tokens[i] * run[i] for i in range(12)) / evidence.n_tokens.sum()
+        for run in evidence.losses["random"]
+    ]
+    documents_part = (variances[0] + variances[1]) / 4
+    runs_part = np.var(whole, ddof=1) * (1 / 4 + 1 / 1)
+    spread = (variances[0] / 4) ** 2 / 5 + (variances[1] / 4) ** 2 / 5 + runs_part**2 / 3
+    freedom = (documents_part + runs_part) ** 2 / spread
+    bound = np.mean(gains) - student.ppf(0.95, freedom) * np.sqrt(documents_part + runs_part)
+    assert certificate.improvement == pytest.approx(np.mean(gains))
+    assert certificate.document_variance == pytest.approx(documents_part)
+    assert certificate.run_variance == pytest.approx(runs_part)
+    assert certificate.degrees_of_freedom == pytest.approx(freedom)
+    assert certificate.lower_bound == pytest.approx(bound)
+    assert (certificate.documents, certificate.seeds, certificate.tokens) == (12, 1, 1000)
+
+
+def test_runs_count_by_their_weight() -> None:
+    evidence, _ = world(2, draws=4, fresh=2)
+    whole = evidence.losses["random"] @ evidence.n_tokens / evidence.n_tokens.sum()
+    run_variance = float(whole.var(ddof=1))
+
+    def share(picks: Picks, baseline: str | Picks) -> float:
+        return certify(evidence, picks, baseline, 1).run_variance / run_variance
+
+    same, split = Picks(MEAN, ("arm 0", "arm 0"), "arm 0", ()), Picks(MEAN, ("arm 0", "arm 1"), "arm 0", ())
+    crossed = Picks(MEAN, ("arm 1", "arm 0"), "arm 1", ())
+    assert share(same, "random") == pytest.approx(1 / 4 + 1 / 2)
+    assert share(split, "random") == pytest.approx(1 / 4 + 0.5 / 2)
+    assert share(same, "full") == pytest.approx(1 + 1 / 2)
+    assert share(same, Picks(MEAN, ("full", "dsir"), "full", ())) == pytest.approx(0.5 + 1 / 2)
+    # Each arm is the pick on one fold and the baseline on the other: its seed cancels.
+    assert share(split, crossed) == pytest.approx(0)
+
+
+def test_a_pick_against_itself_gains_nothing() -> None:
+    evidence, _ = world(3)
+    picks = plan_picks(evidence, ["arm 4"])
+    certificate = certify(evidence, picks, "arm 4", 1000)
+    assert certificate.improvement == certificate.lower_bound == 0
+    assert not certificate.certified
+
+
+def test_picks_use_run_zero_of_their_fold_alone() -> None:
+    evidence, _ = world(4)
+    picks = plan_picks(evidence, ARMS)
+    for f in (0, 1):
+        documents = evidence.fold == f
+        weights = evidence.n_tokens[documents]
+        loss = {arm: evidence.losses[arm][0, documents] @ weights / weights.sum() for arm in ARMS}
+        assert picks.by_fold[f] == min(ARMS, key=loss.__getitem__)
+    assert picks.arm in picks.by_fold
+    changed = {arm: losses.copy() for arm, losses in evidence.losses.items()}
+    for arm in ARMS:
+        changed[arm][1:] -= 5 * ARMS.index(arm)
+    assert plan_picks(Evidence(changed, evidence.n_tokens, evidence.fold, evidence.task), ARMS) == picks
+
+
+def test_missing_runs_are_planned_and_insisted_on() -> None:
+    evidence, _ = world(5)
+    first = Evidence(
+        {arm: runs if arm == "random" else runs[:1] for arm, runs in evidence.losses.items()},
+        evidence.n_tokens,
+        evidence.fold,
+        evidence.task,
+    )
+    picks = plan_picks(first, ARMS, fresh=2)
+    assert set(picks.missing) == {(arm, run) for arm in picks.by_fold for run in (1, 2)}
+    assert plan_picks(evidence, ARMS).missing == ()
+    assert plan_picks(first, SIMPLE, fresh=0).missing == ()
+    with pytest.raises(ConfigError, match="no freshly seeded run"):
+        certify(first, picks, "random", 1000)
+
+
+def test_the_mean_target_averages_tasks_of_unequal_size() -> None:
+    evidence, _ = world(6, documents=60)
+    task = np.where(np.arange(60) < 12, "small", "large")
+    both = Evidence(evidence.losses, evidence.n_tokens, evidence.fold, task)
+    picks = plan_picks(both, ["arm 0"])
+    mean, small, large = (certify(both, picks, "random", 1000, task=t) for t in (MEAN, "small", "large"))
+    assert mean.improvement == pytest.approx((small.improvement + large.improvement) / 2)
+    assert mean.document_variance == pytest.approx((small.document_variance + large.document_variance) / 4)
+    assert (small.documents, large.documents, mean.documents) == (12, 48, 60)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-2, 2), st.floats(0.5, 20))
+def test_common_shifts_and_token_units_change_nothing(seed: int, shift: float, scale: float) -> None:
+    evidence, _ = world(seed, documents=24, tasks=2)
+    moved = Evidence(
+        {arm: losses + shift for arm, losses in evidence.losses.items()},
+        evidence.n_tokens * scale,
+        evidence.fold,
+        evidence.task,
+    )
+    picks = plan_picks(evidence, ARMS)
+    assert plan_picks(moved, ARMS) == picks
+    first, second = (certify(e, picks, "random", 1000) for e in (evidence, moved))
+    assert second.improvement == pytest.approx(first.improvement, abs=1e-9)
+    assert second.lower_bound == pytest.approx(first.lower_bound, abs=1e-9)
+    assert first.lower_bound < first.improvement
+    higher = certify(evidence, picks, "random", 1000, confidence=0.99)
+    assert higher.lower_bound < first.lower_bound
+
+
+def test_statements_say_what_was_found() -> None:
+    evidence, _ = world(7)
+    picks = plan_picks(evidence, ["arm 0"])
+    better = {arm: losses + (0.5 if arm == "random" else 0) for arm, losses in evidence.losses.items()}
+    good = Evidence(better, evidence.n_tokens, evidence.fold, evidence.task)
+    certificate = certify(good, picks, "random", 200_000)
+    assert certificate.certified
+    assert certificate.statement == (
+        f"At 200,000 tokens the pruned corpus (arm 0) beats random by {certificate.improvement:.3f} nats per "
+        f"token on the mean over tasks; 95% lower bound {certificate.lower_bound:.3f}."
+    )
+    worse = {arm: losses - (0.5 if arm == "random" else 0) for arm, losses in evidence.losses.items()}
+    bad = certify(
+        Evidence(worse, evidence.n_tokens, evidence.fold, evidence.task), picks, "random", 5, task="task 0"
+    )
+    assert not bad.certified
+    assert "nothing can be certified" in bad.statement
+    assert "worse than random on task 0" in bad.statement
+    assert "more" in bad.statement
+    named = certify(good, Picks(MEAN, ("arm 0", "arm 1"), "arm 1", ()), plan_picks(good, SIMPLE, fresh=0), 5)
+    assert "arm 1; the folds picked arm 0 and arm 1, judged by their mean" in named.statement
+    assert set(named.baseline.split(" or ")) <= set(SIMPLE)
+
+
+def test_evidence_that_cannot_certify_is_refused() -> None:
+    evidence, _ = world(8)
+    tokens, fold, task = evidence.n_tokens, evidence.fold, evidence.task
+    picks = plan_picks(evidence, ARMS)
+    once = {arm: losses[:1] if arm == "random" else losses for arm, losses in evidence.losses.items()}
+    with pytest.raises(ConfigError, match="drawn once"):
+        certify(Evidence(once, tokens, fold, task), picks, "random", 1000)
+    with pytest.raises(ConfigError, match="no finalist"):
+        plan_picks(evidence, [])
+    with pytest.raises(ConfigError, match="'absent' was not measured"):
+        plan_picks(evidence, ["absent"])
+    with pytest.raises(ConfigError, match="has task 'odd'"):
+        certify(evidence, picks, "random", 1000, task="odd")
+    with pytest.raises(ConfigError, match="confidence"):
+        certify(evidence, picks, "random", 1000, confidence=95)
+    with pytest.raises(ConfigError, match="Task 'task 0' has 0 calibration documents in a fold and needs 2"):
+        Evidence(evidence.losses, tokens, np.zeros_like(fold), task)
+    with pytest.raises(ConfigError, match="0 or 1"):
+        Evidence(evidence.losses, tokens, fold + 1, task)
+    with pytest.raises(ConfigError, match="rename"):
+        Evidence(evidence.losses, tokens, fold, np.full(96, MEAN))
+    broken = evidence.losses["full"].copy()
+    broken[0, 3] = np.nan
+    with pytest.raises(ValueError, match=r"losses of arm full\[0, 3\] is nan"):
+        Evidence({**evidence.losses, "full": broken}, tokens, fold, task)
+    with pytest.raises(ValueError, match="expected \\(runs, 96\\)"):
+        Evidence({"full": np.zeros((1, 5))}, tokens, fold, task)
+    with pytest.raises(ValueError, match="one value for each document"):
+        Evidence(evidence.losses, tokens, fold[:5], task)

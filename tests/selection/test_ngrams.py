@@ -1,0 +1,236 @@
+"""N-grams, DSIR, hashed features and the bigram likelihood against loops over tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection import ngrams
+from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.dsir import dsir_resample, dsir_scores
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.ngrams import Chunks, bucket, hash_bigrams, hash_unigrams
+
+TEXTS = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=20)
+
+
+def corpus(seed: int, n: int = 40, vocabulary: int = 30, longest: int = 40) -> list[list[int]]:
+    """Token lists of uneven lengths with a skewed vocabulary."""
+    draw = generator("corpus", seed)
+    weights = 1 / np.arange(1, vocabulary + 1)
+    lengths = draw.integers(1, longest, n)
+    return [draw.choice(vocabulary, length, p=weights / weights.sum()).tolist() for length in lengths]
+
+
+def slow_bucket(gram: tuple[int, ...], buckets: int) -> int:
+    """The bucket of one n-gram by the scalar definition of SplitMix64's finaliser."""
+    key = gram[0] + 1 if len(gram) == 1 else (gram[0] + 1) << 32 | (gram[1] + 1)
+    mask = 2**64 - 1
+    key = (key + 0x9E3779B97F4A7C15) & mask
+    key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & mask
+    return ((key ^ (key >> 31)) >> 1) % buckets
+
+
+def grams(text: list[int]) -> list[tuple[int, ...]]:
+    return [(token,) for token in text] + list(pairwise(text))
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXTS)
+def test_ngrams_never_cross_a_border(texts: list[list[int]]) -> None:
+    first, second, chunk = Chunks.of(texts).bigrams()
+    found = list(zip(chunk.tolist(), first.tolist(), second.tolist(), strict=True))
+    assert found == [(i, a, b) for i, text in enumerate(texts) for a, b in pairwise(text)]
+
+
+def test_hashes_equal_the_scalar_definition() -> None:
+    token, other = np.array([0, 5, 70_000]), np.array([3, 0, 2**31 - 2])
+    assert bucket(hash_unigrams(token), 997).tolist() == [slow_bucket((int(t),), 997) for t in token]
+    expected = [slow_bucket((int(a), int(b)), 997) for a, b in zip(token, other, strict=True)]
+    assert bucket(hash_bigrams(token, other), 997).tolist() == expected
+
+
+def test_ranges_tile_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks, query = Chunks.of([*corpus(1), [], [3] * 90]), Chunks.of(corpus(2, 5))
+    labels = np.arange(chunks.n)
+
+    def results() -> list[np.ndarray]:
+        features = NgramFeatures.fit(chunks, 16)
+        members = generator("members").random((3, chunks.n)) < 0.5
+        return [
+            dsir_scores(chunks, query, 50),
+            features.transform(chunks),
+            BigramLikelihood(chunks, query, labels).scores(members),
+        ]
+
+    whole = results()
+    monkeypatch.setattr(ngrams, "RANGE_TOKENS", 60)
+    monkeypatch.setattr(ngrams, "RANGE_CHUNKS", 4)
+    parts = list(chunks.ranges())
+    assert len(parts) > 10
+    assert [start for start, _ in parts] == np.cumsum([0, *(part.n for _, part in parts)]).tolist()[:-1]
+    np.testing.assert_array_equal(np.concatenate([part.tokens for _, part in parts]), chunks.tokens)
+    for one, other in zip(whole, results(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_dsir_scores_equal_a_loop(normalised: bool) -> None:
+    texts, query, buckets, smoothing = corpus(3), corpus(4, 6), 101, 0.5
+    bags = []
+    for collection in (query, texts):
+        counts = Counter(slow_bucket(gram, buckets) for text in collection for gram in grams(text))
+        total = sum(counts.values()) + smoothing * buckets
+        bags.append([(counts[j] + smoothing) / total for j in range(buckets)])
+    slow = [
+        sum(np.log(bags[0][j] / bags[1][j]) for j in (slow_bucket(gram, buckets) for gram in grams(text)))
+        for text in texts
+    ]
+    if normalised:
+        mean = np.mean([len(grams(text)) for text in texts])
+        slow = [score / len(grams(text)) * mean for score, text in zip(slow, texts, strict=True)]
+    fast = dsir_scores(Chunks.of(texts), Chunks.of(query), buckets, smoothing, normalised)
+    np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+def test_dsir_prefers_the_query_and_respects_the_budget() -> None:
+    draw = generator("dsir preference")
+    like = [draw.integers(0, 20, 30).tolist() for _ in range(50)]
+    unlike = [draw.integers(20, 40, 30).tolist() for _ in range(150)]
+    query = Chunks.of([draw.integers(0, 20, 30).tolist() for _ in range(20)])
+    chunks = Chunks.of(like + unlike)
+    scores = dsir_scores(chunks, query)
+    assert scores[:50].min() > scores[50:].max()
+    chosen = dsir_resample(scores, chunks.lengths(), 900, 1)
+    assert chosen.sum() == 30
+    assert chosen[:50].sum() == 30
+    np.testing.assert_array_equal(chosen, dsir_resample(scores, chunks.lengths(), 900, 1))
+    assert not np.array_equal(chosen, dsir_resample(scores, chunks.lengths(), 900, 2))
+    allowed = np.arange(200) >= 20
+    assert not dsir_resample(scores, chunks.lengths(), 900, 1, allowed=allowed)[:20].any()
+
+
+def test_gumbel_resampling_draws_in_proportion_to_the_weights() -> None:
+    """The first draw without replacement is a draw from the normalised weights."""
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+    draws = [dsir_resample(np.log(weights), np.ones(4), 1, "test", i) for i in range(4000)]
+    np.testing.assert_allclose(np.mean(draws, axis=0), weights, atol=0.03)
+
+
+def test_features_equal_a_loop() -> None:
+    texts, d = corpus(5), 8
+    features = NgramFeatures.fit(Chunks.of(texts), d)
+    frequency = Counter(cell for text in texts for cell in {slow_bucket(g, 2**18) for g in pairwise(text)})
+    slow = np.zeros((len(texts), d))
+    for i, text in enumerate(texts):
+        for a, b in pairwise(text):
+            value = int(hash_bigrams(np.array([a]), np.array([b]))[0])
+            idf = np.log((1 + len(texts)) / (1 + frequency[slow_bucket((a, b), 2**18)]))
+            slow[i, (value >> 33) % d] += (-1) ** (value & 1) * idf / len(text)
+    np.testing.assert_allclose(features.transform(Chunks.of(texts)), slow, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_pooled_text_are_the_token_weighted_mean() -> None:
+    """Up to the pairs at borders, which a separator that no other pair shares keeps apart."""
+    texts = corpus(6)
+    chunks = Chunks.of(texts)
+    features = NgramFeatures.fit(chunks, 32)
+    mean = np.average(features.transform(chunks), axis=0, weights=chunks.lengths())
+    pooled = sum(
+        features.transform(Chunks.of([text]))[0].astype(np.float64) * len(text) for text in texts
+    ) / sum(map(len, texts))
+    np.testing.assert_allclose(mean, pooled, atol=1e-6)
+
+
+def test_wide_features_keep_inner_products() -> None:
+    texts = corpus(7, n=30, vocabulary=200, longest=60)
+    chunks = Chunks.of(texts)
+    exact, narrow = (NgramFeatures.fit(chunks, d).transform(chunks) for d in (2**17, 1024))
+    gram = exact @ exact.T
+    scale = np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
+    error = (narrow @ narrow.T - gram) / np.where(scale > 0, scale, 1)
+    assert np.abs(error).mean() < 2 / np.sqrt(1024)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.5, 16))
+def test_bigram_likelihood_equals_counters(seed: int, alpha: float) -> None:
+    texts, query = corpus(seed, 25, 12), corpus(seed + 1, 4, 14)
+    if not any(len(text) > 1 for text in query):
+        query.append([1, 2])
+    draw = generator("likelihood", seed)
+    labels = draw.integers(0, 15, 25)
+    membership = draw.random((4, 25)) < 0.5
+    membership[0] = False
+    vocabulary = 1 + max(token for text in texts + query for token in text)
+    unigram = Counter(token for text in texts for token in text)
+    total = sum(unigram.values()) + vocabulary
+    wanted = Counter(pair for text in query for pair in pairwise(text))
+    slow = []
+    for members in membership:
+        pairs: Counter[tuple[int, int]] = Counter()
+        context: Counter[int] = Counter()
+        copies = Counter(labels[members].tolist())
+        for i in np.nonzero(members)[0]:
+            for a, b in pairwise(texts[i]):
+                weight = np.sqrt(copies[int(labels[i])]) / copies[int(labels[i])]
+                pairs[a, b] += weight
+                context[a] += weight
+        value = sum(
+            count * np.log((pairs[a, b] + alpha * (unigram[b] + 1) / total) / (context[a] + alpha))
+            for (a, b), count in wanted.items()
+        )
+        slow.append(value / sum(wanted.values()))
+    fast = BigramLikelihood(Chunks.of(texts), Chunks.of(query), labels, alpha).scores(membership)
+    np.testing.assert_allclose(fast, slow, rtol=1e-9)
+
+
+def test_likelihood_rises_with_query_text_and_less_with_its_copies() -> None:
+    query = [[1, 2, 3, 4, 5] * 4]
+    texts = [*query, *query, *query, *query, *corpus(8)]
+    chunks = Chunks.of(texts)
+    membership = np.zeros((3, chunks.n), dtype=bool)
+    membership[:, 4:] = True
+    membership[1, 0] = True
+    membership[2, :4] = True
+    copies = np.array([0, 0, 0, 0, *range(1, 41)])
+    none, one, four = BigramLikelihood(chunks, Chunks.of(query), copies).scores(membership)
+    assert none < one < four
+    assert four < BigramLikelihood(chunks, Chunks.of(query), np.arange(chunks.n)).scores(membership)[2]
+
+
+def test_repeat_groups_pair_clusters_with_positions() -> None:
+    clusters, positions = np.array(["x", "x", "y", "x", "x"]), np.array([0, 1, 0, 0, 1])
+    labels = repeat_groups(clusters, positions)
+    assert labels[0] == labels[3] != labels[1] == labels[4]
+    assert len(set(labels.tolist())) == 3
+
+
+def test_refusals() -> None:
+    chunks, empty = Chunks.of([[1, 2, 3]]), Chunks.of([[1], []])
+    with pytest.raises(InputError, match="query holds no tokens"):
+        dsir_scores(chunks, Chunks.of([]))
+    with pytest.raises(ConfigError, match="above 0"):
+        dsir_scores(chunks, chunks, smoothing=0)
+    with pytest.raises(InputError, match="no two neighbouring tokens"):
+        BigramLikelihood(chunks, empty, np.array([0]))
+    with pytest.raises(InputError, match="2 repeat labels"):
+        BigramLikelihood(chunks, chunks, np.array([0, 1]))
+    with pytest.raises(ConfigError, match="alpha is 0"):
+        BigramLikelihood(chunks, chunks, np.array([0]), 0)
+    with pytest.raises(ConfigError, match="0 n-gram features"):
+        NgramFeatures.fit(chunks, 0)
+    with pytest.raises(InputError, match="no chunks"):
+        NgramFeatures.fit(Chunks.of([]), 4)
+    with pytest.raises(InputError, match="offsets must rise"):
+        Chunks(np.array([1, 2], dtype=np.int32), np.array([0, 3]))
+    with pytest.raises(InputError, match="token ids must be"):
+        Chunks.of([[-1]])

@@ -1,0 +1,172 @@
+"""Reasons for dropping against a loop over chunks, and nearest kept chunks against all pairs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.arms import surrogate_arm, top_k_arm
+from grasp_pipeline.selection.nearest import nearest_by_cosine, nearest_in_group
+from grasp_pipeline.selection.reasons import drop_reasons
+
+N, D = 120, 5
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        draw = generator("reasons", seed)
+        self.clusters = np.array([f"doc{c}" for c in draw.integers(0, 70, N)])
+        base = {name: draw.standard_normal(D) for name in set(self.clusters.tolist())}
+        noise = 0.05 * draw.standard_normal((N, D))
+        self.sketches = (np.array([base[name] for name in self.clusters]) + noise).astype(np.float32)
+        self.survivors = np.zeros(N, dtype=bool)
+        self.survivors[np.unique(self.clusters, return_index=True)[1]] = True
+        self.tokens = draw.integers(4, 9, N)
+        self.target = draw.standard_normal(D)
+        self.alignment = self.sketches @ self.target
+        self.budget = 150
+        self.blocks = ArrayBlocks(self.sketches, block_rows=17)
+
+    def cosine(self, i: int, j: int) -> float:
+        a, b = self.sketches[i].astype(float), self.sketches[j].astype(float)
+        return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.booleans(), st.sampled_from([1, 7, 8192]))
+def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, batch: int) -> None:
+    world = World(seed)
+    allowed = world.survivors if hard else np.ones(N, dtype=bool)
+    arm = surrogate_arm(
+        "f", "f", world.blocks, world.tokens, world.target, world.budget, "", lam=1.0, allowed=allowed
+    )
+    assert arm.score is not None
+    assert arm.tau is not None
+    kept = arm.membership
+    found = drop_reasons(
+        kept,
+        world.alignment,
+        world.tokens,
+        world.budget,
+        world.blocks,
+        marginal=arm.score,
+        tau=arm.tau,
+        clusters=world.clusters,
+        allowed=allowed,
+        random_draw=random_draw,
+        batch_rows=batch,
+    )
+    spent, threshold = 0, math.inf
+    for i in sorted(np.nonzero(allowed)[0], key=lambda i: -world.alignment[i]):
+        if spent + world.tokens[i] > world.budget:
+            break
+        spent += world.tokens[i]
+        threshold = world.alignment[i]
+    assert found.chunk.tolist() == [i for i in range(N) if not kept[i]]
+    for k, i in enumerate(found.chunk):
+        mates = [j for j in range(N) if kept[j] and world.clusters[j] == world.clusters[i]]
+        lacking, value = world.alignment[i] - threshold, arm.score[i] - arm.tau
+        pool: list[int] = []
+        if not allowed[i] and mates:
+            expected, margin, pool = "duplicate", math.nan, mates
+        elif random_draw:
+            expected, margin = "quota" if allowed[i] else "duplicate", math.nan
+        elif lacking < 0:
+            expected, margin = "low_alignment", lacking
+        elif value < 0:
+            expected, margin, pool = "redundant", value, [j for j in range(N) if kept[j]]
+        elif not allowed[i]:
+            expected, margin = "duplicate", math.nan
+        else:
+            expected, margin = "quota", value
+        assert found.reason[k] == expected
+        np.testing.assert_allclose(found.margin[k], margin)
+        assert found.alignment[k] == pytest.approx(world.alignment[i])
+        if pool:
+            best = max(world.cosine(i, j) for j in pool)
+            assert found.similarity[k] == pytest.approx(best, abs=1e-5)
+            assert int(found.nearest_kept[k]) in pool
+            assert world.cosine(i, int(found.nearest_kept[k])) == pytest.approx(best, abs=1e-5)
+        else:
+            assert found.nearest_kept[k] == -1
+            assert math.isnan(found.similarity[k])
+
+
+def test_every_reason_occurs() -> None:
+    seen: set[str] = set()
+    for seed in range(5):
+        world = World(seed)
+        arm = surrogate_arm(
+            "f", "f", world.blocks, world.tokens, world.target, 150, "", lam=1.5, allowed=world.survivors
+        )
+        found = drop_reasons(
+            arm.membership,
+            world.alignment,
+            world.tokens,
+            150,
+            world.blocks,
+            marginal=arm.score,
+            tau=arm.tau,
+            clusters=world.clusters,
+            allowed=world.survivors,
+        )
+        seen |= set(found.reason.tolist())
+    assert {"low_alignment", "redundant", "duplicate"} <= seen
+
+
+def test_a_top_k_arm_has_no_redundant_chunks() -> None:
+    world = World(0)
+    arm = top_k_arm("graddot", world.alignment, world.tokens, world.budget, "")
+    found = drop_reasons(arm.membership, world.alignment, world.tokens, world.budget, world.blocks)
+    assert set(found.reason.tolist()) <= {"low_alignment", "quota"}
+    assert (found.margin <= 0).all()
+    assert (found.nearest_kept == -1).all()
+
+
+def test_nothing_dropped_gives_empty_arrays() -> None:
+    world = World(0)
+    everything = np.ones(N, dtype=bool)
+    found = drop_reasons(everything, world.alignment, world.tokens, int(world.tokens.sum()), world.blocks)
+    assert len(found.chunk) == len(found.reason) == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 50), st.booleans())
+def test_nearest_equals_all_pairs(seed: int, batch: int, grouped: bool) -> None:
+    draw = generator("nearest", seed)
+    sketches = draw.standard_normal((90, 4)).astype(np.float32)
+    sketches[3] = 0
+    candidates = draw.random(90) < 0.4
+    queries = np.nonzero(~candidates)[0]
+    groups = draw.integers(0, 8, 90)
+    blocks = ArrayBlocks(sketches, block_rows=13)
+    if grouped:
+        rows, cosines = nearest_in_group(blocks, queries, candidates, groups, batch)
+    else:
+        rows, cosines = nearest_by_cosine(blocks, queries, candidates, batch)
+    unit = sketches / np.maximum(np.linalg.norm(sketches, axis=1, keepdims=True), 1e-30)
+    for query, row, cosine in zip(queries, rows, cosines, strict=True):
+        pool = [j for j in range(90) if candidates[j] and (not grouped or groups[j] == groups[query])]
+        if not pool:
+            assert row == -1
+            assert math.isnan(cosine)
+            continue
+        assert row in pool
+        assert cosine == pytest.approx(max(unit[query] @ unit[j] for j in pool), abs=1e-5)
+        assert unit[query] @ unit[row] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_refusals() -> None:
+    world = World(0)
+    kept = np.zeros(N, dtype=bool)
+    with pytest.raises(InputError, match="disagree"):
+        drop_reasons(kept[:5], world.alignment, world.tokens, 100, world.blocks)
+    with pytest.raises(InputError, match="belong together"):
+        drop_reasons(kept, world.alignment, world.tokens, 100, world.blocks, tau=1.0)
