@@ -1,0 +1,244 @@
+"""Delta tables: atomic partition writes, provenance, versions, and the seal's audit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grasp_pipeline import tables
+from grasp_pipeline.errors import StoreError
+from resources.audit import sealed
+from resources.delta import DeltaTables, Provenance, Read, content_digest, partition_predicate, sql_literal
+
+NASTY = ["plain", "x' OR 'a'='a", 'double "quote"', "a/b", "per%cent", "ünïcode", "sp ace", "back\\slash"]
+
+
+def documents(shard: str, names: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "doc_id": names,
+            "text": [f"text {name}" for name in names],
+            "source": ["s"] * len(names),
+            "shard": [shard] * len(names),
+            "n_bytes": [1] * len(names),
+            "origin": ["o"] * len(names),
+            "cluster": names,
+            "survivor": [True] * len(names),
+        }
+    )
+
+
+def made_by(asset: str = "documents", *reads: Read, code: str = "1") -> Provenance:
+    return Provenance("run-1", asset, code, "config", reads)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> DeltaTables:
+    return DeltaTables(str(tmp_path / "store"))
+
+
+def test_partitions_with_any_name_are_written_and_replaced_alone(lake: DeltaTables) -> None:
+    for number, shard in enumerate(NASTY):
+        lake.write(tables.DOCUMENTS, documents(shard, [f"d{number}"]), made_by(), {"shard": shard})
+    lake.write(tables.DOCUMENTS, documents(NASTY[1], ["new"]), made_by(), {"shard": NASTY[1]})
+    version = lake.pin(tables.DOCUMENTS).version
+    for number, shard in enumerate(NASTY):
+        part = lake.read(tables.DOCUMENTS, version, {"shard": shard}).collect()
+        assert part["doc_id"].to_list() == (["new"] if number == 1 else [f"d{number}"])
+    assert lake.read(tables.DOCUMENTS, version).collect().height == len(NASTY)
+
+
+@given(st.text(max_size=20))
+def test_literals_cannot_leave_their_quotes(value: str) -> None:
+    literal = sql_literal(value)
+    assert literal[0] == literal[-1] == "'"
+    assert literal[1:-1].replace("''", "") .count("'") == 0
+    assert partition_predicate({"shard": value}) == f'"shard" = {literal}'
+
+
+def test_every_commit_says_what_it_was_made_from(lake: DeltaTables) -> None:
+    reads = (Read("manifest", 3), Read("tasks", 7, (("task", "x"),)))
+    commit = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", *reads), {"shard": "a"}, {"rows": 1})
+    for metadata in lake._open(tables.DOCUMENTS).history():
+        for key in ("run_id", "asset_key", "code_version", "config_digest", "upstream"):
+            assert metadata[key], key
+        assert json.loads(metadata["upstream"]) == {"manifest": 3, "tasks": 7}
+    assert commit.reads == {"manifest": 3, "tasks/task=x": 7}
+    assert commit.statistics == {"rows": 1}
+    assert commit.partition == {"shard": "a"}
+
+
+def test_equal_content_makes_no_commit(lake: DeltaTables) -> None:
+    first = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(), {"shard": "a"})
+    again = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(code="2"), {"shard": "a"})
+    assert again.version == first.version
+    changed = lake.write(tables.DOCUMENTS, documents("a", ["e"]), made_by(), {"shard": "a"})
+    assert changed.version == first.version + 1
+
+
+def test_a_partition_keeps_its_version_when_others_change(lake: DeltaTables) -> None:
+    lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(), {"shard": "a"})
+    before = lake.pin(tables.DOCUMENTS, {"shard": "a"})
+    lake.write(tables.DOCUMENTS, documents("b", ["e"]), made_by(), {"shard": "b"})
+    assert lake.pin(tables.DOCUMENTS, {"shard": "a"}) == before
+    assert lake.pin(tables.DOCUMENTS).version == before.version + 1
+
+
+def test_old_versions_stay_readable(lake: DeltaTables) -> None:
+    first = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(), {"shard": "a"})
+    lake.write(tables.DOCUMENTS, documents("a", []), made_by(), {"shard": "a"})
+    assert lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect().is_empty()
+    assert lake.read(tables.DOCUMENTS, first.version).collect()["doc_id"].to_list() == ["d"]
+
+
+def test_upsert_replaces_by_key_and_keeps_the_rest(lake: DeltaTables) -> None:
+    def utility(subset: str, value: float, split: str = "calibration") -> pl.DataFrame:
+        row = (subset, "t", 0, split, value, 1, "c", "r", 1.0)
+        return pl.DataFrame([row], schema=tables.SUBSET_UTILITIES.schema, orient="row")
+
+    for frame in (utility("a", 1.0), utility("b", 2.0), utility("a", 3.0)):
+        lake.upsert(tables.SUBSET_UTILITIES, frame, made_by(), {"split": "calibration"})
+    lake.upsert(tables.SUBSET_UTILITIES, utility("c", 4.0, "evaluation"), made_by(), {"split": "evaluation"})
+    frame = lake.read(tables.SUBSET_UTILITIES, lake.pin(tables.SUBSET_UTILITIES).version).collect().sort("subset_id")
+    assert dict(frame.select("subset_id", "utility").iter_rows()) == {"a": 3.0, "b": 2.0, "c": 4.0}
+
+
+def test_a_frame_that_breaks_the_contract_leaves_nothing_behind(lake: DeltaTables) -> None:
+    for frame, message in (
+        (documents("a", ["d", "d"]), "key"),
+        (documents("a", ["d"]).drop("text"), "missing columns"),
+        (documents("b", ["d"]), "outside the partition"),
+        (documents("a", ["d"]).with_columns(doc_id=pl.lit(None, dtype=pl.String)), "nulls"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lake.write(tables.DOCUMENTS, frame, made_by(), {"shard": "a"})
+    assert not lake.exists(tables.DOCUMENTS)
+
+
+def test_reading_what_was_never_written_says_what_to_do(lake: DeltaTables) -> None:
+    with pytest.raises(StoreError, match=r"documents has not been written.*materialize"):
+        lake.pin(tables.DOCUMENTS)
+    lake.create(tables.DOCUMENTS, made_by())
+    with pytest.raises(StoreError, match=r"shard.*has not been written"):
+        lake.pin(tables.DOCUMENTS, {"shard": "a"})
+
+
+def test_writers_of_distinct_partitions_all_commit(lake: DeltaTables) -> None:
+    lake.create(tables.DOCUMENTS, made_by())
+    errors: list[Exception] = []
+
+    def write(number: int) -> None:
+        try:
+            lake.write(tables.DOCUMENTS, documents(f"s{number}", [f"d{number}"]), made_by(), {"shard": f"s{number}"})
+        except Exception as error:  # collected, and asserted on below
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect().height == 5
+
+
+@given(st.permutations(list(range(6))))
+@settings(max_examples=10)
+def test_content_digest_is_of_values_not_of_memory(order: list[int]) -> None:
+    frame = documents("a", [f"d{i}" for i in range(6)])
+    pieces = pl.concat([frame[i : i + 1] for i in range(6)], rechunk=False)
+    assert content_digest(pieces) == content_digest(frame)
+    shuffled = frame[order]
+    assert (content_digest(shuffled) == content_digest(frame)) == (order == list(range(6)))
+
+
+def test_every_table_can_be_created_written_and_read(lake: DeltaTables) -> None:
+    for table in tables.ALL.values():
+        lake.create(table, made_by(table.name))
+        lake.write(table, table.empty(), made_by(table.name))
+        assert lake.read(table, lake.pin(table).version).collect().schema == pl.Schema(table.schema)
+
+
+class TestSeal:
+    """The audit of the sealed evaluation."""
+
+    @staticmethod
+    def subset(name: str, split: str) -> pl.DataFrame:
+        row = (name, split, "uniform", 1, 1, 0, 0, b"\x80")
+        return pl.DataFrame([row], schema=tables.SUBSETS.schema, orient="row")
+
+    @staticmethod
+    def utility(name: str, split: str) -> pl.DataFrame:
+        row = (name, "t", 0, split, 1.0, 1, "c", "r", 1.0)
+        return pl.DataFrame([row], schema=tables.SUBSET_UTILITIES.schema, orient="row")
+
+    def protocol(self, lake: DeltaTables, peek: bool = False, late_grid: bool = False) -> None:
+        grid = pl.DataFrame(
+            [("g", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)], schema=tables.CANDIDATES.schema, orient="row"
+        )
+        if not late_grid:
+            lake.write(tables.CANDIDATES, grid, made_by("candidates"))
+        for split in ("calibration", "evaluation"):
+            lake.write(tables.SUBSETS, self.subset(split, split), made_by("subsets"), {"split": split})
+        calibration = lake.pin(tables.SUBSETS, {"split": "calibration"})
+        evaluation = lake.pin(tables.SUBSETS, {"split": "evaluation"})
+        lake.upsert(
+            tables.SUBSET_UTILITIES,
+            self.utility("calibration", "calibration"),
+            made_by("subset_utilities", calibration),
+            {"split": "calibration"},
+        )
+        if late_grid:
+            lake.write(tables.CANDIDATES, grid, made_by("candidates"))
+        if peek:
+            lake.upsert(
+                tables.SUBSET_UTILITIES,
+                self.utility("evaluation", "evaluation"),
+                made_by("peek", evaluation),
+                {"split": "evaluation"},
+            )
+        row = ("g", "output", 0.0, 0.0, "mean", 0.5, 0.1, 0.0, "g", 0, "because")
+        lake.write(
+            tables.SELECTED_CONFIG,
+            pl.DataFrame([row], schema=tables.SELECTED_CONFIG.schema, orient="row"),
+            made_by("surrogates", lake.pin(tables.CANDIDATES), calibration),
+        )
+
+    def test_an_honest_protocol_passes(self, lake: DeltaTables) -> None:
+        self.protocol(lake)
+        assert sealed(lake).faults == []
+        reads = (lake.pin(tables.SUBSETS, {"split": "evaluation"}), lake.pin(tables.SELECTED_CONFIG))
+        lake.upsert(
+            tables.SUBSET_UTILITIES,
+            self.utility("evaluation", "evaluation"),
+            made_by("sealed_evaluation", *reads),
+            {"split": "evaluation"},
+        )
+        verdict = sealed(lake)
+        assert verdict.faults == []
+        assert "evaluation measured" in verdict.order
+
+    def test_a_peek_before_the_choice_is_found(self, lake: DeltaTables) -> None:
+        self.protocol(lake, peek=True)
+        assert any("before the choice was stored" in fault for fault in sealed(lake).faults)
+
+    def test_a_grid_written_after_measuring_is_found(self, lake: DeltaTables) -> None:
+        self.protocol(lake, late_grid=True)
+        assert any("before the candidates were written" in fault for fault in sealed(lake).faults)
+
+    def test_a_choice_from_another_grid_is_found(self, lake: DeltaTables) -> None:
+        self.protocol(lake)
+        grid = pl.DataFrame(
+            [("h", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)], schema=tables.CANDIDATES.schema, orient="row"
+        )
+        lake.write(tables.CANDIDATES, grid, made_by("candidates"))
+        assert any("older grid" in fault for fault in sealed(lake).faults)
+
+    def test_an_incomplete_protocol_is_not_called_sealed(self, lake: DeltaTables) -> None:
+        assert sealed(lake).faults
