@@ -1,7 +1,7 @@
 """From files to clean documents: the manifest of arrivals, the tasks' held-out documents, the cleaned corpus."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -37,7 +37,8 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     from grasp_pipeline.corpus.readers import read_corpus
     from grasp_pipeline.seeds import digest
 
-    validate_run_config(context.run.run_config.get("ops", {}))
+    run_config: Any = context.run.run_config
+    validate_run_config(run_config.get("ops") or {})
     step = Step(context, store, config, "1")
     files = resolve_inputs(config, store.storage_options)
     before = step.tables.latest(tables.MANIFEST)

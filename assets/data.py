@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,10 @@ def load_utilities(step: Step, subsets: Subsets, split: str) -> tuple[list[str],
     return names, frame["utility"].to_numpy().reshape(shape)
 
 
+def _form(name: str) -> Literal["mean", "sum"]:
+    return "sum" if name == "sum" else "mean"
+
+
 def predict_grid(
     step: Step,
     corpus: Corpus,
@@ -199,7 +203,7 @@ def predict_grid(
         metrics = {c.rho: None if c.rho == 0 else metric_matrix(second, c.rho) for c in configurations}
         for k, c in enumerate(configurations):
             if c.sketch_kind == kind:
-                predictions[k] = predict_from_means(means, targets, metrics[c.rho], c.lam, c.form)
+                predictions[k] = predict_from_means(means, targets, metrics[c.rho], c.lam, _form(c.form))
     return predictions
 
 

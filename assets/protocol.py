@@ -1,6 +1,7 @@
 """The protocol: the candidates written first, subsets designed and retrained, the configuration chosen by its bound."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -188,7 +189,7 @@ def subset_utilities(
         step, provenance, "calibration", jobs, "retraining calibration subsets"
     )
     assert commit is not None, "there is at least one calibration subset"
-    extra = {"models_retrained": retrained, "models_reused": len(jobs) - retrained}
+    extra: dict[str, Any] = {"models_retrained": retrained, "models_reused": len(jobs) - retrained}
     if retrained:
         extra["compute"] = dg.MetadataValue.json(compute.describe())
     tokens = retrained * proxy.recipe.tokens

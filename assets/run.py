@@ -9,6 +9,7 @@ The run is recorded in DAGSTER_HOME like any other, so the web interface shows i
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import sys
 import time
@@ -76,19 +77,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--config", type=Path, default=Path("config/demo.yaml"), help="run configuration (YAML)"
     )
+    parser.add_argument(
+        "--figures", type=Path, help="write seconds per stage and peak memory to this JSON file"
+    )
     options = parser.parse_args(arguments)
 
     from rich.console import Console
 
     console = Console(highlight=False)
     try:
-        return _run(options.job, read_config(options.config), console)
+        return _run(options.job, read_config(options.config), console, options.figures)
     except GraspError as error:
         console.print(f"Error: {error}", markup=False)
         return 1
 
 
-def _run(job: str, config: dict[str, Any], console: Console) -> int:
+def _run(job: str, config: dict[str, Any], console: Console, figures: Path | None) -> int:
     import dagster as dg
 
     from assets import common, partitions
@@ -127,9 +131,17 @@ def _run(job: str, config: dict[str, Any], console: Console) -> int:
     for check in failed:
         console.print(f"Check {check.check_name} of {check.asset_key.to_user_string()} failed", markup=False)
     timings = stage_seconds(result, set(STAGES))
-    print_summary(report_inputs(store.tables, timings), console, f"{store.root}/report/report.html")
+    with dg.build_resources(
+        {"store": store}, resource_config=config.get("resources") or {}
+    ) as given_resources:
+        used = given_resources.store
+        print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    console.print(f"{duration(time.monotonic() - begun)} in all, peak memory {peak:.2f} GiB.", markup=False)
+    seconds = time.monotonic() - begun
+    console.print(f"{duration(seconds)} in all, peak memory {peak:.2f} GiB.", markup=False)
+    if figures is not None:
+        content = {"stages": dict(timings.iter_rows()), "seconds": seconds, "peak_gib": peak}
+        figures.write_text(json.dumps(content, indent=2))
     return 1 if failed else 0
 
 

@@ -426,7 +426,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         random_draw=shipped["family"] == "random-deduplicated",
     )
     ids = corpus.frame["chunk_id"].to_numpy()
-    nearest = np.where(reasons.nearest_kept >= 0, ids[np.maximum(reasons.nearest_kept, 0)], None)
+    nearest = [ids[row] if row >= 0 else None for row in reasons.nearest_kept]
     dropped = (
         corpus.frame[reasons.chunk]
         .select("chunk_id", "doc_id", "n_tokens", "source", "shard")

@@ -224,8 +224,8 @@ class ProxyConfig(Section):
         ge=1_000,
         description="Tokens of every retraining on a subset, from the shared initialisation.",
     )
-    batch_sequences: int = Field(default=8, ge=1, description="Sequences of L tokens per optimiser step.")
-    learning_rate: float = Field(default=3e-3, gt=0, le=1.0, description="Peak learning rate of AdamW.")
+    batch_sequences: int = Field(default=2, ge=1, description="Sequences of L tokens per optimiser step.")
+    learning_rate: float = Field(default=5e-3, gt=0, le=1.0, description="Peak learning rate of AdamW.")
     warmup_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the steps with rising learning rate."
     )

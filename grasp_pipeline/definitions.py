@@ -11,7 +11,8 @@ from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
 
-store = DeltaStore(root=os.environ.get("GRASP_STORE", "store"))
+store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store"))
+"""Left open until launch, so that `resources.store.config` of a run reaches `models` too."""
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([corpus, tokens, proxy, sketches, protocol, selection, evidence]),

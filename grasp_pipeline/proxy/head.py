@@ -66,6 +66,4 @@ def stacked_cross_entropy(
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return cross-entropies (N,) in nats of one model: hidden (N, H), weight (V, H), targets (N,)."""
-    logits = hidden @ weight.t()
-    picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    return torch.logsumexp(logits, dim=1) - picked
+    return torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="none")

@@ -12,8 +12,10 @@ from grasp_pipeline.seeds import seed_for
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# hidden size, layers, heads, intermediate size. The Pythia shapes are those of arXiv 2304.01373, table 1.
-_LLAMA_SHAPES = {"tiny": (64, 2, 4, 176), "small": (256, 6, 8, 688)}
+# hidden size, layers, heads, intermediate size, standard deviation of the initial weights. `tiny` starts at about
+# 1/sqrt(hidden size): at transformers' default of 0.02 a model this narrow spends most of a short training on scale.
+# The Pythia shapes are those of arXiv 2304.01373, table 1.
+_LLAMA_SHAPES = {"tiny": (64, 2, 2, 176, 0.1), "small": (256, 6, 8, 688, 0.02)}
 _GPT2_SHAPES = {"gpt2-tiny": (64, 2, 4)}
 _NEOX_SHAPES = {
     "pythia-14m": (128, 6, 4, 512),
@@ -33,7 +35,7 @@ def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedCon
     from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
 
     if preset in _LLAMA_SHAPES:
-        hidden, layers, heads, inner = _LLAMA_SHAPES[preset]
+        hidden, layers, heads, inner, spread = _LLAMA_SHAPES[preset]
         return LlamaConfig(
             vocab_size=vocab_size,
             hidden_size=hidden,
@@ -42,6 +44,7 @@ def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedCon
             num_key_value_heads=heads,
             intermediate_size=inner,
             max_position_embeddings=positions,
+            initializer_range=spread,
             tie_word_embeddings=True,
             use_cache=False,
         )
@@ -56,6 +59,8 @@ def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedCon
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
             use_cache=False,
         )
     if preset in _NEOX_SHAPES:
@@ -74,7 +79,7 @@ def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedCon
 
 
 def _prepare(model: PreTrainedModel, vocab_size: int, positions: int, name: str) -> PreTrainedModel:
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = int(next(model.get_input_embeddings().parameters()).shape[0])
     if rows < vocab_size:
         raise ConfigError(
             f"the checkpoint {name} has {rows} token embeddings, but the tokenizer has {vocab_size} tokens; "
@@ -132,7 +137,9 @@ def load_model(folder: str | Path) -> PreTrainedModel:
     """Load a checkpoint that this pipeline saved (config.json and model.safetensors)."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
     model.set_attn_implementation("eager")
     return model.eval()

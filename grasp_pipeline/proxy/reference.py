@@ -104,7 +104,8 @@ def train_reference(
     def watch(step: int, losses: Tensor, weights: Parameters) -> None:
         window.append(float(losses[0]))
         smooth = float(np.mean(window[-20:]))
-        for role, at in (("early", early_step), ("reference", recipe.steps - 1)):
+        saved: dict[Role, int] = {"early": early_step, "reference": recipe.steps - 1}
+        for role, at in saved.items():
             if step == at:
                 state = {name: p[0].detach().cpu().clone() for name, p in weights.items()}
                 kept[role] = (state, (step + 1) * per_step, smooth, time.perf_counter() - begun)

@@ -118,7 +118,7 @@ def train_stacked(
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.95)
+        [g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True
     )
     data = torch.stack([torch.as_tensor(r) for r in rows]).to(device)
     per_step = recipe.batch_sequences

@@ -75,7 +75,9 @@ def task_means(
                     ratio,
                 )
             )
-        vector = np.mean([part.vector for part in parts], axis=0, dtype=np.float64)
+        vector: NDArray[np.float64] = (
+            np.stack([part.vector for part in parts]).astype(np.float64).mean(axis=0)
+        )
         noise = sum(float(p.vector @ p.vector) / p.signal_to_noise for p in parts if p.signal_to_noise > 0)
         means += parts
         means.append(

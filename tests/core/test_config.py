@@ -22,7 +22,11 @@ def test_every_section_has_defaults_and_descriptions() -> None:
 
 
 def test_every_section_is_a_dagster_config() -> None:
-    runs = {cls.__mro__[2] for cls in vars(sections).values() if isinstance(cls, type) and cls.__module__ == sections.__name__}
+    runs = {
+        cls.__mro__[2]
+        for cls in vars(sections).values()
+        if isinstance(cls, type) and cls.__module__ == sections.__name__
+    }
     assert set(SECTIONS.values()) <= runs
 
 
@@ -35,7 +39,10 @@ def test_every_section_is_a_dagster_config() -> None:
         ({"candidates": {"config": {"lambdas": [0.5]}}}, r"must contain 0"),
         ({"sketchers": {"config": {"kinds": ["output", "output"]}}}, r"kinds is .*at most once"),
         ({"sketchers": {"config": {"kinds": ["nonsense"]}}}, r"kinds is .*output, full"),
-        ({"proxy_checkpoints": {"config": {"learning_rate": -1}}}, r"proxy_checkpoints\.learning_rate.*greater than 0"),
+        (
+            {"proxy_checkpoints": {"config": {"learning_rate": -1}}},
+            r"proxy_checkpoints\.learning_rate.*greater than 0",
+        ),
         ({"manifest": {"config": {"path": "x"}}}, r"manifest\.path: Extra inputs"),
         ({"subsets": {"config": {"seeds": 1}}}, r"subsets\.seeds"),
     ],

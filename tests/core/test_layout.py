@@ -54,7 +54,11 @@ def imports(path: Path, top_level: bool = False) -> set[str]:
 
 
 def sources() -> list[Path]:
-    return [p for package in ("grasp_pipeline", "assets", "resources") for p in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        p
+        for package in ("grasp_pipeline", "assets", "resources")
+        for p in sorted((ROOT / package).rglob("*.py"))
+    ]
 
 
 def module_of(path: Path) -> str:
@@ -93,11 +97,10 @@ def test_only_the_rim_knows_dagster_and_loads_nothing_heavy(path: Path) -> None:
 
 
 def test_the_code_location_loads_without_heavy_libraries() -> None:
-    code = (
-        "import sys; import grasp_pipeline.definitions; "
-        f"print(sorted(set(sys.modules) & {HEAVY!r}))"
+    code = f"import sys; import grasp_pipeline.definitions; print(sorted(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

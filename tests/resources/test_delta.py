@@ -58,13 +58,15 @@ def test_partitions_with_any_name_are_written_and_replaced_alone(lake: DeltaTabl
 def test_literals_cannot_leave_their_quotes(value: str) -> None:
     literal = sql_literal(value)
     assert literal[0] == literal[-1] == "'"
-    assert literal[1:-1].replace("''", "") .count("'") == 0
+    assert literal[1:-1].replace("''", "").count("'") == 0
     assert partition_predicate({"shard": value}) == f'"shard" = {literal}'
 
 
 def test_every_commit_says_what_it_was_made_from(lake: DeltaTables) -> None:
     reads = (Read("manifest", 3), Read("tasks", 7, (("task", "x"),)))
-    commit = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", *reads), {"shard": "a"}, {"rows": 1})
+    commit = lake.write(
+        tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", *reads), {"shard": "a"}, {"rows": 1}
+    )
     for metadata in lake._open(tables.DOCUMENTS).history():
         for key in ("run_id", "asset_key", "code_version", "config_digest", "upstream"):
             assert metadata[key], key
@@ -105,7 +107,11 @@ def test_upsert_replaces_by_key_and_keeps_the_rest(lake: DeltaTables) -> None:
     for frame in (utility("a", 1.0), utility("b", 2.0), utility("a", 3.0)):
         lake.upsert(tables.SUBSET_UTILITIES, frame, made_by(), {"split": "calibration"})
     lake.upsert(tables.SUBSET_UTILITIES, utility("c", 4.0, "evaluation"), made_by(), {"split": "evaluation"})
-    frame = lake.read(tables.SUBSET_UTILITIES, lake.pin(tables.SUBSET_UTILITIES).version).collect().sort("subset_id")
+    frame = (
+        lake.read(tables.SUBSET_UTILITIES, lake.pin(tables.SUBSET_UTILITIES).version)
+        .collect()
+        .sort("subset_id")
+    )
     assert dict(frame.select("subset_id", "utility").iter_rows()) == {"a": 3.0, "b": 2.0, "c": 4.0}
 
 
@@ -135,7 +141,9 @@ def test_writers_of_distinct_partitions_all_commit(lake: DeltaTables) -> None:
 
     def write(number: int) -> None:
         try:
-            lake.write(tables.DOCUMENTS, documents(f"s{number}", [f"d{number}"]), made_by(), {"shard": f"s{number}"})
+            lake.write(
+                tables.DOCUMENTS, documents(f"s{number}", [f"d{number}"]), made_by(), {"shard": f"s{number}"}
+            )
         except Exception as error:  # collected, and asserted on below
             errors.append(error)
 
@@ -180,7 +188,9 @@ class TestSeal:
 
     def protocol(self, lake: DeltaTables, peek: bool = False, late_grid: bool = False) -> None:
         grid = pl.DataFrame(
-            [("g", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)], schema=tables.CANDIDATES.schema, orient="row"
+            [("g", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)],
+            schema=tables.CANDIDATES.schema,
+            orient="row",
         )
         if not late_grid:
             lake.write(tables.CANDIDATES, grid, made_by("candidates"))
@@ -235,7 +245,9 @@ class TestSeal:
     def test_a_choice_from_another_grid_is_found(self, lake: DeltaTables) -> None:
         self.protocol(lake)
         grid = pl.DataFrame(
-            [("h", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)], schema=tables.CANDIDATES.schema, orient="row"
+            [("h", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)],
+            schema=tables.CANDIDATES.schema,
+            orient="row",
         )
         lake.write(tables.CANDIDATES, grid, made_by("candidates"))
         assert any("older grid" in fault for fault in sealed(lake).faults)

@@ -40,7 +40,10 @@ def test_paths_stay_in_the_store(tmp_path: Path, path: str) -> None:
 
 
 def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="missing from the store"), DeltaStore(root=str(tmp_path)).files("files/x"):
+    with (
+        pytest.raises(StoreError, match="missing from the store"),
+        DeltaStore(root=str(tmp_path)).files("files/x"),
+    ):
         pass
 
 
@@ -49,7 +52,9 @@ def test_secrets_are_named_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     store = DeltaStore(root="s3://bucket", storage_options_from_env={"AWS_SECRET_ACCESS_KEY": "MY_KEY"})
     assert store.storage_options == {"AWS_SECRET_ACCESS_KEY": "s3cret"}
     assert "s3cret" not in repr(store)
-    absent = DeltaStore(root="s3://bucket", storage_options_from_env={"AWS_SECRET_ACCESS_KEY": "NOT_SET_ANYWHERE"})
+    absent = DeltaStore(
+        root="s3://bucket", storage_options_from_env={"AWS_SECRET_ACCESS_KEY": "NOT_SET_ANYWHERE"}
+    )
     with pytest.raises(StoreError, match="NOT_SET_ANYWHERE"):
         _ = absent.storage_options
 

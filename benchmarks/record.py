@@ -1,0 +1,97 @@
+"""Result files: one list of figures per benchmark, and the tables that are generated from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "benchmarks" / "README.md"
+START, END = "<!-- generated from results/{name}.json -->", "<!-- end of {name} -->"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure; low and high are its interval, None where there is none."""
+
+    figure: str
+    value: float
+    unit: str
+    goal: str = ""
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+def machine() -> str:
+    """Describe the machine: processor, cores, memory."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
+        name = names[0] if names else name
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, no GPU"
+
+
+def commit() -> str:
+    """Return the commit that was measured, marked when files differ from it."""
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return head.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+
+
+def save(name: str, command: str, figures: Sequence[Figure]) -> Path:
+    """Write `results/NAME.json` and the table in the README; returns the file."""
+    where = {"command": command, "machine": machine(), "commit": commit()}
+    rows = [asdict(figure) | where for figure in figures]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    README.write_text(with_table(README.read_text(), name, rows))
+    return path
+
+
+def with_table(text: str, name: str, rows: Sequence[dict]) -> str:
+    """Return the text with the table of a result file between its markers."""
+    start, end = START.format(name=name), END.format(name=name)
+    head, _, rest = text.partition(start)
+    _, _, tail = rest.partition(end)
+    return f"{head}{start}\n{table(rows)}\n{end}{tail}"
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Return figures as a Markdown table, with command, machine and commit above."""
+    first = rows[0]
+    lines = [
+        f"`{first['command']}` on {first['machine']}, commit {first['commit']}.",
+        "",
+        "| figure | value | interval | unit | goal | note |",
+        "|---|---:|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = "" if row["low"] is None else f"from {row['low']:.4g}"
+        if row["high"] is not None:
+            interval = f"[{row['low']:.4g}, {row['high']:.4g}]"
+        lines.append(
+            f"| {row['figure']} | {row['value']:.4g} | {interval} | {row['unit']} | {row['goal']} | {row['note']} |"
+        )
+    return "\n".join(lines)

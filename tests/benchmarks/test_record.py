@@ -1,0 +1,39 @@
+"""Result files follow the contract, and the tables in the README are those of the result files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.record import README, RESULTS, Figure, table, with_table
+
+FIELDS = {"figure", "value", "low", "high", "unit", "goal", "command", "machine", "commit", "note"}
+
+
+def test_tables_are_replaced_between_their_markers() -> None:
+    where = {"command": "make benchmark-x", "machine": "m", "commit": "c"}
+    rows = [
+        Figure("x.a", 1.5, "s", low=1.0, high=2.0).__dict__ | where,
+        Figure("x.b", 2.0, "s", low=0.5).__dict__ | where,
+    ]
+    text = "before\n<!-- generated from results/x.json -->\nold\n<!-- end of x -->\nafter\n"
+    once = with_table(text, "x", rows)
+    assert "old" not in once
+    assert "[1, 2]" in once
+    assert "from 0.5" in once
+    assert with_table(once, "x", rows) == once
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_results_follow_the_contract_and_stand_in_the_readme(path: Path) -> None:
+    rows = json.loads(path.read_text())
+    assert rows
+    for row in rows:
+        assert set(row) == FIELDS
+        assert isinstance(row["value"], int | float)
+        assert "/" not in row["machine"]
+    assert table(rows) in README.read_text()

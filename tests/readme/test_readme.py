@@ -1,0 +1,191 @@
+"""Every command of the README runs, on a toy corpus; the web interface runs what the command line launches."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from conftest import write_toy_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BY_CI = {"make lint": "make lint", "make test": "make test-all"}
+"""Commands that .ci/run itself runs: running the tests inside a test would not end."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line.strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def toy_config(corpus: Path, tasks: Path) -> dict:
+    def section(**values: object) -> dict:
+        return {"config": values}
+
+    return {
+        "ops": {
+            "manifest": section(
+                paths=[f"{corpus}/*.parquet"],
+                text_column="body",
+                id_column="key",
+                source_column="origin_name",
+            ),
+            "task_documents": section(paths=[f"{tasks}/*.parquet"], min_documents=5),
+            "tokenizer": section(vocab_size=320, chunk_tokens=16),
+            "proxy_checkpoints": section(reference_tokens=20_000, retrain_tokens=3_000),
+            "sketchers": section(kinds=["output"], output_hidden_dim=8, output_vocab_dim=8),
+            "candidates": section(bootstrap=200, lambdas=[0.0, 1.0]),
+            "subsets": section(calibration_subsets=8, evaluation_subsets=8),
+            "finalists": section(shortlist=1, random_draws=3, allow_uncertified=True),
+            "sealed_evaluation": section(arm_seeds=2, bootstrap=200),
+        }
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A toy corpus with its configuration, an empty store and an empty DAGSTER_HOME; returns the environment."""
+    folder = tmp_path_factory.mktemp("readme")
+    corpus, tasks = write_toy_corpus(folder, 120)
+    config = folder / "my-corpus.yaml"
+    config.write_text(yaml.safe_dump(toy_config(corpus, tasks)))
+    home = folder / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / ".dagster_home" / "dagster.yaml").read_text())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return os.environ | {
+        "CONFIG": str(config),
+        "GRASP_STORE": str(folder / "store"),
+        "DAGSTER_HOME": str(home),
+        "PORT": str(port),
+        "COLUMNS": "100",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def run(command: str, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def graphql(port: str, query: str) -> dict:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)["data"]
+
+
+def until(what: str, seconds: float, ready) -> object:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if (found := ready()) is not None:
+                return found
+        except OSError:
+            pass
+        time.sleep(1)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+def test_the_commands_are_the_ones_tested_here() -> None:
+    assert COMMANDS == [
+        "make demo",
+        "make ui",
+        "export DAGSTER_HOME=$PWD/.dagster_home",
+        ".venv/bin/dagster job launch -w workspace.yaml -j curate -c config/demo.yaml",
+        "make demo CONFIG=my-corpus.yaml GRASP_STORE=my-store",
+        ".venv/bin/python -m assets.run recurate --config config/demo.yaml",
+        ".venv/bin/python -m assets.run fidelity --config config/demo.yaml",
+        "make lint",
+        "make test",
+    ]
+
+
+def test_continuous_integration_runs_lint_and_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in BY_CI.values():
+        assert f"step {command}\n" in script
+
+
+def test_the_readmes_configuration_is_valid() -> None:
+    from grasp_pipeline.config import validate_run_config
+
+    (text,) = blocks("yaml")
+    validate_run_config(yaml.safe_load(text)["ops"])
+    validate_run_config(yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["ops"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_command_line(place: dict[str, str]) -> None:
+    config, store = place["CONFIG"], place["GRASP_STORE"]
+    first = run("make demo", place)
+    assert "Certificate" in first
+    assert "report.html" in first
+    second = run("make demo", place)
+    assert second.count("is up to date") > 15
+    own = run(f"make demo CONFIG={config} GRASP_STORE={store}", place)
+    assert "Certificate" in own
+    run(f"{sys.executable} -m assets.run recurate --config {config}", place)
+    run(f"{sys.executable} -m assets.run fidelity --config {config}", place)
+    code = blocks("python")[0].replace('"store/', f'"{store}/')
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "lower_bound" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_web_interface_runs_what_the_command_line_launches(place: dict[str, str], tmp_path: Path) -> None:
+    env = place | {"GRASP_STORE": str(tmp_path / "store")}
+    server = subprocess.Popen(
+        ["make", "ui", f"PORT={env['PORT']}"],
+        cwd=ROOT,
+        env=env,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until("the web server", 120, lambda: graphql(env["PORT"], "{version}")["version"])
+        run(f".venv/bin/dagster job launch -w workspace.yaml -j curate -c {env['CONFIG']}", env)
+
+        def ended() -> str | None:
+            runs = graphql(env["PORT"], "{runsOrError{... on Runs{results{jobName status}}}}")["runsOrError"][
+                "results"
+            ]
+            status = runs[0]["status"] if runs else ""
+            return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
+
+        assert until("the end of the run", 400, ended) == "SUCCESS"
+        frame = pl.read_delta(f"{env['GRASP_STORE']}/pruned_corpus")
+        assert frame.height > 0
+        query = "{assetNodes{assetKey{path} groupName partitionStats{numMaterialized numPartitions}}}"
+        nodes = {node["assetKey"]["path"][-1]: node for node in graphql(env["PORT"], query)["assetNodes"]}
+        assert nodes["gradient_sketches"]["partitionStats"]["numMaterialized"] > 0
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
