@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export GRASP_STORE ?= $(CURDIR)/store
-export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore::dagster.BetaWarning
+export PYTHONWARNINGS ?= ignore::DeprecationWarning
 # OpenMP threads that wait sleep early: on a busy machine training is twice as fast, on an idle one 10% slower.
 export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml

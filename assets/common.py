@@ -79,6 +79,12 @@ class Step:
             return commit
         return None
 
+    def rows(self, table: Table, commit: Commit) -> int:
+        """Count the rows of a table as of a commit; Delta's log knows, so no data is read."""
+        import polars as pl
+
+        return self.tables.read(table, commit.version).select(pl.len()).collect().item()
+
     def say(self, message: str) -> None:
         """Log a progress message; the listener for `Progress`."""
         self.context.log.info(message)
@@ -94,7 +100,7 @@ class Step:
         self,
         table: Table,
         commit: Commit,
-        rows: int | None,
+        rows: int,
         extra: Mapping[str, Any] | None = None,
         tokens: int | None = None,
         up_to_date: bool = False,
@@ -110,7 +116,7 @@ class Step:
         self,
         table: Table,
         commit: Commit,
-        rows: int | None,
+        rows: int,
         extra: Mapping[str, Any] | None = None,
         tokens: int | None = None,
         up_to_date: bool = False,
@@ -123,13 +129,12 @@ class Step:
             "dagster/column_schema": dg.TableSchema(
                 columns=[dg.TableColumn(name, str(dtype)) for name, dtype in table.schema.items()]
             ),
+            "dagster/row_count": rows,
             "delta_version": commit.version,
             "upstream": dg.MetadataValue.json(self.upstream()),
             "seconds": round(seconds, 2),
             "up_to_date": up_to_date,
         }
-        if rows is not None:
-            metadata["dagster/row_count"] = rows
         if tokens is not None:
             metadata["tokens"] = tokens
             if not up_to_date:
@@ -139,4 +144,4 @@ class Step:
     def unchanged(self, table: Table, commit: Commit) -> dg.MaterializeResult:
         """Return the result of a step that found its table current and wrote nothing."""
         self.say(f"{table.name} is up to date at version {commit.version}; nothing was written")
-        return self.result(table, commit, None, up_to_date=True)
+        return self.result(table, commit, self.rows(table, commit), up_to_date=True)

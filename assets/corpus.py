@@ -14,7 +14,7 @@ from resources.store import DeltaStore
 if TYPE_CHECKING:
     import polars as pl
 
-    from resources.delta import Commit, Provenance
+    from resources.delta import Provenance
 
 GROUP = "corpus"
 
@@ -86,7 +86,10 @@ def task_documents(
 
     step = Step(context, store, config, "1")
     read = read_tasks(config, store.storage_options)
+    before = step.tables.latest(tables.TASK_DOCUMENTS)
     commit = step.tables.write(tables.TASK_DOCUMENTS, read.documents, step.provenance())
+    if before is not None and before.version == commit.version:
+        return step.unchanged(tables.TASK_DOCUMENTS, commit)
     counts = read.documents.group_by("task", "split").len().sort("task", "split")
     extra = {
         "documents": dg.MetadataValue.json({f"{task}/{split}": n for task, split, n in counts.iter_rows()}),
@@ -138,10 +141,11 @@ def documents(
     tasks = step.read(tables.TASK_DOCUMENTS)
     provenance = step.provenance()
     both = (tables.DOCUMENTS, tables.REJECTED_DOCUMENTS)
-    done = [step.current(table, provenance) for table in both]
-    if done[0] is not None and done[1] is not None:
-        yield step.unchanged(tables.DOCUMENTS, done[0])
-        yield step.unchanged(tables.REJECTED_DOCUMENTS, done[1])
+    if _finished(step, both, provenance):
+        for table in both:
+            newest = step.tables.latest(table)
+            assert newest is not None, "finished"
+            yield step.unchanged(table, newest)
         return
     commit = step.tables.latest(tables.MANIFEST)
     assert commit is not None, "read above"
@@ -159,23 +163,44 @@ def documents(
             "chart": dg.MetadataValue.md(reasons_chart(counts)),
         },
     }
-    for table, frame in zip(both, (cleaned.documents, rejected), strict=True):
-        newest = _write_shards(step, table, frame, provenance)
+    frames = tuple(zip(both, (cleaned.documents, rejected), strict=True))
+    _write_shards(step, frames, provenance)
+    for table, frame in frames:
+        newest = step.tables.latest(table)
+        assert newest is not None, "written above"
         yield step.result(table, newest, frame.height, extras[table.name])
 
 
+def _finished(step: Step, both: tuple[tables.Table, ...], provenance: "Provenance") -> bool:
+    """Return whether the last commit to the tables closed a write from exactly these inputs.
+
+    A run that was killed between two shards left commits from the new inputs, but none that is marked as the last.
+    """
+    newest = [commit for table in both if (commit := step.tables.latest(table)) is not None]
+    if len(newest) < len(both):
+        return False
+    last = max(newest, key=lambda commit: commit.timestamp)
+    same = last.metadata.get("input_digest") == provenance.input_digest()
+    return same and last.statistics.get("last", False)
+
+
 def _write_shards(
-    step: Step, table: tables.Table, frame: "pl.DataFrame", provenance: "Provenance"
-) -> "Commit":
-    """Write every shard that changed, emptied ones too; returns the newest commit."""
+    step: Step, frames: "tuple[tuple[tables.Table, pl.DataFrame], ...]", provenance: "Provenance"
+) -> None:
+    """Write every shard that changed, emptied ones too, and mark the last commit as the last."""
     import polars as pl
 
-    stored = {(commit.partition or {}).get("shard") for commit in step.tables.commits(table)}
-    shards = sorted({*frame["shard"].unique().to_list(), *(shard for shard in stored if shard)})
-    for shard in shards:
-        part = frame.filter(pl.col("shard") == shard)
-        step.tables.write(table, part, provenance, {"shard": shard}, {"rows": part.height})
-    newest = step.tables.latest(table)
-    if newest is None:
-        newest = step.tables.write(table, frame, provenance)
-    return newest
+    changes: list[tuple[tables.Table, pl.DataFrame, dict[str, str]]] = []
+    for table, frame in frames:
+        stored = {(commit.partition or {}).get("shard") for commit in step.tables.commits(table)}
+        shards = sorted({*frame["shard"].unique().to_list(), *(shard for shard in stored if shard)})
+        parts = [(frame.filter(pl.col("shard") == shard), {"shard": shard}) for shard in shards]
+        parts = parts or [(frame, {})]
+        changes += [
+            (table, part, partition)
+            for part, partition in parts
+            if not step.tables.holds(table, part, partition)
+        ]
+    for number, (table, part, partition) in enumerate(changes, 1):
+        statistics = {"rows": part.height, "last": number == len(changes)}
+        step.tables.write(table, part, provenance, partition, statistics)

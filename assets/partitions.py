@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import dagster as dg
 
@@ -30,5 +31,6 @@ WHOLE_RANGE = {
 }
 """Run tags that make one run cover unpartitioned assets and every shard."""
 
+warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
 ONE_RUN = dg.BackfillPolicy.single_run()
 """On every asset: a graph that mixes partitioned and unpartitioned assets runs in one launch only with it."""

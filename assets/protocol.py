@@ -193,7 +193,8 @@ def subset_utilities(
     if retrained:
         extra["compute"] = dg.MetadataValue.json(compute.describe())
     tokens = retrained * proxy.recipe.tokens
-    return step.result(tables.SUBSET_UTILITIES, commit, None, extra, tokens, up_to_date=retrained == 0)
+    rows = step.rows(tables.SUBSET_UTILITIES, commit)
+    return step.result(tables.SUBSET_UTILITIES, commit, rows, extra, tokens, up_to_date=retrained == 0)
 
 
 @dg.multi_asset(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -44,18 +45,45 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"the configuration {path} is not a mapping; start it with `ops:` as config/demo.yaml does"
         )
-    return content
+    ops = content.get("ops") or {}
+    if not isinstance(ops, dict) or not all(isinstance(step, dict | None) for step in ops.values()):
+        raise ConfigError(
+            f"`ops` in the configuration {path} is not a mapping of steps; write `ops: STEP: config: FIELD: value` "
+            "as config/demo.yaml does"
+        )
+    return {**content, "ops": ops}
 
 
 def first_cause(failure: Any) -> str:
-    """Return the innermost message of a step's failure: the sentence meant for the user."""
+    """Return the sentence meant for the user, else the innermost message of a step's failure."""
     error = failure.step_failure_data.error
-    while error.cause is not None:
-        error = error.cause
     known = {cls.__name__ for cls in GraspError.__subclasses__()}
-    name = (error.cls_name or "").rpartition(".")[2]
+
+    def ours() -> bool:
+        return (error.cls_name or "").rpartition(".")[2] in known
+
+    while error.cause is not None and not ours():
+        error = error.cause
     message = error.message.strip()
-    return message.partition(": ")[2] if name in known else message
+    return message.partition(": ")[2] if ours() else message
+
+
+def this_instance() -> dg.DagsterInstance:
+    """Return the Dagster instance of DAGSTER_HOME.
+
+    Raises:
+        ConfigError: DAGSTER_HOME is not set or is not a folder.
+    """
+    import dagster as dg
+    from dagster._core.errors import DagsterHomeNotSetError
+
+    try:
+        return dg.DagsterInstance.get()
+    except (DagsterHomeNotSetError, dg.DagsterInvariantViolationError) as error:
+        home = os.environ.get("DAGSTER_HOME")
+        raise ConfigError(
+            f"DAGSTER_HOME is {home!r}; set it to the absolute path of an existing folder, such as .dagster_home here"
+        ) from error
 
 
 def stage_seconds(result: dg.ExecuteInProcessResult, shown: set[str]) -> pl.DataFrame:
@@ -102,34 +130,48 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     from grasp_pipeline.progress import duration
     from grasp_pipeline.report.summary import print_summary
 
-    validate_run_config(config.get("ops", {}))
+    validate_run_config(config["ops"])
     begun = time.monotonic()
-    common.TERMINAL = lambda line: console.print(
-        f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
-    )
     definition = defs.get_job_def(job)
     known = {node.name for node in definition.graph.nodes}
-    given = {name: value for name, value in (config.get("ops") or {}).items() if name in known}
-    unknown = sorted(set(config.get("ops") or {}) - {n.name for n in defs.get_job_def("curate").graph.nodes})
+    given = {name: value for name, value in config["ops"].items() if name in known}
+    unknown = sorted(set(config["ops"]) - {node.name for node in defs.get_job_def("curate").graph.nodes})
     if unknown:
         raise ConfigError(
             f"the configuration names steps that do not exist: {', '.join(unknown)}; remove them"
         )
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job != "fidelity" else {}
-    result = definition.execute_in_process(
-        run_config=run_config, instance=dg.DagsterInstance.get(), raise_on_error=False, tags=tags
+    common.TERMINAL = lambda line: console.print(
+        f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
     )
-    common.TERMINAL = None
+    try:
+        result = definition.execute_in_process(
+            run_config=run_config, instance=this_instance(), raise_on_error=False, tags=tags
+        )
+    except dg.DagsterInvalidConfigError as error:
+        faults = "; ".join(fault.message.partition(" Expected:")[0].strip(" .") for fault in error.errors)
+        raise ConfigError(
+            f"The run configuration cannot be used: {faults}. Correct it and launch again."
+        ) from error
+    finally:
+        common.TERMINAL = None
     failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     for failure in failures:
         console.print(f"{failure.step_key} failed: {first_cause(failure)}", markup=False)
     if failures:
         console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
         return 1
-    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
-    for check in failed:
-        console.print(f"Check {check.check_name} of {check.asset_key.to_user_string()} failed", markup=False)
+    failed = 0
+    for check in result.get_asset_check_evaluations():
+        if check.passed:
+            continue
+        stern = check.severity == dg.AssetCheckSeverity.ERROR
+        failed += stern
+        verdict = "failed" if stern else "warns"
+        console.print(
+            f"Check {check.check_name} of {check.asset_key.to_user_string()} {verdict}", markup=False
+        )
     timings = stage_seconds(result, set(STAGES))
     with dg.build_resources(
         {"store": store}, resource_config=config.get("resources") or {}

@@ -249,7 +249,9 @@ def certificates(
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     assert newest is not None, "written above"
     extra = {"models_retrained": first + second, "compute": dg.MetadataValue.json(compute.describe())}
-    yield step.result(tables.DOCUMENT_LOSSES, newest, None, extra, (first + second) * proxy.recipe.tokens)
+    count = step.rows(tables.DOCUMENT_LOSSES, newest)
+    tokens = (first + second) * proxy.recipe.tokens
+    yield step.result(tables.DOCUMENT_LOSSES, newest, count, extra, tokens, up_to_date=first + second == 0)
 
     measured = evidence(frame, runs)
     rows = []

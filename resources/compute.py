@@ -32,7 +32,7 @@ class Compute(dg.ConfigurableResource):
         default=4096, ge=64, description="Padded tokens per sketching batch. Speed and memory only."
     )
     stacked_models: int = Field(
-        default=8,
+        default=16,
         ge=1,
         le=256,
         description="Models retrained together by stacked weights. Speed and memory only.",

@@ -96,6 +96,11 @@ def content_digest(frame: pl.DataFrame) -> str:
     return hashlib.blake2b(buffer.getbuffer(), digest_size=16).hexdigest()
 
 
+def _settings(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an asset left for its readers, without the time it took."""
+    return {key: value for key, value in statistics.items() if key != "seconds"}
+
+
 def _agrees(written: Mapping[str, str], asked: Partition) -> bool:
     return all(asked.get(key, value) == value for key, value in written.items())
 
@@ -212,7 +217,9 @@ class DeltaTables:
         partition: Partition | None = None,
         statistics: Mapping[str, Any] | None = None,
     ) -> Commit:
-        """Replace a partition, or the whole table, in one commit; equal content makes no commit.
+        """Replace a partition, or the whole table, in one commit.
+
+        Equal content with equal statistics (seconds aside) makes no commit: the last one is returned.
 
         Raises:
             StoreError: another writer kept winning the same partition.
@@ -223,12 +230,8 @@ class DeltaTables:
         frame = table.conform(frame)
         self._check_partition(table, frame, partition)
         content = content_digest(frame)
-        before = self.latest(table, partition)
-        if (
-            before is not None
-            and before.metadata.get("content_digest") == content
-            and before.partition == dict(partition or {})
-        ):
+        before = self._holding(table, content, partition)
+        if before is not None and _settings(before.statistics) == _settings(statistics or {}):
             return before
         self.create(table, provenance)
         metadata = self._metadata(provenance, partition or {}, content, statistics or {})
@@ -249,6 +252,16 @@ class DeltaTables:
             )
 
         return self._commit(table, metadata, commit)
+
+    def holds(self, table: Table, frame: pl.DataFrame, partition: Partition | None = None) -> bool:
+        """Return whether the last commit of the partition, or of the whole table, wrote exactly these rows."""
+        return self._holding(table, content_digest(table.conform(frame)), partition) is not None
+
+    def _holding(self, table: Table, content: str, partition: Partition | None) -> Commit | None:
+        last = self.latest(table, partition)
+        if last is None or last.partition != dict(partition or {}):
+            return None
+        return last if last.metadata.get("content_digest") == content else None
 
     def upsert(
         self,
