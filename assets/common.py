@@ -59,7 +59,7 @@ class Step:
         from resources.delta import Provenance
 
         return Provenance(
-            run_id=self.context.run_id,
+            run_id=self.context.run.run_id,
             asset_key=self._asset_key,
             code_version=self._code_version,
             config_digest=self._config_digest,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.partitions import SHARDS, WHOLE_RANGE
+from assets.partitions import WHOLE_RANGE
 
 FROZEN = ("tokenizer", "task_documents", "tasks", "proxy_checkpoints", "sketchers", "task_sketches")
 PROTOCOL = ("candidates", "subsets", "subset_utilities", "surrogates", "selected_config")
@@ -15,7 +15,6 @@ curate = dg.define_asset_job(
     dg.AssetSelection.all(),
     description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report.",
     tags=WHOLE_RANGE,
-    partitions_def=SHARDS,
 )
 
 recurate = dg.define_asset_job(
@@ -24,7 +23,6 @@ recurate = dg.define_asset_job(
     description="New or changed documents only: their shards are tokenized and sketched with the stored tokenizer and "
     "proxy, and the corpus is selected and certified again under the stored choice.",
     tags=WHOLE_RANGE,
-    partitions_def=SHARDS,
 )
 
 fidelity = dg.define_asset_job(

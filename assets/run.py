@@ -132,10 +132,10 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
 
     validate_run_config(config["ops"])
     begun = time.monotonic()
-    definition = defs.get_job_def(job)
+    definition = defs.resolve_job_def(job)
     known = {node.name for node in definition.graph.nodes}
     given = {name: value for name, value in config["ops"].items() if name in known}
-    unknown = sorted(set(config["ops"]) - {node.name for node in defs.get_job_def("curate").graph.nodes})
+    unknown = sorted(set(config["ops"]) - {node.name for node in defs.resolve_job_def("curate").graph.nodes})
     if unknown:
         raise ConfigError(
             f"the configuration names steps that do not exist: {', '.join(unknown)}; remove them"

@@ -148,9 +148,11 @@ def gradient_sketches(
     written = 0
     for shard in context.partition_keys:
         if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": shard}) is None:
+            context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=shard)
             continue
         source = step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": shard})
         provenance = step.provenance(source)
+        in_shard = dict.fromkeys(totals, 0)
         for kind in kinds:
             partition = {"sketch_kind": kind.name, "shard": shard}
             commit = step.current(tables.GRADIENT_SKETCHES, provenance, partition)
@@ -167,18 +169,15 @@ def gradient_sketches(
                 written += 1
             for name in totals:
                 totals[name] += commit.statistics[name]
-            if len(context.partition_keys) > 1:
-                context.log_event(
-                    dg.AssetMaterialization(
-                        "gradient_sketches",
-                        partition=shard,
-                        metadata={
-                            **commit.statistics,
-                            "sketch_kind": kind.name,
-                            "delta_version": commit.version,
-                        },
-                    )
-                )
+                in_shard[name] += commit.statistics[name]
+        context.add_asset_metadata(
+            {
+                "dagster/partition_row_count": in_shard["rows"],
+                "partition_tokens": in_shard["tokens"],
+                "partition_sketch_seconds": round(in_shard["seconds"], 2),
+            },
+            partition_key=shard,
+        )
     newest = step.tables.latest(tables.GRADIENT_SKETCHES)
     if newest is None:
         raise dg.Failure(

@@ -80,6 +80,7 @@ def tokenized_shards(
     for shard in context.partition_keys:
         partition = {"shard": shard}
         if step.tables.latest(tables.DOCUMENTS, partition) is None:
+            context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=shard)
             continue
         source = step.tables.pin(tables.DOCUMENTS, partition)
         provenance = step.provenance(source)
@@ -95,14 +96,14 @@ def tokenized_shards(
             written += 1
         rows += commit.statistics["rows"]
         tokens += commit.statistics["tokens"]
-        if len(context.partition_keys) > 1:
-            context.log_event(
-                dg.AssetMaterialization(
-                    "tokenized_shards",
-                    partition=shard,
-                    metadata={**commit.statistics, "delta_version": commit.version},
-                )
-            )
+        context.add_asset_metadata(
+            {
+                "dagster/partition_row_count": commit.statistics["rows"],
+                "partition_tokens": commit.statistics["tokens"],
+                "partition_delta_version": commit.version,
+            },
+            partition_key=shard,
+        )
     newest = step.tables.latest(tables.TOKENIZED_SHARDS)
     if newest is None:
         raise dg.Failure(

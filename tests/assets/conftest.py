@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
-from workplace import Workplace
+import torch
+from toys import write_toy_corpus
+from workplace import Curated, Workplace
 
 
-def toy_corpus(folder: Path, documents: int) -> None:
-    """Write the toy corpus of the root conftest; by path, for `conftest` here is this file."""
-    path = Path(__file__).parents[1] / "conftest.py"
-    spec = importlib.util.spec_from_file_location("root_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.write_toy_corpus(folder, documents)
-
-
-@dataclass(frozen=True)
-class Curated:
-    """A finished run of `curate`."""
-
-    place: Workplace
-    result: dg.ExecuteInProcessResult
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> Iterator[None]:
+    """The runs set one thread: for models this small more are slower, on a busy machine many times."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
 def curated(tmp_path_factory: pytest.TempPathFactory) -> Curated:
-    """Run `curate` once; nobody writes to this store again but the run that must change nothing."""
+    """Run `curate` once. Nobody writes to this store again but the run that must change nothing."""
     folder = tmp_path_factory.mktemp("curated")
-    toy_corpus(folder, 24)
+    write_toy_corpus(folder, 24)
     place = Workplace(folder)
     return Curated(place, place.run())
 
 
 @pytest.fixture
+def copied(curated: Curated, tmp_path: Path) -> Workplace:
+    """A copy of the curated folder, inputs and store, to change."""
+    return curated.place.copy_to(tmp_path)
+
+
+@pytest.fixture
 def place(tmp_path: Path) -> Workplace:
-    """A toy corpus and tasks of its own, and no store yet."""
-    toy_corpus(tmp_path, 16)
+    """A small toy corpus and tasks, and no store yet."""
+    write_toy_corpus(tmp_path, 16)
     return Workplace(tmp_path)

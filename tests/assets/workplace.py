@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,23 @@ import dagster as dg
 import polars as pl
 import yaml
 
+from assets import run as terminal
 from assets.partitions import WHOLE_RANGE
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.tables import ALL, Table
-from resources.delta import Commit, DeltaTables
+from resources.delta import DeltaTables
 
 Sections = Mapping[str, Mapping[str, Any]]
 Versions = dict[tuple[str, str], int]
 
 SMALLEST: dict[str, dict[str, Any]] = {
-    "manifest": {"text_column": "body", "source_column": "origin_name", "id_column": "key"},
-    "task_documents": {"min_documents": 4},
+    "manifest": {
+        "paths": ["corpus/*"],
+        "text_column": "body",
+        "source_column": "origin_name",
+        "id_column": "key",
+    },
+    "task_documents": {"paths": ["tasks/*"], "min_documents": 4},
     "tokenizer": {"vocab_size": 300, "chunk_tokens": 16},
     "proxy_checkpoints": {"reference_tokens": 20_000, "retrain_tokens": 3_000, "batch_sequences": 2},
     "sketchers": {
@@ -39,16 +46,27 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "finalists": {"shortlist": 2, "random_draws": 3, "allow_uncertified": True},
     "sealed_evaluation": {"arm_seeds": 2, "bootstrap": 200},
 }
-SLOTS = [f"shard-{number:04d}" for number in range(3)]
+
+CLEANED = ("manifest", "task_documents", "documents", "rejected_documents")
+"""Assets from the files to the clean documents."""
 
 
 @dataclass
 class Workplace:
-    """Folders `corpus`, `tasks` and `store` below one folder, and what the steps are configured with."""
+    """Folders `corpus`, `tasks` and `store` below one folder. Inputs are named relative to it, so that a copy of
+    the whole folder finds its inputs under the same names."""
 
     folder: Path
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
     sections: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(SMALLEST))
+
+    @property
+    def corpus(self) -> Path:
+        return self.folder / "corpus"
+
+    @property
+    def tasks(self) -> Path:
+        return self.folder / "tasks"
 
     @property
     def store(self) -> Path:
@@ -59,25 +77,16 @@ class Workplace:
         return DeltaTables(str(self.store))
 
     def copy_to(self, folder: Path) -> Workplace:
-        """Copy the store; the inputs stay where they are, so that their URIs do too, unless they are moved."""
-        shutil.copytree(self.store, folder / "store")
-        there = Workplace(folder, sections=copy.deepcopy(self.sections))
-        for step in ("manifest", "task_documents"):
-            there.sections[step]["paths"] = self.paths(step)
-        return there
-
-    def paths(self, step: str) -> list[str]:
-        below = "corpus" if step == "manifest" else "tasks"
-        return self.sections[step].get("paths", [str(self.folder / below / "*.parquet")])
+        """Copy inputs and store."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Workplace(folder, sections=copy.deepcopy(self.sections))
 
     def run_config(self, changes: Sections | None = None, job: str = "curate") -> dict[str, Any]:
         """Return the run configuration of a job, with sections changed field by field."""
         given = {step: dict(fields) for step, fields in self.sections.items()}
-        for step in ("manifest", "task_documents"):
-            given[step]["paths"] = self.paths(step)
         for step, fields in (changes or {}).items():
             given.setdefault(step, {}).update(fields)
-        known = {node.name for node in defs.get_job_def(job).graph.nodes}
+        known = {node.name for node in defs.resolve_job_def(job).graph.nodes}
         return {
             "ops": {step: {"config": fields} for step, fields in given.items() if step in known},
             "resources": {
@@ -88,70 +97,114 @@ class Workplace:
         }
 
     def run(
-        self, job: str = "curate", changes: Sections | None = None, only: list[str] | None = None, **more: Any
+        self,
+        job: str = "curate",
+        changes: Sections | None = None,
+        only: Sequence[str] = (),
+        shard: str | None = None,
+        fails: bool = False,
     ) -> dg.ExecuteInProcessResult:
-        """Run a job, or only some of its assets, over every shard."""
-        definition = defs.get_job_def(job)
+        """Run a job, or only some of its assets, over every shard or one; it must succeed unless it `fails`."""
+        definition = defs.resolve_job_def(job)
         config = self.run_config(changes, job)
-        if only is not None:
-            keys = [dg.AssetKey(name) for name in only]
-            ran = {node.name for node in definition.get_subset(asset_selection=set(keys)).graph.nodes}
+        keys = [dg.AssetKey(name) for name in only]
+        if keys:
+            chosen = definition.get_subset(asset_selection=set(keys)).graph.nodes
+            ran = {node.name for node in chosen}
             config["ops"] = {step: value for step, value in config["ops"].items() if step in ran}
-            more["asset_selection"] = keys
-        if "partition_key" not in more:
-            more["tags"] = WHOLE_RANGE if job != "fidelity" else {}
-        return definition.execute_in_process(run_config=config, instance=self.instance, **more)
+        partitioned = not keys or not _partitions(keys).isdisjoint({True})
+        tags = WHOLE_RANGE if shard is None and partitioned and job != "fidelity" else {}
+        with contextlib.chdir(self.folder):
+            result = definition.execute_in_process(
+                run_config=config,
+                instance=self.instance,
+                tags=tags,
+                partition_key=shard,
+                asset_selection=keys or None,
+                raise_on_error=not fails,
+            )
+        assert result.success is not fails
+        return result
 
-    def write_config(self, changes: Sections | None = None) -> Path:
-        """Write the run configuration as a file for `assets.run`."""
+    def run_in_terminal(self, changes: Sections | None = None, job: str = "curate") -> int:
+        """Run a job with `python -m assets.run`'s main; returns the exit status."""
         config = self.run_config(changes)
         del config["loggers"]
         path = self.folder / "run.yaml"
         path.write_text(yaml.safe_dump(config))
-        return path
+        with contextlib.chdir(self.folder):
+            return terminal.main([job, "--config", str(path)])
 
     def read(self, table: Table) -> pl.DataFrame:
         """Return a table as it is now."""
         return self.lake.read(table, self.lake.pin(table).version).collect()
+
+    def delta_versions(self) -> dict[str, int]:
+        """Return the Delta version of every table that exists."""
+        from deltalake import DeltaTable
+
+        lake = self.lake
+        return {
+            name: DeltaTable(lake.uri(table)).version() for name, table in ALL.items() if lake.exists(table)
+        }
 
     def versions(self) -> Versions:
         """Return the newest data commit of every partition of every table: (table, partition) -> version."""
         newest: Versions = {}
         for table in ALL.values():
             for commit in self.lake.commits(table):
-                newest.setdefault((table.name, json.dumps(commit.partition, sort_keys=True)), commit.version)
+                label = "/".join(value for _, value in sorted((commit.partition or {}).items()))
+                newest.setdefault((table.name, label), commit.version)
         return newest
 
-    def log(self, table: Table) -> list[Commit]:
-        """Return a table's data commits, newest first."""
-        return self.lake.commits(table)
+
+@dataclass(frozen=True)
+class Curated:
+    """A finished run of `curate`."""
+
+    place: Workplace
+    result: dg.ExecuteInProcessResult
+
+
+def _partitions(keys: Sequence[dg.AssetKey]) -> set[bool]:
+    graph = defs.resolve_asset_graph()
+    return {graph.get(key).is_partitioned for key in keys}
 
 
 def changed(before: Versions, after: Versions) -> set[tuple[str, str]]:
-    """Return the (table, shard or whatever partition) whose newest commit differs."""
-    return {
-        (table, "/".join(json.loads(partition).values()))
-        for (table, partition), version in after.items()
-        if before.get((table, partition)) != version
-    }
+    """Return the (table, partition) with a new commit."""
+    return {key for key, version in after.items() if before.get(key) != version}
 
 
 def changed_tables(before: Versions, after: Versions) -> set[str]:
-    """Return the tables that have a new commit."""
+    """Return the tables with a new commit."""
     return {table for table, _ in changed(before, after)}
 
 
-def materialized(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    """Return the metadata of an asset's own materialization in a run: label -> plain value."""
-    (event,) = [
-        event
-        for event in result.asset_materializations_for_node(node_of(asset))
-        if event.asset_key == dg.AssetKey(asset) and "seconds" in event.metadata and event.partition is None
-    ]
-    return {label: value.value for label, value in event.metadata.items()}
-
-
-def node_of(asset: str) -> str:
+def step_of(asset: str) -> str:
     """Return the step that materializes an asset."""
-    node = defs.resolve_asset_graph().get(dg.AssetKey(asset)).assets_def.node_def
-    return node.name
+    return defs.resolve_asset_graph().get(dg.AssetKey(asset)).assets_def.node_def.name
+
+
+def materialized(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """Return the metadata of an asset's materialization in a run, of a partitioned one the first partition's."""
+    found = next(
+        event.materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == dg.AssetKey(asset)
+    )
+    return {label: value.value for label, value in found.items()}
+
+
+def steps_up_to_date(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Return for every asset materialized by a run whether it said that it was up to date."""
+    return {
+        event.asset_key.to_user_string(): event.materialization.metadata["up_to_date"].value
+        for event in result.all_events
+        if event.is_step_materialization
+    }
+
+
+def event_log(place: Workplace, run_id: str) -> str:
+    """Return all that the event log holds of a run, as JSON."""
+    return json.dumps([dg.serialize_value(record) for record in place.instance.all_logs(run_id)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,11 +23,8 @@ def test_every_section_has_defaults_and_descriptions() -> None:
 
 
 def test_every_section_is_a_dagster_config() -> None:
-    runs = {
-        cls.__mro__[2]
-        for cls in vars(sections).values()
-        if isinstance(cls, type) and cls.__module__ == sections.__name__
-    }
+    configs = [cls for cls in vars(sections).values() if isinstance(cls, type) and issubclass(cls, dg.Config)]
+    runs = {base for cls in configs for base in cls.__mro__}
     assert set(SECTIONS.values()) <= runs
 
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import LENGTH, VOCAB, random_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import LENGTH, VOCAB, random_pool
 
 from grasp_pipeline.errors import ConfigError, TrainingError
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import LENGTH, random_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import LENGTH, random_pool
 
 from grasp_pipeline.config import SketchConfig
 from grasp_pipeline.errors import InputError, TrainingError
@@ -77,7 +77,7 @@ def test_output_is_the_projected_output_layer_gradient(objective: CausalLM) -> N
 
 
 def test_output_of_an_untied_model_equals_backward() -> None:
-    from conftest import tiny_model
+    from toys import tiny_model
 
     objective = tiny_model("neox")
     sketcher = OutputSketcher(objective, objective.parameters(), hidden_dim=99, vocab_dim=99, seed=0)
