@@ -2,13 +2,30 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from assets.partitions import WHOLE_RANGE
 
+STEPS = ("manifest", "documents", "finalists", "export")
+"""Steps of recurate that take a configuration."""
+
 FROZEN = ("tokenizer", "task_documents", "tasks", "proxy_checkpoints", "sketchers", "task_sketches")
 PROTOCOL = ("candidates", "subsets", "subset_utilities", "surrogates", "selected_config")
+
+
+def recurate_config() -> dict[str, Any]:
+    """Return what the run configuration GRASP_CONFIG (default config/demo.yaml) says of recurate's steps.
+
+    A schedule or sensor without it would fall back to the defaults and read another corpus.
+    """
+    from assets.run import read_config
+
+    config = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))
+    ops = {name: section for name, section in (config.get("ops") or {}).items() if name in STEPS}
+    return {**config, "ops": ops}
+
 
 curate = dg.define_asset_job(
     "curate",
@@ -31,13 +48,17 @@ fidelity = dg.define_asset_job(
     description="The sealed evaluation alone: retrain the evaluation subsets and compare every method with them.",
 )
 
-weekly_recuration = dg.ScheduleDefinition(
+
+@dg.schedule(
     name="weekly_recuration",
     job=recurate,
     cron_schedule="0 3 * * 1",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Mondays at 03:00: look for new or changed inputs and curate them.",
+    description="Mondays at 03:00: look for new or changed inputs and curate them, as the file GRASP_CONFIG says.",
 )
+def weekly_recuration(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Launch recurate with the configuration that the store was curated with."""
+    return dg.RunRequest(run_config=recurate_config(), tags=WHOLE_RANGE)
 
 
 @dg.sensor(
@@ -62,7 +83,10 @@ def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     )
     if state == context.cursor:
         return dg.SkipReason(f"{folder} has not changed")
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=state, tags=WHOLE_RANGE)], cursor=state)
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=state, run_config=recurate_config(), tags=WHOLE_RANGE)],
+        cursor=state,
+    )
 
 
 JOBS = [curate, recurate, fidelity]

@@ -39,3 +39,11 @@ def place(tmp_path: Path) -> Workplace:
     """A small toy corpus and tasks, and no store yet."""
     write_toy_corpus(tmp_path, 16)
     return Workplace(tmp_path)
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DAGSTER_HOME for `assets.run`."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))

@@ -210,7 +210,7 @@ class TestFiles:
         assert [piece for piece in pieces_of_text(curated.place) if piece in visible] == []
 
     def test_no_scratch_folder_is_left(self, curated: Curated) -> None:
-        assert [path for path in curated.place.store.rglob(".new-*")] == []
+        assert list(curated.place.store.rglob(".new-*")) == []
 
 
 class TestEventLog:
@@ -231,7 +231,7 @@ class TestEventLog:
     def test_every_shard_has_its_own_row_count(self, curated: Curated, table: tables.Table) -> None:
         rows = dict(curated.place.read(table).group_by("shard").len().iter_rows())
         events = curated.result.asset_materializations_for_node(table.name)
-        assert [event.partition for event in events] == SHARDS.get_partition_keys()
+        assert sorted(event.partition or "" for event in events) == SHARDS.get_partition_keys()
         for event in events:
             count = event.metadata["dagster/partition_row_count"].value
             assert count == rows.get(event.partition or "", 0)
