@@ -169,8 +169,10 @@ def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
         0, named=True
     )
     allowed = settings["allow_uncertified"]
+    refused = " Nothing is published; set finalists.allow_uncertified to publish all the same."
     return dg.AssetCheckResult(
         passed=head["certified"],
+        description=head["statement"] + ("" if head["certified"] or allowed else refused),
         severity=dg.AssetCheckSeverity.WARN if allowed else dg.AssetCheckSeverity.ERROR,
         metadata={
             "statement": head["statement"],

@@ -156,22 +156,15 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         ) from error
     finally:
         common.TERMINAL = None
+    failed = _tell_checks(result, console)
     failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     for failure in failures:
-        console.print(f"{failure.step_key} failed: {first_cause(failure)}", markup=False)
+        error = failure.step_failure_data.error
+        if error is None or error.cls_name != "DagsterAssetCheckFailedError":  # those are told above
+            console.print(f"{failure.step_key} failed: {first_cause(failure)}", markup=False)
     if failures:
         console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
         return 1
-    failed = 0
-    for check in result.get_asset_check_evaluations():
-        if check.passed:
-            continue
-        stern = check.severity == dg.AssetCheckSeverity.ERROR
-        failed += stern
-        verdict = "failed" if stern else "warns"
-        console.print(
-            f"Check {check.check_name} of {check.asset_key.to_user_string()} {verdict}", markup=False
-        )
     timings = stage_seconds(result, set(STAGES))
     with dg.build_resources(
         {"store": store}, resource_config=config.get("resources") or {}
@@ -185,6 +178,20 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         content = {"stages": dict(timings.iter_rows()), "seconds": seconds, "peak_gib": peak}
         figures.write_text(json.dumps(content, indent=2))
     return 1 if failed else 0
+
+
+def _tell_checks(result: dg.ExecuteInProcessResult, console: Console) -> int:
+    """Print the checks that did not pass; returns how many of them are errors, not warnings."""
+    failed = 0
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            stern = check.severity.value == "ERROR"
+            failed += stern
+            name = f"Check {check.check_name} of {check.asset_key.to_user_string()}"
+            verdict = "failed" if stern else "warns"
+            reason = f": {check.description}" if check.description else ""
+            console.print(f"{name} {verdict}{reason}", markup=False)
+    return failed
 
 
 STAGES = (

@@ -107,10 +107,14 @@ def _digest_array(running: Any, array: Any) -> None:
     running.update(np.asarray(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        running.update(pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype("<i8").tobytes())
+        running.update(
+            pc.fill_null(pc.call_function("list_value_length", [array]), 0).to_numpy().astype("<i8").tobytes()
+        )
         _digest_array(running, array.flatten())
     elif pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        running.update(pc.fill_null(pc.binary_length(array), 0).to_numpy().astype("<i8").tobytes())
+        running.update(
+            pc.fill_null(pc.call_function("binary_length", [array]), 0).to_numpy().astype("<i8").tobytes()
+        )
         # Concatenating copies the values that are there, and no others, into one buffer.
         whole = pa.concat_arrays([pc.fill_null(array.cast(pa.large_binary()), b"")])
         offsets = np.frombuffer(whole.buffers()[1], dtype="<i8")[whole.offset : whole.offset + len(whole) + 1]

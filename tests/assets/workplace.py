@@ -86,9 +86,10 @@ class Workplace:
         given = {step: dict(fields) for step, fields in self.sections.items()}
         for step, fields in (changes or {}).items():
             given.setdefault(step, {}).update(fields)
-        known = {node.name for node in defs.resolve_job_def(job).graph.nodes}
+        steps = {node.name for node in defs.resolve_job_def(job).graph.nodes}
+        steps |= set(changes or {}) - set(self.sections)
         return {
-            "ops": {step: {"config": fields} for step, fields in given.items() if step in known},
+            "ops": {step: {"config": fields} for step, fields in given.items() if step in steps},
             "resources": {
                 "store": {"config": {"root": str(self.store)}},
                 "compute": {"config": {"device": "cpu", "threads": 1}},
@@ -104,16 +105,17 @@ class Workplace:
         shard: str | None = None,
         fails: bool = False,
     ) -> dg.ExecuteInProcessResult:
-        """Run a job, or only some of its assets, over every shard or one; it must succeed unless it `fails`."""
-        definition = defs.resolve_job_def(job)
+        """Run a job over every shard, or some assets over every shard or one; it must succeed unless it `fails`."""
         config = self.run_config(changes, job)
         keys = [dg.AssetKey(name) for name in only]
+        definition = defs.resolve_implicit_global_asset_job_def() if keys else defs.resolve_job_def(job)
+        tags = {} if job == "fidelity" else WHOLE_RANGE
         if keys:
-            chosen = definition.get_subset(asset_selection=set(keys)).graph.nodes
-            ran = {node.name for node in chosen}
+            ran = {node.name for node in definition.get_subset(asset_selection=set(keys)).graph.nodes}
             config["ops"] = {step: value for step, value in config["ops"].items() if step in ran}
-        partitioned = not keys or not _partitions(keys).isdisjoint({True})
-        tags = WHOLE_RANGE if shard is None and partitioned and job != "fidelity" else {}
+            graph = defs.resolve_asset_graph()
+            if shard is not None or not any(graph.get(key).is_partitioned for key in keys):
+                tags = {}
         with contextlib.chdir(self.folder):
             result = definition.execute_in_process(
                 run_config=config,
@@ -127,11 +129,15 @@ class Workplace:
         return result
 
     def run_in_terminal(self, changes: Sections | None = None, job: str = "curate") -> int:
-        """Run a job with `python -m assets.run`'s main; returns the exit status."""
+        """Run a job as `python -m assets.run` does; returns the exit status."""
         config = self.run_config(changes)
         del config["loggers"]
         path = self.folder / "run.yaml"
         path.write_text(yaml.safe_dump(config))
+        return self.run_file(path, job)
+
+    def run_file(self, path: Path, job: str = "curate") -> int:
+        """Run a job with a configuration file; returns the exit status."""
         with contextlib.chdir(self.folder):
             return terminal.main([job, "--config", str(path)])
 
@@ -164,11 +170,6 @@ class Curated:
 
     place: Workplace
     result: dg.ExecuteInProcessResult
-
-
-def _partitions(keys: Sequence[dg.AssetKey]) -> set[bool]:
-    graph = defs.resolve_asset_graph()
-    return {graph.get(key).is_partitioned for key in keys}
 
 
 def changed(before: Versions, after: Versions) -> set[tuple[str, str]]:
