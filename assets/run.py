@@ -166,10 +166,9 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
         return 1
     timings = stage_seconds(result, set(STAGES))
-    with dg.build_resources(
-        {"store": store}, resource_config=config.get("resources") or {}
-    ) as given_resources:
-        used = given_resources.store
+    chosen = (config.get("resources") or {}).get("store")
+    with dg.build_resources({"store": store}, resource_config={"store": chosen} if chosen else {}) as opened:
+        used = opened.store
         print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.monotonic() - begun

@@ -41,9 +41,25 @@ def place(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path)
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A DAGSTER_HOME for `assets.run`."""
+DAGSTER_YAML = """
+telemetry:
+  enabled: false
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+
+
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the runs of `assets.run`; one for all, since making its databases takes a second."""
     folder = tmp_path_factory.mktemp("home")
-    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+    return folder
+
+
+@pytest.fixture
+def home(dagster_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set DAGSTER_HOME."""
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
+    return dagster_home
