@@ -124,6 +124,23 @@ class TestArrivals:
         assert all(up_to_date.values())
 
 
+class TestTerminal:
+    @pytest.mark.parametrize("job", ["recurate", "fidelity"])
+    def test_a_job_with_nothing_to_do_says_so_and_sums_up(
+        self, copied: Workplace, capsys: pytest.CaptureFixture[str], home: Path, job: str
+    ) -> None:
+        """The configuration file names steps of `curate` that the job does not have."""
+        before = copied.delta_versions()
+        assert copied.run_in_terminal(job=job) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        table = "pruned_corpus" if job == "recurate" else "fidelity"
+        assert re.search(rf"{table} is up to date at version \d+; nothing was written", said)
+        (statement,) = copied.read(tables.CERTIFICATES).filter(task="mean", baseline="random")["statement"]
+        assert statement.split(" nats per token")[0].split(" beats ")[-1] in said
+        assert "report/report.html" in said.replace(" ", "")
+        assert copied.delta_versions() == before
+
+
 class TestOneShard:
     def test_a_shard_alone_is_tokenized_and_sketched(self, copied: Workplace) -> None:
         new_rows(4).write_parquet(copied.corpus / "c.parquet")
