@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from assets.common import Step
+    from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.proxy.packing import TokenPool
 
@@ -178,10 +179,6 @@ def load_utilities(step: Step, subsets: Subsets, split: str) -> tuple[list[str],
     return names, frame["utility"].to_numpy().reshape(shape)
 
 
-def _form(name: str) -> Literal["mean", "sum"]:
-    return "sum" if name == "sum" else "mean"
-
-
 def predict_grid(
     step: Step,
     corpus: Corpus,
@@ -203,7 +200,9 @@ def predict_grid(
         metrics = {c.rho: None if c.rho == 0 else metric_matrix(second, c.rho) for c in configurations}
         for k, c in enumerate(configurations):
             if c.sketch_kind == kind:
-                predictions[k] = predict_from_means(means, targets, metrics[c.rho], c.lam, _form(c.form))
+                predictions[k] = predict_from_means(
+                    means, targets, metrics[c.rho], c.lam, cast("Form", c.form)
+                )
     return predictions
 
 

@@ -23,7 +23,7 @@ def recurate_config() -> dict[str, Any]:
     from assets.run import read_config
 
     config = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))
-    ops = {name: section for name, section in (config.get("ops") or {}).items() if name in STEPS}
+    ops = {name: section for name, section in config["ops"].items() if name in STEPS}
     return {**config, "ops": ops}
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from assets.data import Corpus
 
 Method = tuple[str, str]
-INFLUENCE_RHO = 1.0
 
 
 def predict_methods(
@@ -28,6 +27,7 @@ def predict_methods(
     from grasp_pipeline.attribution.quadratic_only import quadratic_from_means
     from grasp_pipeline.attribution.random_score import RandomScore
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+    from grasp_pipeline.selection.finalists import INFLUENCE_RHO
 
     kind = chosen["sketch_kind"]
     sketches = load_sketches(step, corpus, kind)
