@@ -81,6 +81,7 @@ class Bench:
 
     def run(self, jobs: Sequence[Job], step: Step, what: str) -> list[Outcome]:
         """Retrain and measure, with progress."""
+        from grasp_pipeline.proxy.packing import TextStream
         from grasp_pipeline.proxy.retrain import retrain
 
         objective = self.proxy.objective
@@ -89,10 +90,9 @@ class Bench:
             retrain(
                 objective,
                 objective.parameters(),
-                self.corpus.pool,
+                TextStream(self.corpus.pool, self.tokenizer.encoder.bos),
                 jobs,
                 self.proxy.recipe,
-                self.tokenizer.encoder.bos,
                 (self.held_out.rows, self.held_out.sizes),
                 self.compute.stacked_models,
                 self.compute.prepare(),

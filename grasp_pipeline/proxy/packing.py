@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
+
+
+class ExampleStream(Protocol):
+    """The examples of a corpus as training rows, in an order that a name decides."""
+
+    def rows(
+        self, members: NDArray[np.int64], count: int, length: int, *name: str | int
+    ) -> NDArray[np.int64]:
+        """Return (count, length + 1) rows of the subset `members`: inputs `[:, :-1]` and targets `[:, 1:]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,3 +89,17 @@ def packed_rows(
         epoch += 1
     starts = np.arange(rows)[:, None] * length
     return stream[starts + np.arange(length + 1)]
+
+
+@dataclass(frozen=True)
+class TextStream:
+    """The chunks of a pool, packed; `bos` starts each chunk."""
+
+    pool: TokenPool
+    bos: int
+
+    def rows(
+        self, members: NDArray[np.int64], count: int, length: int, *name: str | int
+    ) -> NDArray[np.int64]:
+        """Return `packed_rows` of the subset."""
+        return packed_rows(self.pool, members, count, length, self.bos, *name)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import Objective, Parameters
-from grasp_pipeline.proxy.packing import TokenPool, packed_rows
+from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked
 
 
@@ -39,10 +39,9 @@ class Outcome:
 def retrain(
     objective: Objective,
     initial: Parameters,
-    pool: TokenPool,
+    stream: ExampleStream,
     jobs: Sequence[Job],
     recipe: Recipe,
-    bos: int,
     held_out: tuple[Tensor, Tensor],
     stacked_models: int,
     device: torch.device | str = "cpu",
@@ -56,10 +55,9 @@ def retrain(
     Args:
         objective: the model family.
         initial: the shared initial parameters.
-        pool: all chunks.
+        stream: all chunks, as training rows.
         jobs: what to retrain.
         recipe: optimiser, schedule and token budget.
-        bos: id that starts each chunk.
         held_out: rows (N, L + 1) and sizes (N,) of the chunks to measure.
         stacked_models: models trained together.
         device: where to train.
@@ -75,9 +73,7 @@ def retrain(
         begun = time.perf_counter()
         rows = [
             torch.from_numpy(
-                packed_rows(
-                    pool, j.members, recipe.rows, recipe.chunk_tokens, bos, "retrain", j.subset_id, j.seed
-                )
+                stream.rows(j.members, recipe.rows, recipe.chunk_tokens, "retrain", j.subset_id, j.seed)
             )
             for j in group
         ]

@@ -33,7 +33,7 @@ FLOORS: dict[str, int] = {
     "assets": 4,
     "grasp_pipeline.definitions": 5,
 }
-HEAVY = {"torch", "transformers", "datasets", "matplotlib", "deltalake", "scipy"}
+HEAVY = {"torch", "transformers", "datasets", "matplotlib", "deltalake", "scipy", "sklearn"}
 
 
 def floor(module: str) -> int | None:

@@ -16,7 +16,7 @@ from grasp_pipeline.errors import ConfigError, TrainingError
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.head import stacked_cross_entropy
 from grasp_pipeline.proxy.objective import CausalLM, pad_chunks
-from grasp_pipeline.proxy.packing import packed_rows
+from grasp_pipeline.proxy.packing import TextStream, packed_rows
 from grasp_pipeline.proxy.retrain import Job, retrain
 from grasp_pipeline.proxy.training import Recipe, stack, train_stacked, unstack
 
@@ -174,7 +174,7 @@ def test_retraining_does_not_depend_on_group_size(llama: CausalLM) -> None:
     jobs = [Job(f"s{i}", np.arange(i, 20 + i, dtype=np.int64), i) for i in range(5)]
     results = {}
     for size in (1, 2, 5):
-        outcomes = retrain(llama, llama.parameters(), pool, jobs, RECIPE, 0, held, size)
+        outcomes = retrain(llama, llama.parameters(), TextStream(pool, 0), jobs, RECIPE, held, size)
         results[size] = np.stack([outcome.chunk_losses for outcome in outcomes])
     np.testing.assert_allclose(results[1], results[5], rtol=2e-4)
     np.testing.assert_allclose(results[2], results[5], rtol=2e-4)
