@@ -1,0 +1,116 @@
+"""Second-order group influence: pairs of chunks interact through the Hessian of the target (arXiv 2605.15675).
+
+    F_t(S) = eta <r_t, u_S> - (eta^2 / 2) u_S' H_t u_S ,   u_S = sum_S w_i M phi_i / W
+
+A Taylor expansion of task t's utility at the proxy, along the step eta u_S. M is the inverse Hessian of training,
+here the damped inverse second moment of the sketches as scaled by `metric_matrix`. H_t is the Hessian of the task's
+loss, here the second moment of its query sketches (Gauss-Newton). W is the number of tokens of the subset (form
+mean) or of the corpus (form sum). With H_t = M^-1 for all tasks this is eta times the surrogate of lambda = eta.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks
+from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
+from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.surrogate import SubsetMeans, check_form, subset_means
+from grasp_pipeline.errors import ConfigError, InputError
+
+
+class SecondOrderGroup:
+    """Second-order influence from sketches (n, d), token counts (n,) and task directions targets (T, d).
+
+    target_moments: H (T, d, d), second moments of each task's query sketches. rho: damping of M in units of the
+    mean eigenvalue of C, 0 for the identity. eta: step above 0. second: C (d, d) where it is already known.
+
+    Raises:
+        ConfigError: eta is not above 0, rho is negative or too small, or form is unknown.
+        InputError: shapes disagree.
+    """
+
+    def __init__(
+        self,
+        sketches: SketchBlocks | NDArray[np.floating[Any]],
+        n_tokens: ArrayLike,
+        targets: ArrayLike,
+        target_moments: ArrayLike,
+        rho: float,
+        eta: float,
+        form: Form = "mean",
+        second: ArrayLike | None = None,
+    ) -> None:
+        check_form(0.0, form)
+        _check_step(eta)
+        self.blocks, self.n_tokens = as_blocks(sketches), np.asarray(n_tokens, dtype=np.float64)
+        self.targets, self.target_moments = _checked(targets, target_moments)
+        self.metric = metric_matrix(
+            second_moment(self.blocks, self.n_tokens) if second is None else second, rho
+        )
+        self.eta = eta
+        self.form: Form = form
+
+    def predict(self, membership: Membership) -> Float64:
+        """Return F_t(S): (m, T) for (m, n) memberships, in one pass over the sketches."""
+        return second_order_from_means(
+            subset_means(self.blocks, self.n_tokens, membership),
+            self.targets,
+            self.target_moments,
+            self.metric,
+            self.eta,
+            float(self.n_tokens.sum()),
+            self.form,
+        )
+
+
+def second_order_from_means(
+    subsets: SubsetMeans,
+    targets: ArrayLike,
+    target_moments: ArrayLike,
+    metric: Metric,
+    eta: float,
+    corpus_tokens: float,
+    form: Form = "mean",
+) -> Float64:
+    """Return F_t(S): (m, T) from means already read, so that a grid of (rho, eta) needs one pass.
+
+    targets: (T, d). target_moments: (T, d, d). corpus_tokens: of the whole corpus; the form mean ignores it.
+
+    Raises:
+        ConfigError: eta is not above 0, corpus_tokens is not in the sum form, or form is unknown.
+        InputError: shapes disagree.
+    """
+    check_form(0.0, form)
+    _check_step(eta)
+    r, hessians = _checked(targets, target_moments)
+    if subsets.means.shape[1] != r.shape[1]:
+        raise InputError(f"means {subsets.means.shape} and targets {r.shape} disagree in width")
+    steps = eta * apply_metric(metric, subsets.means)
+    if form == "sum":
+        if not corpus_tokens > 0:
+            raise ConfigError(
+                f"corpus_tokens is {corpus_tokens}; the sum form needs the corpus's size in tokens"
+            )
+        steps = steps * (subsets.tokens / corpus_tokens)[:, None]
+    curved = np.stack([np.einsum("md,md->m", steps @ h, steps) for h in hessians], axis=1)
+    return steps @ r.T - curved / 2
+
+
+def _check_step(eta: float) -> None:
+    if not eta > 0:
+        raise ConfigError(f"eta is {eta}; give a step above 0")
+
+
+def _checked(targets: ArrayLike, target_moments: ArrayLike) -> tuple[Float64, Float64]:
+    """Return targets (T, d) and target moments (T, d, d) in float64."""
+    r = np.atleast_2d(np.asarray(targets, dtype=np.float64))
+    hessians = np.asarray(target_moments, dtype=np.float64)
+    if hessians.shape != (*r.shape, r.shape[1]):
+        raise InputError(
+            f"target moments have shape {hessians.shape}; give one (d, d) for each of targets {r.shape}"
+        )
+    return r, hessians

@@ -1,0 +1,83 @@
+"""TRAK at one checkpoint: w_i q_i r_t' (X'X + damping I)^+ x_i (Park et al. 2023, arXiv 2303.14186).
+
+x_i is the gradient of the model output f = log(p / (1 - p)) and q_i = 1 - p_i = -d loss / d f the out-to-loss
+factor. With p_i = exp(-loss_i) the chain rule gives x_i = phi_i / q_i exactly, so loss gradients serve: q cancels
+from the score and is left in X'X = sum_i phi_i phi_i' / q_i^2. A chunk of many tokens counts as one example whose
+p is the geometric mean of its tokens'.
+
+The defaults are those of traker 0.3.2, `TRAKer(proj_dim=2048, lambda_reg=0.0)`: no damping; X'X neither centred,
+weighted nor divided by n. traker also divides gradients by the square root of the number of parameters and the
+inverse by its mean absolute entry, one factor for all scores of a checkpoint; both are left out. Its targets are
+gradients of f; here r_t is the direction that lowers the held-out loss, which utilities measure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import pinvh
+
+from grasp_pipeline.attribution.additive import AdditiveScores
+from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.metric import second_moment
+from grasp_pipeline.attribution.protocol import Form
+from grasp_pipeline.errors import ConfigError, InputError
+
+
+class Trak(AdditiveScores):
+    """TRAK from sketches (n, d), token counts (n,), task directions targets (T, d) and losses (n,).
+
+    losses: nats per token, above 0. damping: added to the diagonal of X'X, in its unit, which grows with n; a
+    tuned one is best stated as a multiple of tr(X'X) / d. gram: X'X (d, d) from `trak_gram`, where it is known.
+
+    The inverse drops eigenvalues below float32's epsilon * d * the largest, the resolution of X'X. Without
+    damping and with n < d, X'X is singular (traker inverts it all the same) and this is what defines the scores.
+
+    Raises:
+        ConfigError: damping is negative.
+        InputError: shapes disagree, or a loss is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        sketches: SketchBlocks | NDArray[np.floating[Any]],
+        n_tokens: ArrayLike,
+        targets: ArrayLike,
+        losses: ArrayLike,
+        damping: float = 0.0,
+        form: Form = "mean",
+        gram: ArrayLike | None = None,
+    ) -> None:
+        if not damping >= 0:
+            raise ConfigError(f"damping is {damping}; give 0 or more")
+        blocks, tokens = as_blocks(sketches), np.asarray(n_tokens, dtype=np.float64)
+        known = trak_gram(blocks, losses) if gram is None else np.asarray(gram, dtype=np.float64)
+        if known.shape != (blocks.d, blocks.d):
+            raise InputError(
+                f"gram has shape {known.shape}; give that of the sketches: ({blocks.d}, {blocks.d})"
+            )
+        cutoff = float(np.finfo(np.float32).eps) * blocks.d
+        inverse = np.asarray(pinvh(known + damping * np.eye(blocks.d), rtol=cutoff))
+        directions = np.atleast_2d(np.asarray(targets, dtype=np.float64)) @ inverse
+        super().__init__(tokens[:, None] * project(blocks, directions.T), tokens, form)
+
+
+def trak_gram(sketches: SketchBlocks | NDArray[np.floating[Any]], losses: ArrayLike) -> Float64:
+    """Return X'X = sum_i phi_i phi_i' / (1 - exp(-loss_i))^2: (d, d), in one pass; losses (n,) nats per token.
+
+    Raises:
+        InputError: there is not one loss per sketch, or a loss is not positive and finite.
+    """
+    blocks, values = as_blocks(sketches), np.asarray(losses, dtype=np.float64)
+    if values.shape != (blocks.n,):
+        raise InputError(f"losses have shape {values.shape}; give one for each of {blocks.n} sketches")
+    usable = (values > 0) & np.isfinite(values)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise InputError(
+            f"the loss of chunk {row} is {values[row]}; TRAK needs positive finite losses, so leave it out"
+        )
+    weights = np.expm1(-values) ** -2
+    return second_moment(blocks, weights) * weights.sum()
