@@ -241,7 +241,8 @@ class SketchConfig(Section):
     kinds: list[str] = Field(
         default=["output", "full"],
         min_length=1,
-        description="`output`: output layer, forward pass only. `full`: whole gradient, sparse JL projection.",
+        description="`output`: output layer, forward pass only. `full`: whole gradient, sparse JL projection. "
+        "`layers`: every linear layer and embedding, projected on both sides, one block per layer.",
     )
     output_hidden_dim: int = Field(default=32, ge=1, le=512, description="Projected hidden side of `output`.")
     output_vocab_dim: int = Field(
@@ -250,6 +251,16 @@ class SketchConfig(Section):
     full_dim: int = Field(default=1024, ge=8, le=65_536, description="Dimension of `full`.")
     full_sparsity: int = Field(
         default=4, ge=1, le=64, description="Non-zeros per parameter in the sparse JL."
+    )
+    layers_input_dim: int = Field(
+        default=8,
+        ge=1,
+        le=64,
+        description="Projected input side of each layer of `layers`. Its dimension is the number of layers times "
+        "both sides: 1,024 for the preset tiny.",
+    )
+    layers_output_dim: int = Field(
+        default=8, ge=1, le=64, description="Projected output side of each layer of `layers`."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the projections.")
     early_share: float = Field(
@@ -261,7 +272,7 @@ class SketchConfig(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        _check_choices("kinds", self.kinds, ("output", "full"))
+        _check_choices("kinds", self.kinds, ("output", "full", "layers"))
         return self
 
 

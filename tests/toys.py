@@ -18,8 +18,8 @@ VOCAB, LENGTH = 61, 12
 
 
 def tiny_model(kind: str = "llama") -> CausalLM:
-    """Return a model of a few thousand parameters: llama (tied), gpt2 (tied) or neox (untied)."""
-    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
+    """Return a model of a few thousand parameters: llama (tied), gpt2 (tied), neox or qwen2 (untied)."""
+    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
     shapes = {
         "llama": lambda: LlamaConfig(
@@ -51,6 +51,16 @@ def tiny_model(kind: str = "llama") -> CausalLM:
             num_attention_heads=2,
             intermediate_size=24,
             max_position_embeddings=64,
+        ),
+        "qwen2": lambda: Qwen2Config(
+            vocab_size=VOCAB,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=24,
+            max_position_embeddings=64,
+            tie_word_embeddings=False,
         ),
     }
     torch.manual_seed(0)

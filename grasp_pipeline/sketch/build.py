@@ -12,6 +12,7 @@ from grasp_pipeline.config import SketchConfig
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.layers import LayersSketcher
 from grasp_pipeline.sketch.output import OutputSketcher
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_chunks
@@ -28,10 +29,14 @@ def build_sketcher(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Sketcher:
-    """Return the sketcher of a kind (`output`, `full`, `output_early`) at the objective's current weights."""
+    """Return the sketcher of a kind (`output`, `full`, `layers`, `output_early`) at the objective's current weights."""
     parameters: Parameters = {name: p.to(dtype) for name, p in objective.parameters().items()}
     if kind == "full":
         return FullSketcher(objective, parameters, config.full_dim, config.full_sparsity, config.seed, device)
+    if kind == "layers":
+        return LayersSketcher(
+            objective, parameters, config.layers_input_dim, config.layers_output_dim, config.seed, device
+        )
     return OutputSketcher(
         objective, parameters, config.output_hidden_dim, config.output_vocab_dim, config.seed, device
     )

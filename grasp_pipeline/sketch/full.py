@@ -56,16 +56,25 @@ class FullSketcher:
         picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
         return ((torch.logsumexp(logits, dim=1) - picked) * weights).sum()
 
-    def sketch(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Sketch a batch; see `Sketcher.sketch`."""
+    def _per_parameter(self, rows: Tensor, sizes: Tensor) -> tuple[Parameters, Tensor]:
         rows, sizes = rows.to(self._device), sizes.to(self._device)
         longest = int(sizes.max())
         inputs, targets = rows[:, :longest], rows[:, 1 : longest + 1]
         valid = torch.arange(longest, device=rows.device).unsqueeze(0) < sizes.unsqueeze(1)
         weights = valid.float() / sizes.unsqueeze(1)
-        gradients, losses = self._per_example(self._parameters, inputs, targets, weights)
+        return self._per_example(self._parameters, inputs, targets, weights)
+
+    def gradients(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients themselves, not projected: (B, P), and mean token losses (B,) in nats."""
+        gradients, losses = self._per_parameter(rows, sizes)
+        flat = [gradient.detach().float().reshape(len(rows), -1) for gradient in gradients.values()]
+        return torch.cat(flat, dim=1).cpu(), losses.detach().cpu()
+
+    def sketch(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Sketch a batch; see `Sketcher.sketch`."""
+        gradients, losses = self._per_parameter(rows, sizes)
         # (P, B) layout: one index adds to a whole row of the batch at once.
-        sketches = torch.zeros(self.d, len(rows), device=rows.device)
+        sketches = torch.zeros(self.d, len(rows), device=self._device)
         for name, gradient in gradients.items():
             flat = gradient.detach().float().reshape(len(rows), -1).t().contiguous()
             coordinates, signs = self._hashes[name]
