@@ -77,7 +77,8 @@ def ekfac_scores(
         bos: token put before each chunk.
         query_chunks: Q chunks of the tasks' held-out text.
         query_tasks: (Q,) task of every query, 0 .. T - 1.
-        damping: added to the Fisher's eigenvalues, in squared nats per chunk; None is 0.1 of a module's mean.
+        damping: added to the eigenvalues of G, a mean over chunks of squared gradients of L; None is 0.1 of
+            their mean, module by module.
         workdir: folder for the factors; they are removed at the end.
         batch: chunks per backward pass; bounds the memory, batch x tracked parameters.
 
@@ -151,11 +152,9 @@ def linear_copy(model: PreTrainedModel) -> PreTrainedModel:
     for name, module in list(copied.named_modules()):
         if isinstance(module, Conv1D):
             rows, columns = module.weight.shape
-            linear = nn.utils.skip_init(
-                nn.Linear, rows, columns, device=module.weight.device, dtype=module.weight.dtype
-            )
-            linear.weight.data.copy_(module.weight.data.t())
-            linear.bias.data.copy_(module.bias.data)
+            linear = nn.Linear(rows, columns, device="meta")  # draws no random initial values
+            linear.weight = nn.Parameter(module.weight.detach().t().contiguous())
+            linear.bias = nn.Parameter(module.bias.detach())
             copied.set_submodule(name, linear)
     return copied
 

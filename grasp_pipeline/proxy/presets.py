@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 # hidden size, layers, heads, intermediate size, standard deviation of the initial weights. `tiny` starts at about
 # 1/sqrt(hidden size): at transformers' default of 0.02 a model this narrow spends most of a short training on scale.
 # The Pythia shapes are those of arXiv 2304.01373, table 1.
-_LLAMA_SHAPES = {"tiny": (64, 2, 2, 176, 0.1), "small": (256, 6, 8, 688, 0.02)}
-_GPT2_SHAPES = {"gpt2-tiny": (64, 2, 4)}
+# `tiny-4x` has four times the parameters of `tiny` at a vocabulary of 512.
+_LLAMA_SHAPES = {
+    "tiny": (64, 2, 2, 176, 0.1),
+    "tiny-4x": (128, 2, 4, 440, 0.08),
+    "small": (256, 6, 8, 688, 0.02),
+}
+_GPT2_SHAPES = {"gpt2-tiny": (64, 2, 2, 0.1)}
 _NEOX_SHAPES = {
     "pythia-14m": (128, 6, 4, 512),
     "pythia-70m": (512, 6, 8, 2048),
@@ -49,13 +54,16 @@ def preset_config(preset: str, vocab_size: int, positions: int) -> PretrainedCon
             use_cache=False,
         )
     if preset in _GPT2_SHAPES:
-        hidden, layers, heads = _GPT2_SHAPES[preset]
+        hidden, layers, heads, spread = _GPT2_SHAPES[preset]
         return GPT2Config(
             vocab_size=vocab_size,
             n_positions=positions,
             n_embd=hidden,
             n_layer=layers,
             n_head=heads,
+            # The same function as GPT-2's gelu_new, in one kernel.
+            activation_function="gelu_pytorch_tanh",
+            initializer_range=spread,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
