@@ -1,0 +1,136 @@
+"""The fidelity laboratory: a matrix of corpora, proxies and seeds; each cell runs in a process of its own.
+
+    python -m benchmarks.fidelity --config config/fidelity.yaml
+
+Utilities are kept in the table `subset_utilities` below `$GRASP_STORE/laboratory/CELL` and finished cells beside them:
+a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.record import ROOT
+from grasp_pipeline.errors import GraspError
+from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
+from grasp_pipeline.progress import duration
+
+VERSION = "1"
+"""Part of a finished cell's file name; raised when what a cell computes changes."""
+
+
+def laboratory() -> Path:
+    """Return the laboratory's folder."""
+    return Path(os.environ.get("GRASP_STORE", str(ROOT / "store"))) / "laboratory"
+
+
+def cell_names(settings: LaboratorySettings) -> list[str]:
+    """Return CORPUS/PRESET/SEED of every cell, seeds outermost."""
+    return [
+        f"{corpus}/{preset}/{seed}"
+        for seed in settings.seeds
+        for corpus in settings.corpora
+        for preset in settings.presets
+    ]
+
+
+def cell_file(settings: LaboratorySettings, name: str) -> Path:
+    """Return where a finished cell lies."""
+    return laboratory() / name / f"cell-{VERSION}-{cell_digest(settings)}.npz"
+
+
+def cell_digest(settings: LaboratorySettings) -> str:
+    """Return a digest of what a cell depends on: not of which cells there are."""
+    return settings.model_copy(update={"corpora": {}, "presets": [], "seeds": []}).digest()[:12]
+
+
+def run_one(settings: LaboratorySettings, name: str) -> None:
+    """Run one cell in this process."""
+    import polars as pl
+    import torch
+
+    from grasp_pipeline.laboratory.cell import run_cell
+    from grasp_pipeline.laboratory.proxies import take_views, text_trainer
+    from grasp_pipeline.laboratory.text import build_text_corpus
+    from resources.delta import DeltaTables, Provenance
+    from resources.utilities import DeltaUtilities
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    corpus_name, preset, seed_text = name.split("/")
+    seed = int(seed_text)
+
+    def say(message: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {name}: {message}", flush=True)
+
+    documents = pl.read_parquet(ROOT / settings.corpora[corpus_name])
+    corpus = build_text_corpus(corpus_name, documents, settings.text_plan(), seed)
+    objective, trainer = text_trainer(preset, corpus, settings.recipe(), seed, settings.stacked_models)
+    views = take_views(
+        objective,
+        trainer,
+        corpus,
+        settings.recipe(settings.reference_factor),
+        settings.sketches(),
+        seed,
+        say,
+    )
+    provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
+    store = DeltaUtilities(DeltaTables(str(laboratory() / name)), provenance, "laboratory")
+    result = run_cell(name, corpus, trainer, views, settings.protocol(), store, f"{corpus_name}/{seed}", say)
+    result.save(cell_file(settings, name))
+    say("finished")
+
+
+def run_matrix(config: Path, settings: LaboratorySettings, names: Sequence[str], jobs: int) -> None:
+    """Run the cells that are not finished, `jobs` at a time, each in a process of one thread.
+
+    Raises:
+        GraspError: a cell failed; the others go on first.
+    """
+    waiting = [name for name in names if not cell_file(settings, name).exists()]
+    print(f"{len(names)} cells, {len(names) - len(waiting)} finished before", flush=True)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    failed: list[str] = []
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            name = waiting.pop(0)
+            command = [sys.executable, "-m", "benchmarks.fidelity", "--config", str(config), "--cell", name]
+            running[name] = subprocess.Popen(command, cwd=ROOT, env=os.environ | single)
+        time.sleep(0.5)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                del running[name]
+                failed += [name] if process.returncode else []
+    if failed:
+        raise GraspError(f"{', '.join(failed)} failed; its error is above. Start again to go on")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the matrix, or one cell, and write results, tables and figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "config" / "fidelity.yaml", help="settings (YAML)"
+    )
+    parser.add_argument("--cell", help="run this cell alone, in this process: CORPUS/PRESET/SEED")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cells at a time")
+    options = parser.parse_args(arguments)
+    settings = load_settings(options.config)
+    if options.cell:
+        run_one(settings, options.cell)
+        return
+    begun = time.monotonic()
+    run_matrix(options.config.resolve(), settings, cell_names(settings), options.jobs)
+    print(f"all cells are finished after {duration(time.monotonic() - begun)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""One cell of the laboratory: one pool, one proxy, one seed of the whole protocol, from subsets to predictions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
+from grasp_pipeline.calibration.rank import task_level_spearman
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.laboratory.corpus import LabCorpus
+from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, draw_subsets, join
+from grasp_pipeline.laboratory.grid import Grid
+from grasp_pipeline.laboratory.measure import Trainer, UtilityStore, measure
+from grasp_pipeline.laboratory.methods import Material, Method, rival_predictions
+from grasp_pipeline.laboratory.selectors import judge_predictions, optimised_subsets
+from grasp_pipeline.laboratory.views import View
+from grasp_pipeline.progress import Listener, duration, silent
+
+Floats = NDArray[np.float64]
+
+SELECTED: Method = ("surrogate", "mean")
+"""The surrogate with the configuration that the calibration subsets chose, over all sketch kinds."""
+
+METRICS: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0, 10.0)
+LAMBDAS: tuple[float, ...] = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0)
+EXACT = "exact"
+SECOND_SEED = "second seed"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many subsets a cell retrains.
+
+    Attributes:
+        calibration, evaluation: subsets per stratum; `task_optimised` in evaluation: optimised tasks, each with one
+            finalist per selector.
+        calibration_seeds, evaluation_seeds: training seeds per subset.
+        confidence, resamples: of the choice of the configuration.
+    """
+
+    calibration: Mapping[str, int] = field(
+        default_factory=lambda: {"uniform": 8, "fixed_size": 8, "tilted": 16, OPTIMISED: 16}
+    )
+    evaluation: Mapping[str, int] = field(
+        default_factory=lambda: {"uniform": 24, "fixed_size": 24, "tilted": 36, OPTIMISED: 4}
+    )
+    calibration_seeds: int = 1
+    evaluation_seeds: int = 2
+    confidence: float = 0.95
+    resamples: int = 2000
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a cell sees of its pool.
+
+    Attributes:
+        kinds: the views of the grid, by sketch kind.
+        rivals: the view that gradient rivals read. early: the same kind at the early checkpoint.
+        layers: a view by layers with its slices, or None.
+        exact: the exact gradients, or None. second_seed: kinds sketched with another projection seed.
+        representations: (n, h).
+        seconds: what each view cost.
+    """
+
+    kinds: Mapping[str, View]
+    rivals: View
+    early: View
+    layers: tuple[View, Sequence[slice]] | None
+    exact: View | None
+    second_seed: Mapping[str, View]
+    representations: NDArray[np.float32]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell measured; everything that tables and figures are made from.
+
+    Attributes:
+        name: corpus, proxy and seed. tasks: T names.
+        strata, target: m_e evaluation subsets: their stratum, and the task they were optimised for or -1.
+        utilities: (m_e, T, S) measured. predictions: (method, form) -> (m_e, T).
+        configurations: the grid's K. grid_calibration: (K, m_c, T); grid_evaluation: (K, m_e, T).
+        calibration_strata: m_c names. calibration: (m_c, T) measured.
+        chosen: number of the chosen configuration. reason: the choice in words.
+        membership: (m_e, n) evaluation subsets.
+        seconds: of the cell's stages.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    strata: tuple[str, ...]
+    target: NDArray[np.int64]
+    utilities: Floats
+    predictions: Mapping[Method, Floats]
+    configurations: tuple[Configuration, ...]
+    grid_calibration: Floats
+    grid_evaluation: Floats
+    calibration_strata: tuple[str, ...]
+    calibration: Floats
+    chosen: int
+    reason: str
+    membership: NDArray[np.bool_]
+    seconds: Mapping[str, float]
+
+    def save(self, path: Path) -> None:
+        """Write the cell to one .npz file, atomically."""
+        words = {
+            "name": self.name,
+            "tasks": self.tasks,
+            "strata": self.strata,
+            "methods": list(self.predictions),
+            "configurations": [asdict(c) for c in self.configurations],
+            "calibration_strata": self.calibration_strata,
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "seconds": dict(self.seconds),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part.npz")
+        np.savez_compressed(
+            unfinished,
+            words=np.array(json.dumps(words)),
+            target=self.target,
+            utilities=self.utilities,
+            predictions=np.stack(list(self.predictions.values())),
+            grid_calibration=self.grid_calibration,
+            grid_evaluation=self.grid_evaluation,
+            calibration=self.calibration,
+            membership=self.membership,
+        )
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CellResult:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            words = json.loads(str(arrays.pop("words")))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} is no cell of the laboratory ({error}); delete it and run the cell again"
+            ) from error
+        methods = [(name, form) for name, form in words["methods"]]
+        return cls(
+            name=words["name"],
+            tasks=tuple(words["tasks"]),
+            strata=tuple(words["strata"]),
+            predictions=dict(zip(methods, arrays.pop("predictions"), strict=True)),
+            configurations=tuple(Configuration(**each) for each in words["configurations"]),
+            calibration_strata=tuple(words["calibration_strata"]),
+            chosen=words["chosen"],
+            reason=words["reason"],
+            seconds=words["seconds"],
+            **arrays,
+        )
+
+
+def run_cell(
+    name: str,
+    corpus: LabCorpus,
+    trainer: Trainer,
+    views: Views,
+    protocol: Protocol,
+    store: UtilityStore,
+    seed_name: str,
+    listener: Listener = silent,
+) -> CellResult:
+    """Design the subsets, retrain them, choose the configuration, and let every method predict.
+
+    The configuration is chosen before the evaluation subsets are retrained.
+
+    Args:
+        name: of the cell.
+        corpus: the pool.
+        trainer: the proxy and its recipe.
+        views: sketches of the pool.
+        protocol: numbers of subsets.
+        store: keeps utilities between runs.
+        seed_name: names the draws of the random subsets: cells of one corpus and seed share them.
+        listener: told the progress.
+    """
+    clock = _Clock(listener)
+    tokens, tasks = corpus.n_tokens, len(corpus.tasks)
+    scores = views.rivals.sketches @ views.rivals.targets.T
+    calibration = draw_subsets(corpus, scores, protocol.calibration, f"{seed_name}/calibration")
+    grid = Grid.of(views.kinds, tokens, METRICS, LAMBDAS)
+    measured = measure(
+        trainer,
+        corpus,
+        calibration.membership,
+        range(protocol.calibration_seeds),
+        store,
+        f"{name}: calibration subsets",
+        listener,
+    ).mean(axis=2)
+    clock.stage("calibration retraining")
+    on_calibration = grid.predict(calibration.membership)
+    cost = [views.seconds[c.sketch_kind] for c in grid.configurations]
+    choice = choose_configuration(
+        grid.configurations,
+        on_calibration,
+        measured,
+        cost,
+        protocol.confidence,
+        protocol.resamples,
+        seed_name,
+    )
+    listener(f"{name}: {choice.reason}")
+    clock.stage("choice")
+
+    evaluation = evaluation_subsets(corpus, views, protocol, seed_name)
+    utilities = measure(
+        trainer,
+        corpus,
+        evaluation.membership,
+        range(protocol.evaluation_seeds),
+        store,
+        f"{name}: evaluation subsets",
+        listener,
+    )
+    clock.stage("evaluation retraining")
+    on_evaluation = grid.predict(evaluation.membership)
+    material = Material(
+        corpus,
+        views.rivals,
+        (views.early, views.rivals),
+        views.layers,
+        views.representations,
+        calibration.membership,
+        measured,
+    )
+    predictions: dict[Method, Floats] = {SELECTED: on_evaluation[choice.chosen]}
+    for kind in views.kinds:
+        own = grid.where(kind)
+        best = _choose(grid, own, on_calibration, measured, cost, protocol, seed_name)
+        predictions[f"surrogate, {kind} sketch", "mean"] = on_evaluation[best]
+    hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
+    predictions["surrogate, best in hindsight", "mean"] = on_evaluation[int(np.argmax(hindsight))]
+    picked = grid.configurations[choice.chosen]
+    predictions |= _ceilings(views, picked, tokens, calibration, measured, evaluation)
+    judged = judge_predictions(corpus, views.early, views.rivals, evaluation.membership)
+    if judged is not None:
+        predictions["judge", "mean"] = judged
+    predictions |= rival_predictions(material, evaluation.membership)
+    clock.stage("predictions")
+    if any(values.shape != (evaluation.m, tasks) for values in predictions.values()):
+        raise AssertionError("a method predicts the wrong shape")
+    return CellResult(
+        name,
+        corpus.tasks,
+        evaluation.strata,
+        evaluation.target,
+        utilities,
+        predictions,
+        grid.configurations,
+        on_calibration,
+        on_evaluation,
+        calibration.strata,
+        measured,
+        choice.chosen,
+        choice.reason,
+        evaluation.membership,
+        clock.seconds | {f"view {kind}": cost for kind, cost in views.seconds.items()},
+    )
+
+
+def evaluation_subsets(corpus: LabCorpus, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
+    """Return the evaluation subsets: random draws, and finalists for the first tasks by number."""
+    random = {stratum: count for stratum, count in protocol.evaluation.items() if stratum != OPTIMISED}
+    scores = views.rivals.sketches @ views.rivals.targets.T
+    parts = [draw_subsets(corpus, scores, random, f"{seed_name}/evaluation")]
+    optimised = min(protocol.evaluation.get(OPTIMISED, 0), len(corpus.tasks))
+    if optimised:
+        chosen = np.linspace(0, len(corpus.tasks) - 1, optimised).round().astype(int)
+        parts.append(optimised_subsets(corpus, views.rivals, sorted(set(chosen.tolist()))))
+    return join(parts)
+
+
+def _choose(
+    grid: Grid,
+    own: Sequence[int],
+    predictions: Floats,
+    utilities: Floats,
+    cost: Sequence[float],
+    protocol: Protocol,
+    seed_name: str,
+) -> int:
+    """Return the configuration that the calibration chooses among some."""
+    choice = choose_configuration(
+        [grid.configurations[k] for k in own],
+        predictions[list(own)],
+        utilities,
+        [cost[k] for k in own],
+        protocol.confidence,
+        protocol.resamples,
+        seed_name,
+    )
+    return own[choice.chosen]
+
+
+def _ceilings(
+    views: Views,
+    picked: Configuration,
+    tokens: NDArray[np.int64],
+    calibration: Subsets,
+    utilities: Floats,
+    evaluation: Subsets,
+) -> dict[Method, Floats]:
+    """Return the chosen configuration with another projection, and the surrogate without any sketch.
+
+    The exact surrogate's damping and lambda are the best on the calibration subsets.
+    """
+    found: dict[Method, Floats] = {}
+    if picked.sketch_kind in views.second_seed:
+        other = Grid((picked,), {picked.sketch_kind: views.second_seed[picked.sketch_kind]}, tokens)
+        found["surrogate, second sketch seed", "mean"] = other.predict(evaluation.membership)[0]
+    if views.exact is not None:
+        grid = Grid.of({EXACT: views.exact}, tokens, METRICS, LAMBDAS)
+        best = int(np.argmax(task_level_spearman(grid.predict(calibration.membership), utilities)))
+        alone = replace(grid, configurations=(grid.configurations[best],))
+        found["surrogate, exact gradients", "mean"] = alone.predict(evaluation.membership)[0]
+    return found
+
+
+class _Clock:
+    """Seconds of stages, told as they end."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.seconds: dict[str, float] = {}
+        self._listener, self._last = listener, time.perf_counter()
+
+    def stage(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._listener(f"  {name} took {duration(now - self._last)}")
+        self._last = now

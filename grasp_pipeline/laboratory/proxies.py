@@ -1,0 +1,146 @@
+"""A cell's proxy and what it sees of its pool: language models and image classifiers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grasp_pipeline.config import ProxyConfig
+from grasp_pipeline.laboratory.cell import Views
+from grasp_pipeline.laboratory.corpus import LabCorpus
+from grasp_pipeline.laboratory.measure import Trainer
+from grasp_pipeline.laboratory.views import exact_view, take_view, train_checkpoints
+from grasp_pipeline.progress import Listener, duration, silent
+from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
+from grasp_pipeline.proxy.presets import build_model
+from grasp_pipeline.proxy.training import Recipe
+from grasp_pipeline.seeds import digest
+from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.layers import LayersSketcher
+from grasp_pipeline.sketch.output import OutputSketcher
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SketchPlan:
+    """Dimensions of the views.
+
+    Attributes:
+        hidden_dim, vocab_dim: projected sides of `output`.
+        full_dim, sparsity: of `full`.
+        layer_dim: both projected sides of `layers`.
+        exact: also take the exact gradients, n times P floats.
+        batch_tokens: padded tokens per batch.
+        gradient_rows: examples per batch where whole gradients are formed.
+    """
+
+    hidden_dim: int = 64
+    vocab_dim: int = 64
+    full_dim: int = 2048
+    sparsity: int = 4
+    layer_dim: int = 8
+    exact: bool = True
+    batch_tokens: int = 4096
+    gradient_rows: int = 32
+
+
+def text_trainer(
+    preset: str, corpus: LabCorpus, recipe: Recipe, seed: int, stacked_models: int
+) -> tuple[CausalLM, Trainer]:
+    """Return a language model of a preset at its seeded initial weights, and how it is retrained."""
+    model = build_model(
+        ProxyConfig.model_validate({"preset": preset, "seed": seed}), corpus.vocabulary, recipe.chunk_tokens
+    )
+    objective = CausalLM(model)
+    initial = {name: p.clone() for name, p in objective.parameters().items()}
+    name = digest("text", preset, corpus.vocabulary, seed)
+    return objective, Trainer(objective, initial, recipe, name, stacked_models)
+
+
+def take_views(
+    objective: Objective,
+    trainer: Trainer,
+    corpus: LabCorpus,
+    reference: Recipe,
+    plan: SketchPlan,
+    seed: int,
+    listener: Listener = silent,
+) -> Views:
+    """Train the reference on the whole pool and sketch the pool with every kind.
+
+    The projections of `layers` need a transformers model; other objectives have no such view.
+
+    Raises:
+        TrainingError: a loss or a sketch is not finite.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - begun
+        listener(f"  {name} took {duration(seconds[name])}")
+        return result
+
+    found = timed(
+        "reference training",
+        lambda: train_checkpoints(
+            objective, trainer.initial, corpus.stream, np.arange(corpus.n), reference, EARLY_FRACTION, seed
+        ),
+    )
+    final, length = found["reference"], corpus.rows.shape[1] - 1
+
+    def output(weights: Parameters, draw: int) -> OutputSketcher:
+        return OutputSketcher(objective, weights, plan.hidden_dim, plan.vocab_dim, draw)
+
+    def full(weights: Parameters, draw: int) -> FullSketcher:
+        return FullSketcher(objective, weights, plan.full_dim, plan.sparsity, draw)
+
+    whole = plan.gradient_rows * length
+    kinds = {
+        "output": timed("output", lambda: take_view(output(final, seed), corpus, plan.batch_tokens)),
+        "full": timed("full", lambda: take_view(full(final, seed), corpus, whole)),
+    }
+    early = timed("full early", lambda: take_view(full(found["early"], seed), corpus, whole))
+    again = {
+        "output": timed(
+            "output again", lambda: take_view(output(final, seed + 1), corpus, plan.batch_tokens)
+        ),
+        "full": timed("full again", lambda: take_view(full(final, seed + 1), corpus, whole)),
+    }
+    layers = None
+    if isinstance(objective, CausalLM):
+        sketcher = LayersSketcher(objective, final, plan.layer_dim, plan.layer_dim, seed)
+        view = timed("layers", lambda: take_view(sketcher, corpus, plan.batch_tokens))
+        layers = (view, list(sketcher.blocks.values()))
+    exact = None
+    if plan.exact:
+        exact = timed("exact", lambda: exact_view(objective, final, corpus, plan.gradient_rows))
+    hidden = timed("representations", lambda: representations(objective, final, corpus.rows, corpus.sizes))
+    return Views(kinds, kinds["full"], early, layers, exact, again, hidden, seconds)
+
+
+EARLY_FRACTION = 1 / 3
+"""Share of the reference training after which the early checkpoint is kept."""
+
+
+@torch.no_grad()
+def representations(
+    objective: Objective, parameters: Parameters, rows: Tensor, sizes: Tensor, batch: int = 64
+) -> NDArray[np.float32]:
+    """Return the mean final hidden state over each example's targets: (n, H) float32."""
+    parts = []
+    for start in range(0, len(rows), batch):
+        inputs, counts = rows[start : start + batch, :-1], sizes[start : start + batch]
+        hidden = objective.hidden(parameters, inputs).float()
+        valid = torch.arange(inputs.shape[1]).unsqueeze(0) < counts.unsqueeze(1)
+        parts.append((hidden * valid.unsqueeze(2)).sum(1) / counts.unsqueeze(1))
+    return torch.cat(parts).numpy()

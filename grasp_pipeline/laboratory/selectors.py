@@ -1,0 +1,103 @@
+"""Task-optimised subsets: finalists of several selector families for several tasks, as a curation would build them.
+
+An optimiser exploits what its score gets wrong, so these are the subsets that are hardest to rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.attribution.metric import metric_matrix, second_moment
+from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.laboratory.corpus import LabCorpus
+from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, budget_of, join
+from grasp_pipeline.laboratory.views import View
+from grasp_pipeline.selection.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
+from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood
+from grasp_pipeline.selection.dsir import dsir_scores
+from grasp_pipeline.selection.groups import group_chunks
+from grasp_pipeline.selection.judge import combine
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.views import stack_views
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+GROUPS = 64
+LAMBDAS = (0.4, 0.7, 1.0)
+JUDGE_LAMBDA = 0.7
+
+
+def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Subsets:
+    """Return the finalists of every selector for some of the tasks (codes); equal ones once."""
+    budget, tokens = budget_of(corpus), corpus.n_tokens
+    second = second_moment(view.sketches, tokens)
+    inverse = metric_matrix(second, 1.0)
+    ranking = metric_matrix(second, 3.0)
+    blocks = ArrayBlocks(view.sketches)
+    groups = group_chunks(blocks, min(GROUPS, corpus.n // 8), "laboratory")
+    _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
+    survivors = corpus.document == corpus.document[head][cluster]
+    text = corpus.chunks
+    ngrams = None if text is None else NgramFeatures.fit(text)
+    features = None if text is None or ngrams is None else ArrayBlocks(ngrams.transform(text))
+    parts = []
+    for task in tasks:
+        target = view.targets[task]
+        alignment = view.sketches @ target
+
+        surrogate = partial(
+            surrogate_arm, family="surrogate", n_tokens=tokens, target=target, budget=budget, description=""
+        )
+        arms = [surrogate(f"surrogate {lam:g}", blocks=blocks, lam=lam) for lam in LAMBDAS]
+        arms += [
+            surrogate("surrogate whitened", blocks=blocks, metric=ranking, lam=1.0),
+            surrogate("surrogate deduplicated", blocks=blocks, allowed=survivors),
+            top_k_arm("graddot", alignment, tokens, budget, ""),
+            top_k_arm("influence", view.sketches @ (inverse @ target), tokens, budget, ""),
+            group_arm(groups, alignment, tokens, budget),
+        ]
+        if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
+            query = corpus.queries[task]
+            wanted = query.lengths() / query.lengths().sum() @ ngrams.transform(query).astype(np.float64)
+            both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
+            arms += [
+                dsir_arm(dsir_scores(text, query), tokens, budget),
+                surrogate("surrogate ngrams", blocks=both, target=direction),
+            ]
+        members = np.stack([arm.membership for arm in arms])
+        parts.append(Subsets((OPTIMISED,) * len(arms), members, np.full(len(arms), task, dtype=np.int64)))
+    return join(parts)
+
+
+def judge_predictions(corpus: LabCorpus, early: View, final: View, membership: Bools) -> Floats | None:
+    """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
+
+    J of `grasp_pipeline.selection.judge`, standardised over the subsets it ranks.
+    """
+    if corpus.chunks is None or corpus.judges is None:
+        return None
+    columns = []
+    means = {
+        name: subset_means(view.sketches, corpus.n_tokens, membership) for name, view in _views(early, final)
+    }
+    position = np.arange(corpus.n) - np.unique(corpus.document, return_index=True)[1][corpus.document]
+    _, repeats = np.unique(np.stack([corpus.cluster, position], axis=1), axis=0, return_inverse=True)
+    for task, query in enumerate(corpus.judges):
+        likelihood = BigramLikelihood(corpus.chunks, query, repeats.ravel()).scores(membership)
+        parts = [
+            means[name].means @ view.judges[task]
+            - JUDGE_LAMBDA / 2 * np.square(means[name].means).sum(axis=1)
+            for name, view in _views(early, final)
+        ]
+        columns.append(combine(likelihood, *parts, optimised=None).score)
+    return np.stack(columns, axis=1)
+
+
+def _views(early: View, final: View) -> list[tuple[str, View]]:
+    return [("early", early), ("final", final)]

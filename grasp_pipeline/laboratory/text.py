@@ -1,0 +1,224 @@
+"""A small text pool with planted duplicates and noise, and held-out documents of its sources as tasks.
+
+Real documents; what real corpora hold and a small sample would not show is planted and written down: exact copies of
+documents, near copies with some tokens changed, and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from grasp_pipeline.corpus.tokenizer import TextEncoder, train_bpe
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
+from grasp_pipeline.proxy.objective import pad_chunks
+from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.seeds import digest, generator
+from grasp_pipeline.selection.ngrams import Chunks
+
+MAX_COPIES = 3
+"""Most copies planted of one document."""
+
+NEAR_CHANGED = 0.08
+"""Share of the tokens that a near copy changes."""
+
+SPLITS = ("query", "judge", "evaluation")
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """How a pool is drawn.
+
+    Attributes:
+        chunks: n, chunks in the pool, planted ones included.
+        chunk_tokens: L, tokens per chunk.
+        chunks_per_document: most chunks taken of one document.
+        vocab_size: of the tokenizer trained on the pool's documents.
+        tasks: sources with the most documents that become tasks.
+        query_documents, judge_documents, evaluation_documents: held-out documents per task, of up to two chunks.
+        exact, near, noise: shares of the pool that are planted copies and noise.
+    """
+
+    chunks: int = 720
+    chunk_tokens: int = 64
+    chunks_per_document: int = 4
+    vocab_size: int = 512
+    tasks: int = 8
+    query_documents: int = 48
+    judge_documents: int = 24
+    evaluation_documents: int = 20
+    exact: float = 0.18
+    near: float = 0.08
+    noise: float = 0.06
+
+    @property
+    def splits(self) -> dict[str, slice]:
+        """Which of a task's documents belong to which split."""
+        ends = np.cumsum([self.query_documents, self.judge_documents, self.evaluation_documents])
+        return dict(zip(SPLITS, map(slice, (0, *ends[:-1]), ends), strict=True))
+
+
+@dataclass
+class _Document:
+    chunks: list[list[int]]
+    source: int
+    cluster: int
+    planted: str
+
+
+def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> LabCorpus:
+    """Draw a pool and its tasks from documents.
+
+    Args:
+        name: of the corpus.
+        documents: columns source and text; the order of the rows does not matter.
+        plan: sizes and shares.
+        seed: of all draws.
+
+    Raises:
+        InputError: a source has too few documents for its task, or the corpus too few for the pool.
+    """
+    frame = documents.select("source", "text").unique().sort("source", "text")
+    sources = frame["source"].unique().sort().to_list()
+    by_source = {
+        source: _shuffled(
+            frame.filter(pl.col("source") == source)["text"].to_list(), ("laboratory", name, seed, source)
+        )
+        for source in sources
+    }
+    needed = plan.splits["evaluation"].stop
+    counted = sorted(sources, key=lambda source: (-len(by_source[source]), source))
+    tasks = sorted(counted[: plan.tasks])
+    short = [source for source in tasks if len(by_source[source]) < 2 * needed]
+    if short:
+        raise InputError(
+            f"source {short[0]!r} of {name} has {len(by_source[short[0]])} documents; a task holds out {needed} and "
+            f"the pool needs as many: lower tasks (now {plan.tasks}) or query_documents"
+        )
+    held = {source: by_source[source][:needed] for source in tasks}
+    rest = {source: texts[needed if source in tasks else 0 :] for source, texts in by_source.items()}
+    encoder = train_bpe([text[:4000] for texts in rest.values() for text in texts[:400]], plan.vocab_size)
+    pool = _draw_pool(rest, sources, encoder, plan, ("laboratory", name, seed))
+    parts = {split: _held_out(held, tasks, encoder, plan, where) for split, where in plan.splits.items()}
+    chunks = [chunk for document in pool for chunk in document.chunks]
+    repeat = [len(document.chunks) for document in pool]
+    rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
+    tokens = np.concatenate([np.asarray(chunk, dtype=np.int32) for chunk in chunks])
+    offsets = np.concatenate([[0], np.cumsum(sizes.numpy())]).astype(np.int64)
+    return LabCorpus(
+        name=name,
+        digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
+        stream=TextStream(TokenPool(tokens, offsets), encoder.bos),
+        rows=rows,
+        sizes=sizes,
+        source=np.repeat([document.source for document in pool], repeat).astype(np.int64),
+        document=np.repeat(np.arange(len(pool)), repeat).astype(np.int64),
+        cluster=np.repeat([document.cluster for document in pool], repeat).astype(np.int64),
+        planted=np.repeat([document.planted for document in pool], repeat),
+        tasks=tuple(tasks),
+        query=parts["query"][0],
+        judge=parts["judge"][0],
+        evaluation=parts["evaluation"][0],
+        vocabulary=encoder.vocab_size,
+        chunks=Chunks(tokens, offsets),
+        queries=parts["query"][1],
+        judges=parts["judge"][1],
+    )
+
+
+def _shuffled(texts: list[str], name: tuple[str | int, ...]) -> list[str]:
+    return [texts[i] for i in generator(*name, "order").permutation(len(texts))]
+
+
+def _cut(text: str, encoder: TextEncoder, plan: TextPlan, most: int) -> list[list[int]]:
+    """Return up to `most` full chunks from the text's start; a text below one chunk gives its only, shorter one."""
+    limit = 16 * most * plan.chunk_tokens
+    ids = next(encoder.encode([text[:limit]]))[0]
+    cut = [ids[i : i + plan.chunk_tokens] for i in range(0, len(ids), plan.chunk_tokens)][:most]
+    return [chunk for chunk in cut if len(chunk) == plan.chunk_tokens] or cut[:1]
+
+
+def _draw_pool(
+    texts: dict[str, list[str]],
+    sources: Sequence[str],
+    encoder: TextEncoder,
+    plan: TextPlan,
+    name: tuple[str | int, ...],
+) -> list[_Document]:
+    """Return documents of n chunks in all: fresh ones in turn from every source, then copies and noise."""
+    planted = {"exact": plan.exact, "near": plan.near, "noise": plan.noise}
+    room = {kind: round(share * plan.chunks) for kind, share in planted.items()}
+    fresh = plan.chunks - sum(room.values())
+    waiting = {source: iter(texts[source]) for source in sources}
+    pool: list[_Document] = []
+    count = 0
+    while count < fresh and waiting:
+        for source in list(waiting):
+            text = next(waiting[source], None)
+            if text is None:
+                del waiting[source]
+                continue
+            cut = _cut(text, encoder, plan, min(plan.chunks_per_document, fresh - count))
+            if cut and count < fresh:
+                pool.append(_Document(cut, sources.index(source), len(pool), ""))
+                count += len(cut)
+    if count < fresh:
+        raise InputError(
+            f"the corpus gives {count} chunks of {plan.chunk_tokens} tokens; the pool needs {fresh} fresh ones: "
+            "lower chunks"
+        )
+    rng = generator(*name, "plant")
+    originals = list(pool)
+    unigrams = np.concatenate([np.asarray(chunk) for document in originals for chunk in document.chunks])
+    order = rng.permutation(len(originals))
+    at = 0
+    for kind in ("exact", "near"):
+        while room[kind] > 0:
+            original = originals[order[at % len(order)]]
+            at += 1
+            for _ in range(int(rng.integers(1, MAX_COPIES + 1))):
+                copy = [list(chunk) for chunk in original.chunks[: room[kind]]]
+                if not copy:
+                    break
+                if kind == "near":
+                    copy = [_changed(chunk, unigrams, rng) for chunk in copy]
+                pool.append(_Document(copy, original.source, original.cluster, kind))
+                room[kind] -= len(copy)
+    for _ in range(room["noise"]):
+        salad = rng.choice(unigrams, plan.chunk_tokens).tolist()
+        if rng.random() < 0.5:
+            period = int(rng.integers(1, 5))
+            salad = (salad[:period] * plan.chunk_tokens)[: plan.chunk_tokens]
+        pool.append(_Document([salad], int(rng.integers(len(sources))), len(pool), "noise"))
+    return pool
+
+
+def _changed(chunk: list[int], unigrams: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
+    change = rng.random(len(chunk)) < NEAR_CHANGED
+    return np.where(change, rng.choice(unigrams, len(chunk)), chunk).tolist()
+
+
+def _held_out(
+    texts: dict[str, list[str]], tasks: Sequence[str], encoder: TextEncoder, plan: TextPlan, where: slice
+) -> tuple[HeldOut, list[Chunks]]:
+    chunks: list[list[int]] = []
+    task: list[int] = []
+    document: list[int] = []
+    for code, name in enumerate(tasks):
+        for number, text in enumerate(texts[name][where]):
+            for chunk in _cut(text, encoder, plan, 2):
+                chunks.append(chunk)
+                task.append(code)
+                document.append(code * len(texts[name]) + number)
+    rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
+    codes = np.asarray(task, dtype=np.int64)
+    per_task = [
+        Chunks.of([chunk for chunk, code in zip(chunks, task, strict=True) if code == t])
+        for t in range(len(tasks))
+    ]
+    return HeldOut(rows, sizes, codes, np.asarray(document, dtype=np.int64)), per_task

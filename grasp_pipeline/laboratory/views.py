@@ -1,0 +1,146 @@
+"""Views of a pool: sketches of every example and of the tasks, by one sketcher at one checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
+from grasp_pipeline.proxy.objective import Objective, Parameters
+from grasp_pipeline.proxy.packing import ExampleStream
+from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
+from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.protocol import Sketcher
+from grasp_pipeline.sketch.run import sketch_rows
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """Sketches (n, d) float32 of the pool; targets, judges: (T, d) of the query and of the judge examples.
+
+    moments: (T, d, d) second moments of each task's query sketches, or None. losses: (n,) mean token loss, nats.
+    """
+
+    sketches: NDArray[np.float32]
+    targets: Floats
+    judges: Floats
+    losses: NDArray[np.float32]
+    queries: NDArray[np.float32]
+
+
+def train_checkpoints(
+    objective: Objective,
+    initial: Parameters,
+    stream: ExampleStream,
+    members: NDArray[np.int64],
+    recipe: Recipe,
+    early_fraction: float,
+    seed: int,
+    device: str = "cpu",
+) -> dict[str, Parameters]:
+    """Train one model on the pool; returns its parameters `early` and at the end, `reference`.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    rows = stream.rows(members, recipe.rows, recipe.chunk_tokens, "reference", seed)
+    early_step = min(recipe.steps - 1, max(0, round(early_fraction * recipe.steps) - 1))
+    kept: dict[str, Parameters] = {}
+
+    def watch(step: int, losses: Tensor, weights: Parameters) -> None:
+        if step == early_step:
+            kept["early"] = {name: p[0].detach().clone() for name, p in weights.items()}
+
+    weights = train_stacked(
+        objective, initial, [torch.from_numpy(rows)], recipe, ["the reference proxy"], device, watch
+    )
+    return kept | {"reference": unstack(weights, 0)}
+
+
+def take_view(sketcher: Sketcher, corpus: LabCorpus, batch_tokens: int = 4096) -> View:
+    """Sketch a pool and its tasks.
+
+    Raises:
+        TrainingError: a sketch is not finite; the message names the example.
+    """
+    sketches, losses = _sketch(sketcher, corpus.rows, corpus.sizes, "pool", batch_tokens)
+    n_tasks = len(corpus.tasks)
+    means, queries = [], []
+    for held, what in ((corpus.query, "query"), (corpus.judge, "judge")):
+        values, _ = _sketch(sketcher, held.rows, held.sizes, what, batch_tokens)
+        means.append(held.task_means(values, n_tasks))
+        queries.append(values)
+    return View(sketches, means[0], means[1], losses, queries[0])
+
+
+def _sketch(
+    sketcher: Sketcher, rows: Tensor, sizes: Tensor, what: str, batch_tokens: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    names = [f"{what} {i}" for i in range(len(rows))]
+    return sketch_rows(sketcher, rows, sizes, names, batch_tokens)
+
+
+def query_moments(view: View, query: HeldOut, n_tasks: int) -> Floats:
+    """Return (T, d, d) token-weighted second moments of each task's query sketches."""
+    weights = query.n_tokens / query.n_tokens.sum()
+    moments = []
+    for t in range(n_tasks):
+        mine = query.task == t
+        rows = view.queries[mine].astype(np.float64) * np.sqrt(weights[mine] / weights[mine].sum())[:, None]
+        moments.append(rows.T @ rows)
+    return np.stack(moments)
+
+
+def exact_view(objective: Objective, parameters: Parameters, corpus: LabCorpus, batch: int = 16) -> View:
+    """Return an isometric view of the exact gradients: all their inner products, in n + 2T dimensions.
+
+    The Gram matrix of the n gradients and of the tasks' mean gradients is factored by its eigenvectors, so every
+    method that works on inner products gives what it would give on the gradients themselves, without a sketch. Query
+    sketches are not part of it (empty). Needs n times P floats of memory for P parameters.
+    """
+    source = FullSketcher(objective, parameters, 1, 1, 0)
+    gradients, losses = _gradients(source, corpus.rows, corpus.sizes, batch)
+    n_tasks = len(corpus.tasks)
+    means = []
+    for held in (corpus.query, corpus.judge):
+        total = torch.zeros(n_tasks, gradients.shape[1])
+        share = held.sizes.float()
+        for start in range(0, len(held.rows), batch):
+            part, _ = _gradients(
+                source, held.rows[start : start + batch], held.sizes[start : start + batch], batch
+            )
+            total.index_add_(
+                0,
+                torch.from_numpy(held.task[start : start + batch]),
+                part * share[start : start + batch, None],
+            )
+        tokens = torch.zeros(n_tasks).index_add_(0, torch.from_numpy(held.task), share)
+        means.append(total / tokens[:, None])
+    joint = torch.cat([gradients, *means])
+    values, vectors = np.linalg.eigh((joint @ joint.T).double().numpy())
+    kept = values > values[-1] * 1e-9
+    embedded = vectors[:, kept] * np.sqrt(values[kept])
+    n = corpus.n
+    return View(
+        embedded[:n].astype(np.float32),
+        embedded[n : n + n_tasks],
+        embedded[n + n_tasks :],
+        losses,
+        np.empty((0, embedded.shape[1]), dtype=np.float32),
+    )
+
+
+def _gradients(
+    source: FullSketcher, rows: Tensor, sizes: Tensor, batch: int
+) -> tuple[Tensor, NDArray[np.float32]]:
+    parts = [
+        source.gradients(rows[start : start + batch], sizes[start : start + batch])
+        for start in range(0, len(rows), batch)
+    ]
+    return torch.cat([-part for part, _ in parts]), torch.cat([loss for _, loss in parts]).numpy()
