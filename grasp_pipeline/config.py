@@ -195,8 +195,11 @@ class TaskChunkingConfig(Section):
 class ProxyConfig(Section):
     """The proxy language model, its reference training and the recipe of every retraining."""
 
-    preset: Literal["tiny", "tiny-4x", "small", "gpt2-tiny", "pythia-14m", "pythia-70m", "pythia-160m"] = Field(
-        default="tiny", description="Shape of the proxy: tiny is a 0.2M-parameter Llama block stack for CPU."
+    preset: Literal["tiny", "tiny-4x", "small", "gpt2-tiny", "pythia-14m", "pythia-70m", "pythia-160m"] = (
+        Field(
+            default="tiny",
+            description="Shape of the proxy: tiny is a 0.2M-parameter Llama block stack for CPU.",
+        )
     )
     checkpoint: str = Field(
         default="",

@@ -46,6 +46,7 @@ def retrain(
     stacked_models: int,
     device: torch.device | str = "cpu",
     on_done: Callable[[int], None] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Outcome]:
     """Retrain every job and measure it, `stacked_models` at a time; yields outcomes in the order of the jobs.
 
@@ -62,6 +63,7 @@ def retrain(
         stacked_models: models trained together.
         device: where to train.
         on_done: told the number of models finished, for progress.
+        dtype: as in `train_stacked`; losses are measured in the type of `initial`.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -78,7 +80,7 @@ def retrain(
             for j in group
         ]
         names = [f"subset {j.subset_id[:12]} (seed {j.seed})" for j in group]
-        weights = train_stacked(objective, initial, rows, recipe, names, device)
+        weights = train_stacked(objective, initial, rows, recipe, names, device, dtype=dtype)
         losses = stacked_chunk_losses(objective, weights, rows_held, sizes_held).numpy()
         seconds = (time.perf_counter() - begun) / len(group)
         for job, row in zip(group, losses, strict=True):
