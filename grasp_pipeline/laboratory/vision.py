@@ -15,8 +15,8 @@ from grasp_pipeline.seeds import digest
 def vision_lab_corpus(name: str, images: VisionCorpus) -> LabCorpus:
     """Return the pool of a vision corpus; every image is a document of its own, its label one token."""
     n = images.n
-    rows, sizes = image_rows(np.arange(n), images.labels[:n])
-    tasks = tuple(dict.fromkeys(task for task, _ in images.splits))
+    rows, sizes = image_rows(np.arange(n), images.labels)
+    tasks = tuple(sorted({task for task, _ in images.splits}))
     kinds = np.array(["", *COPIES[1:]])[images.copy]
     content = [hashlib.sha256(images.images.tobytes()).hexdigest(), images.labels.tolist()]
     return LabCorpus(
@@ -40,6 +40,6 @@ def vision_lab_corpus(name: str, images: VisionCorpus) -> LabCorpus:
 def _held_out(images: VisionCorpus, tasks: tuple[str, ...], split: str) -> HeldOut:
     parts = [images.splits[task, split] for task in tasks]
     where = np.concatenate(parts)
-    rows, sizes = image_rows(where, images.labels[where])
+    rows, sizes = image_rows(where, images.labels)
     task = np.repeat(np.arange(len(tasks)), [len(part) for part in parts])
     return HeldOut(rows, sizes, task, images.base[where])
