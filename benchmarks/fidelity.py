@@ -21,7 +21,7 @@ from grasp_pipeline.errors import GraspError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 
-VERSION = "1"
+VERSION = "2"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 

@@ -28,9 +28,10 @@ Floats = NDArray[np.float64]
 SELECTED: Method = ("surrogate", "mean")
 """The surrogate with the configuration that the calibration subsets chose, over all sketch kinds."""
 
-METRICS: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0, 10.0)
-LAMBDAS: tuple[float, ...] = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0)
 EXACT = "exact"
+EXACT_METRICS: tuple[float, ...] = (1.0, 3.0, 10.0)
+"""Dampings tried for the exact gradients, in units of the mean of their eigenvalues that are not 0."""
+
 SECOND_SEED = "second seed"
 
 
@@ -43,6 +44,7 @@ class Protocol:
             finalist per selector.
         calibration_seeds, evaluation_seeds: training seeds per subset.
         confidence, resamples: of the choice of the configuration.
+        metrics, lambdas: dampings rho and penalties lambda of the grid.
     """
 
     calibration: Mapping[str, int] = field(
@@ -55,6 +57,8 @@ class Protocol:
     evaluation_seeds: int = 2
     confidence: float = 0.95
     resamples: int = 2000
+    metrics: tuple[float, ...] = (3.0, 10.0, 30.0)
+    lambdas: tuple[float, ...] = (0.0, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,23 @@ class Views:
     """What a cell sees of its pool.
 
     Attributes:
-        kinds: the views of the grid, by sketch kind.
-        rivals: the view that gradient rivals read. early: the same kind at the early checkpoint.
-        layers: a view by layers with its slices, or None.
-        exact: the exact gradients, or None. second_seed: kinds sketched with another projection seed.
+        kinds: the views of the grid, by sketch kind. second_seed: the same kinds with another projection seed.
+        design: the view that subsets are designed with.
+        early, final: views of one kind at the early and at the final checkpoint. rivals: the views that gradient
+            rivals are tuned over, the final checkpoint alone first.
+        layers: a view by layers with its slices, or None. exact: the exact gradients, or None.
         representations: (n, h).
-        seconds: what each view cost.
+        seconds: what each view cost, by the name of its kind.
     """
 
     kinds: Mapping[str, View]
-    rivals: View
+    second_seed: Mapping[str, View]
+    design: View
     early: View
+    final: View
+    rivals: Sequence[View]
     layers: tuple[View, Sequence[slice]] | None
     exact: View | None
-    second_seed: Mapping[str, View]
     representations: NDArray[np.float32]
     seconds: Mapping[str, float]
 
@@ -195,9 +202,9 @@ def run_cell(
     """
     clock = _Clock(listener)
     tokens, tasks = corpus.n_tokens, len(corpus.tasks)
-    scores = views.rivals.sketches @ views.rivals.targets.T
+    scores = views.design.sketches @ views.design.targets.T
     calibration = draw_subsets(corpus, scores, protocol.calibration, f"{seed_name}/calibration")
-    grid = Grid.of(views.kinds, tokens, METRICS, LAMBDAS)
+    grid = Grid.of(views.kinds, tokens, protocol.metrics, protocol.lambdas)
     measured = measure(
         trainer,
         corpus,
@@ -237,7 +244,7 @@ def run_cell(
     material = Material(
         corpus,
         views.rivals,
-        (views.early, views.rivals),
+        (views.early, views.final),
         views.layers,
         views.representations,
         calibration.membership,
@@ -251,8 +258,8 @@ def run_cell(
     hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
     predictions["surrogate, best in hindsight", "mean"] = on_evaluation[int(np.argmax(hindsight))]
     picked = grid.configurations[choice.chosen]
-    predictions |= _ceilings(views, picked, tokens, calibration, measured, evaluation)
-    judged = judge_predictions(corpus, views.early, views.rivals, evaluation.membership)
+    predictions |= _ceilings(views, picked, protocol, tokens, calibration, measured, evaluation)
+    judged = judge_predictions(corpus, views.early, views.final, evaluation.membership)
     if judged is not None:
         predictions["judge", "mean"] = judged
     predictions |= rival_predictions(material, evaluation.membership)
@@ -281,12 +288,12 @@ def run_cell(
 def evaluation_subsets(corpus: LabCorpus, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
     """Return the evaluation subsets: random draws, and finalists for the first tasks by number."""
     random = {stratum: count for stratum, count in protocol.evaluation.items() if stratum != OPTIMISED}
-    scores = views.rivals.sketches @ views.rivals.targets.T
+    scores = views.design.sketches @ views.design.targets.T
     parts = [draw_subsets(corpus, scores, random, f"{seed_name}/evaluation")]
     optimised = min(protocol.evaluation.get(OPTIMISED, 0), len(corpus.tasks))
     if optimised:
         chosen = np.linspace(0, len(corpus.tasks) - 1, optimised).round().astype(int)
-        parts.append(optimised_subsets(corpus, views.rivals, sorted(set(chosen.tolist()))))
+        parts.append(optimised_subsets(corpus, views.design, sorted(set(chosen.tolist()))))
     return join(parts)
 
 
@@ -315,6 +322,7 @@ def _choose(
 def _ceilings(
     views: Views,
     picked: Configuration,
+    protocol: Protocol,
     tokens: NDArray[np.int64],
     calibration: Subsets,
     utilities: Floats,
@@ -329,7 +337,7 @@ def _ceilings(
         other = Grid((picked,), {picked.sketch_kind: views.second_seed[picked.sketch_kind]}, tokens)
         found["surrogate, second sketch seed", "mean"] = other.predict(evaluation.membership)[0]
     if views.exact is not None:
-        grid = Grid.of({EXACT: views.exact}, tokens, METRICS, LAMBDAS)
+        grid = Grid.of({EXACT: views.exact}, tokens, EXACT_METRICS, protocol.lambdas)
         best = int(np.argmax(task_level_spearman(grid.predict(calibration.membership), utilities)))
         alone = replace(grid, configurations=(grid.configurations[best],))
         found["surrogate, exact gradients", "mean"] = alone.predict(evaluation.membership)[0]

@@ -43,7 +43,7 @@ class Grid:
             means = subset_means(view.sketches, self.n_tokens, membership)
             second = second_moment(view.sketches, self.n_tokens)
             for rho in dict.fromkeys(c.rho for c in self.configurations if c.sketch_kind == kind):
-                linear, norms = terms(means, view.targets, second, rho)
+                linear, norms = terms(means, view, second, rho)
                 for k, c in enumerate(self.configurations):
                     if c.sketch_kind == kind and c.rho == rho:
                         out[k] = value(linear, norms, means.tokens, c)
@@ -54,10 +54,13 @@ class Grid:
         return [k for k, c in enumerate(self.configurations) if c.sketch_kind == kind]
 
 
-def terms(means: SubsetMeans, targets: Floats, second: Floats, rho: float) -> tuple[Floats, Floats]:
-    """Return <r_t, mu_S>_M (m, T) and ||mu_S||_M^2 (m,) for one damping (0: M = I)."""
-    metric = None if rho == 0 else metric_matrix(second, rho)
-    directions = targets if metric is None else targets @ metric
+def terms(means: SubsetMeans, view: View, second: Floats, rho: float) -> tuple[Floats, Floats]:
+    """Return <r_t, mu_S>_M (m, T) and ||mu_S||_M^2 (m,) for one damping (0: M = I).
+
+    rho is in units of tr(C) / view.dimension, whether the view is compressed or not.
+    """
+    metric = None if rho == 0 else metric_matrix(second, rho * len(second) / view.dimension)
+    directions = view.targets if metric is None else view.targets @ metric
     return means.means @ directions.T, squared_norms(means, metric)
 
 

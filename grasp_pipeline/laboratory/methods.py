@@ -1,6 +1,7 @@
 """Every rival of the surrogate, in its strongest form: what is tuned is tuned on the same calibration subsets.
 
-Additive methods are given in the sum and the mean form. All gradient methods read the same sketches.
+Additive methods are given in the sum and the mean form. Gradient methods are tuned over the same sketches that the
+surrogate has.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Method = tuple[str, str]
 A = TypeVar("A", bound=Attributor)
 
 FORMS: tuple[Form, ...] = ("mean", "sum")
-DAMPINGS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+DAMPINGS: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Dampings tried where a method's damping is tuned, in units of the mean eigenvalue of its second moment."""
 
 GROUP_DAMPINGS: tuple[float, ...] = (0.1, 1.0, 3.0)
@@ -59,7 +60,7 @@ class Material:
 
     Attributes:
         corpus: the pool.
-        view: sketches that all gradient methods read.
+        views: sketches that gradient methods are tuned over; the first is of the final checkpoint alone.
         checkpoints: views at several checkpoints of the reference training, for TracIn, in order.
         layers: a view by layers and the slice of each layer, for LoGRA.
         representations: (n, h) mean final hidden states, for GGDA.
@@ -67,7 +68,7 @@ class Material:
     """
 
     corpus: LabCorpus
-    view: View
+    views: Sequence[View]
     checkpoints: Sequence[View]
     layers: tuple[View, Sequence[slice]] | None
     representations: NDArray[np.float32]
@@ -80,24 +81,30 @@ class Material:
         """Tokens per example, (n,)."""
         return self.corpus.n_tokens
 
+    @property
+    def view(self) -> View:
+        """The view of the final checkpoint."""
+        return self.views[0]
+
     @cached_property
-    def second(self) -> Floats:
-        """Second moment of the sketches, (d, d)."""
-        return second_moment(self.view.sketches, self.n_tokens)
+    def seconds(self) -> Sequence[Floats]:
+        """Second moment of every view, (d, d)."""
+        return [second_moment(view.sketches, self.n_tokens) for view in self.views]
 
     @cached_property
     def influence(self) -> Mapping[str, AdditiveScores]:
-        """Damped influence by form, its damping tuned."""
+        """Damped influence by form, view and damping tuned."""
         return self.tuned_forms(
-            DampedInfluence(self.view.sketches, self.n_tokens, self.view.targets, rho, second=self.second)
+            DampedInfluence(view.sketches, self.n_tokens, view.targets, rho, second=second)
+            for view, second in zip(self.views, self.seconds, strict=True)
             for rho in DAMPINGS
         )
 
-    def means(self, membership: Membership) -> SubsetMeans:
-        """Return the mean sketches of subsets (m, n), read once."""
-        key = np.asarray(membership).tobytes()
+    def means(self, view: View, membership: Membership) -> SubsetMeans:
+        """Return the mean sketches of subsets (m, n), read once per view."""
+        key = bytes(str(id(view)), "ascii") + np.asarray(membership).tobytes()
         if key not in self._means:
-            self._means[key] = subset_means(self.view.sketches, self.n_tokens, membership)
+            self._means[key] = subset_means(view.sketches, self.n_tokens, membership)
         return self._means[key]
 
     def tuned_forms(self, candidates: Iterable[AdditiveScores]) -> Mapping[str, AdditiveScores]:
@@ -132,7 +139,8 @@ def controls(material: Material) -> dict[Method, Attributor]:
     found: dict[Method, Attributor] = {
         ("distinct documents", "sum"): DistinctDocuments(corpus.cluster, tasks),
         ("quadratic only", "mean"): material.tuned(
-            _Quadratic(material, None if rho == 0 else metric_matrix(material.second, rho), tasks)
+            _Quadratic(material, view, None if rho == 0 else metric_matrix(second, rho), tasks)
+            for view, second in zip(material.views, material.seconds, strict=True)
             for rho in (0.0, *DAMPINGS)
         ),
     }
@@ -146,26 +154,29 @@ def controls(material: Material) -> dict[Method, Attributor]:
 
 def gradient_products(material: Material) -> dict[Method, Attributor]:
     """Return GradDot and TracIn."""
-    found: dict[Method, Attributor] = {}
-    for form in FORMS:
-        view, tokens = material.view, material.n_tokens
-        found["GradDot", form] = GradDot(view.sketches, tokens, view.targets, form)
-        pairs = [(each.sketches, each.targets) for each in material.checkpoints]
-        found["TracIn", form] = TracIn(pairs, [1.0] * len(pairs), tokens, form)
-    return found
+    tokens = material.n_tokens
+    found = _by_form(
+        "GradDot",
+        material.tuned_forms(GradDot(view.sketches, tokens, view.targets) for view in material.views),
+    )
+    pairs = [(each.sketches, each.targets) for each in material.checkpoints]
+    return found | _by_form("TracIn", material.tuned_forms([TracIn(pairs, [1.0] * len(pairs), tokens)]))
 
 
 def influences(material: Material) -> dict[Method, Attributor]:
     """Return TRAK, damped influence and LoGRA."""
-    view, tokens = material.view, material.n_tokens
-    gram = trak_gram(view.sketches, view.losses)
-    unit = float(np.trace(gram)) / len(gram)
+    tokens = material.n_tokens
+    grams = [trak_gram(view.sketches, view.losses) for view in material.views]
 
-    def trak(damping: float) -> Trak:
+    def trak(number: int, rho: float) -> Trak:
+        view, gram = material.views[number], grams[number]
+        damping = rho * float(np.trace(gram)) / len(gram)
         return Trak(view.sketches, tokens, view.targets, view.losses, damping, gram=gram)
 
-    found = _by_form("TRAK, default damping", material.tuned_forms([trak(0.0)]))
-    found |= _by_form("TRAK, tuned damping", material.tuned_forms(trak(rho * unit) for rho in DAMPINGS))
+    numbers = range(len(material.views))
+    found = _by_form("TRAK, default damping", material.tuned_forms([trak(0, 0.0)]))
+    tuned = (trak(number, rho) for number in numbers for rho in DAMPINGS)
+    found |= _by_form("TRAK, tuned damping", material.tuned_forms(tuned))
     found |= _by_form("damped influence", material.influence)
     if material.layers is not None:
         layered, slices = material.layers
@@ -176,24 +187,26 @@ def influences(material: Material) -> dict[Method, Attributor]:
 
 def groups(material: Material) -> dict[Method, Attributor]:
     """Return GGDA: influence of groups, at random, by k-means of sketches and of representations."""
-    view, tokens, n = material.view, material.n_tokens, material.corpus.n
-    partitions = {
-        "GGDA, random groups": [random_groups(n, min(RANDOM_GROUPS, n))],
-        "GGDA, k-means on sketches": [
-            kmeans_groups(view.sketches, min(g, n), normalise=True) for g in KMEANS_GROUPS
-        ],
-        "GGDA, k-means on representations": [
-            kmeans_groups(material.representations, min(g, n)) for g in KMEANS_GROUPS
-        ],
-    }
+    tokens, n = material.n_tokens, material.corpus.n
+    hidden = [kmeans_groups(material.representations, min(g, n)) for g in KMEANS_GROUPS]
     found: dict[Method, Attributor] = {}
-    for name, partition in partitions.items():
-        tried = (
-            Grouped(_group_influence(view.targets, rho), view.sketches, tokens, labels)
-            for labels in partition
-            for rho in GROUP_DAMPINGS
-        )
-        found |= _by_form(name, material.tuned_forms(tried))
+    tried: dict[str, list[Grouped]] = {}
+    for view in material.views:
+        partitions = {
+            "GGDA, random groups": [random_groups(n, min(RANDOM_GROUPS, n))],
+            "GGDA, k-means on sketches": [
+                kmeans_groups(view.sketches, min(g, n), normalise=True) for g in KMEANS_GROUPS
+            ],
+            "GGDA, k-means on representations": hidden,
+        }
+        for name, partition in partitions.items():
+            tried.setdefault(name, []).extend(
+                Grouped(_group_influence(view.targets, rho), view.sketches, tokens, labels)
+                for labels in partition
+                for rho in GROUP_DAMPINGS
+            )
+    for name, candidates in tried.items():
+        found |= _by_form(name, material.tuned_forms(candidates))
     return found
 
 
@@ -224,22 +237,22 @@ def fitted(material: Material) -> dict[Method, Attributor]:
 
 def second_order(material: Material) -> dict[Method, Attributor]:
     """Return second-order group influence, damping and step tuned."""
-    view, corpus = material.view, material.corpus
-    moments = query_moments(view, corpus.query, len(corpus.tasks))
-    whole = subset_means(view.sketches, material.n_tokens, np.ones((1, corpus.n)))
-    found: dict[Method, Attributor] = {}
-    for form in FORMS:
-        candidates = []
+    corpus = material.corpus
+    candidates: dict[Form, list[_SecondOrder]] = {form: [] for form in FORMS}
+    for view, second in zip(material.views, material.seconds, strict=True):
+        moments = query_moments(view, corpus.query, len(corpus.tasks))
+        whole = subset_means(view.sketches, material.n_tokens, np.ones((1, corpus.n)))
         for rho in GROUP_DAMPINGS:
-            metric = metric_matrix(material.second, rho)
+            metric = metric_matrix(second, rho)
             step = metric @ whole.means[0]
             bend = float(np.einsum("i,tij,j->t", step, moments, step).mean())
             unit = float(np.abs(view.targets @ step).mean()) / bend
-            candidates += [
-                _SecondOrder(material, view.targets, moments, metric, unit * eta, form) for eta in STEPS
-            ]
-        found["second-order group influence", form] = material.tuned(candidates)
-    return found
+            for form in FORMS:
+                candidates[form] += [
+                    _SecondOrder(material, view, moments, metric, unit * eta, form) for eta in STEPS
+                ]
+    name = "second-order group influence"
+    return {(name, form): material.tuned(tried) for form, tried in candidates.items()}
 
 
 RIVALS: tuple[Callable[[Material], dict[Method, Attributor]], ...] = (
@@ -255,17 +268,18 @@ RIVALS: tuple[Callable[[Material], dict[Method, Attributor]], ...] = (
 @dataclass(frozen=True)
 class _Quadratic:
     material: Material
+    view: View
     metric: Floats | None
     tasks: int
 
     def predict(self, membership: Membership) -> Floats:
-        return quadratic_from_means(self.material.means(membership), self.tasks, self.metric)
+        return quadratic_from_means(self.material.means(self.view, membership), self.tasks, self.metric)
 
 
 @dataclass(frozen=True)
 class _SecondOrder:
     material: Material
-    targets: Floats
+    view: View
     moments: Floats
     metric: Floats
     eta: float
@@ -273,8 +287,8 @@ class _SecondOrder:
 
     def predict(self, membership: Membership) -> Floats:
         return second_order_from_means(
-            self.material.means(membership),
-            self.targets,
+            self.material.means(self.view, membership),
+            self.view.targets,
             self.moments,
             self.metric,
             self.eta,

@@ -16,7 +16,14 @@ from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.laboratory.cell import Views
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.measure import Trainer
-from grasp_pipeline.laboratory.views import exact_view, take_view, train_checkpoints
+from grasp_pipeline.laboratory.views import (
+    View,
+    compress,
+    exact_view,
+    join_checkpoints,
+    take_view,
+    train_checkpoints,
+)
 from grasp_pipeline.progress import Listener, duration, silent
 from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
 from grasp_pipeline.proxy.presets import build_model
@@ -105,17 +112,34 @@ def take_views(
         return FullSketcher(objective, weights, plan.full_dim, plan.sparsity, draw)
 
     whole = plan.gradient_rows * length
-    kinds = {
-        "output": timed("output", lambda: take_view(output(final, seed), corpus, plan.batch_tokens)),
-        "full": timed("full", lambda: take_view(full(final, seed), corpus, whole)),
-    }
-    early = timed("full early", lambda: take_view(full(found["early"], seed), corpus, whole))
-    again = {
-        "output": timed(
-            "output again", lambda: take_view(output(final, seed + 1), corpus, plan.batch_tokens)
-        ),
-        "full": timed("full again", lambda: take_view(full(final, seed + 1), corpus, whole)),
-    }
+    early = found["early"]
+
+    def taken(draw: int, what: str) -> dict[str, tuple[View, View]]:
+        """Return the early and the final view by kind."""
+        return {
+            "output": (
+                timed(
+                    f"output early{what}", lambda: take_view(output(early, draw), corpus, plan.batch_tokens)
+                ),
+                timed(f"output{what}", lambda: take_view(output(final, draw), corpus, plan.batch_tokens)),
+            ),
+            "full": (
+                timed(f"full early{what}", lambda: take_view(full(early, draw), corpus, whole)),
+                timed(f"full{what}", lambda: take_view(full(final, draw), corpus, whole)),
+            ),
+        }
+
+    def kinds(pairs: dict[str, tuple[View, View]]) -> dict[str, View]:
+        single = {kind: compress(pair[1]) for kind, pair in pairs.items()}
+        double = {
+            kind + TWO_CHECKPOINTS: compress(join_checkpoints(pair, corpus.n_tokens))
+            for kind, pair in pairs.items()
+        }
+        return single | double
+
+    first = taken(seed, "")
+    here, again = kinds(first), kinds(taken(seed + 1, " again"))
+    seconds |= {kind + TWO_CHECKPOINTS: seconds[kind] + seconds[f"{kind} early"] for kind in first}
     layers = None
     if isinstance(objective, CausalLM):
         sketcher = LayersSketcher(objective, final, plan.layer_dim, plan.layer_dim, seed)
@@ -125,8 +149,22 @@ def take_views(
     if plan.exact:
         exact = timed("exact", lambda: exact_view(objective, final, corpus, plan.gradient_rows))
     hidden = timed("representations", lambda: representations(objective, final, corpus.rows, corpus.sizes))
-    return Views(kinds, kinds["full"], early, layers, exact, again, hidden, seconds)
+    return Views(
+        kinds=here,
+        second_seed=again,
+        design=first["full"][1],
+        early=compress(first["full"][0]),
+        final=here["full"],
+        rivals=(here["full"], here["full" + TWO_CHECKPOINTS]),
+        layers=layers,
+        exact=exact,
+        representations=hidden,
+        seconds=seconds,
+    )
 
+
+TWO_CHECKPOINTS = "+early"
+"""Ending of a kind whose sketches of the early and of the final checkpoint stand side by side."""
 
 EARLY_FRACTION = 1 / 3
 """Share of the reference training after which the early checkpoint is kept."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,9 +23,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """Sketches (n, d) float32 of the pool; targets, judges: (T, d) of the query and of the judge examples.
+    """Sketches of a pool and its tasks in one space.
 
-    moments: (T, d, d) second moments of each task's query sketches, or None. losses: (n,) mean token loss, nats.
+    Attributes:
+        sketches: (n, d) float32 of the pool.
+        targets, judges: (T, d) token-weighted means of the query and of the judge examples.
+        losses: (n,) mean token loss, nats.
+        queries: (Q, d) of the query examples.
+        dimension: d of the sketcher; after `compress` d itself is smaller. Dampings are in units of tr(C) / dimension.
     """
 
     sketches: NDArray[np.float32]
@@ -32,6 +38,7 @@ class View:
     judges: Floats
     losses: NDArray[np.float32]
     queries: NDArray[np.float32]
+    dimension: int
 
 
 def train_checkpoints(
@@ -76,7 +83,50 @@ def take_view(sketcher: Sketcher, corpus: LabCorpus, batch_tokens: int = 4096) -
         values, _ = _sketch(sketcher, held.rows, held.sizes, what, batch_tokens)
         means.append(held.task_means(values, n_tasks))
         queries.append(values)
-    return View(sketches, means[0], means[1], losses, queries[0])
+    return View(sketches, means[0], means[1], losses, queries[0], sketcher.d)
+
+
+def join_checkpoints(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
+    """Return the views of several checkpoints side by side, each scaled to mean squared norm 1 over the pool's tokens.
+
+    Without the scale the checkpoint with the largest gradients, an early one, would decide alone. Losses are those of
+    the last view.
+    """
+    share = n_tokens / n_tokens.sum()
+    factors = [1 / np.sqrt(share @ np.square(view.sketches.astype(np.float64)).sum(axis=1)) for view in views]
+
+    def side_by_side(name: str) -> Floats:
+        parts = [factor * getattr(view, name) for view, factor in zip(views, factors, strict=True)]
+        return np.hstack(parts).astype(np.float64)
+
+    return View(
+        side_by_side("sketches").astype(np.float32),
+        side_by_side("targets"),
+        side_by_side("judges"),
+        views[-1].losses,
+        side_by_side("queries").astype(np.float32),
+        sum(view.dimension for view in views),
+    )
+
+
+def compress(view: View) -> View:
+    """Return the view in the span of its sketches, targets and judges: fewer dimensions, the same inner products.
+
+    Every method that works on inner products, damped metrics included, gives the same results; a pool of fewer
+    examples than dimensions makes them much cheaper. Query sketches are projected on that span, which is all that
+    second moments acting on it see. Views of fewer dimensions are returned as they are.
+    """
+    rows = np.concatenate([view.sketches.astype(np.float64), view.targets, view.judges])
+    if len(rows) >= rows.shape[1]:
+        return view
+    basis, _ = np.linalg.qr(rows.T)
+    return replace(
+        view,
+        sketches=(view.sketches @ basis).astype(np.float32),
+        targets=view.targets @ basis,
+        judges=view.judges @ basis,
+        queries=(view.queries @ basis).astype(np.float32),
+    )
 
 
 def _sketch(
@@ -133,6 +183,7 @@ def exact_view(objective: Objective, parameters: Parameters, corpus: LabCorpus, 
         embedded[n + n_tasks :],
         losses,
         np.empty((0, embedded.shape[1]), dtype=np.float32),
+        embedded.shape[1],
     )
 
 
