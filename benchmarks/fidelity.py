@@ -20,8 +20,9 @@ from benchmarks.record import ROOT
 from grasp_pipeline.errors import GraspError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
+from grasp_pipeline.seeds import digest
 
-VERSION = "2"
+VERSION = "3"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 
@@ -42,12 +43,15 @@ def cell_names(settings: LaboratorySettings) -> list[str]:
 
 def cell_file(settings: LaboratorySettings, name: str) -> Path:
     """Return where a finished cell lies."""
-    return laboratory() / name / f"cell-{VERSION}-{cell_digest(settings)}.npz"
+    files = settings.corpora[name.partition("/")[0]]
+    return laboratory() / name / f"cell-{VERSION}-{digest(cell_digest(settings), files)[:12]}.npz"
 
 
 def cell_digest(settings: LaboratorySettings) -> str:
     """Return a digest of what a cell depends on: not of which cells there are."""
-    return settings.model_copy(update={"corpora": {}, "presets": [], "seeds": []}).digest()[:12]
+    return settings.model_copy(
+        update={"corpora": {}, "presets": [], "seeds": [], "transfer_subsets": 0}
+    ).digest()[:12]
 
 
 def run_one(settings: LaboratorySettings, name: str) -> None:
@@ -121,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--config", type=Path, default=ROOT / "config" / "fidelity.yaml", help="settings (YAML)"
     )
     parser.add_argument("--cell", help="run this cell alone, in this process: CORPUS/PRESET/SEED")
+    parser.add_argument("--name", default="fidelity", help="of the result file")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cells at a time")
     options = parser.parse_args(arguments)
     settings = load_settings(options.config)
@@ -130,6 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     run_matrix(options.config.resolve(), settings, cell_names(settings), options.jobs)
     print(f"all cells are finished after {duration(time.monotonic() - begun)}", flush=True)
+    from benchmarks.fidelity_figures import publish
+    from grasp_pipeline.laboratory.cell import CellResult
+
+    cells = [CellResult.load(cell_file(settings, name)) for name in cell_names(settings)]
+    target = "benchmark-fidelity" + ("-quick" if options.name.endswith("quick") else "")
+    path = publish(cells, options.name, f"make {target}")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

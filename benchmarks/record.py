@@ -72,10 +72,21 @@ def save(name: str, command: str, figures: Sequence[Figure]) -> Path:
 
 def with_table(text: str, name: str, rows: Sequence[dict]) -> str:
     """Return the text with the table of a result file between its markers."""
+    return replace_between(text, name, table(rows))
+
+
+def replace_between(text: str, name: str, body: str) -> str:
+    """Return the text with a body between the markers of a name.
+
+    Raises:
+        ValueError: the text lacks the markers.
+    """
     start, end = START.format(name=name), END.format(name=name)
-    head, _, rest = text.partition(start)
-    _, _, tail = rest.partition(end)
-    return f"{head}{start}\n{table(rows)}\n{end}{tail}"
+    head, found, rest = text.partition(start)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the markers {start} and {end} are not there; add them where the table belongs")
+    return f"{head}{start}\n{body}\n{end}{tail}"
 
 
 def table(rows: Sequence[dict]) -> str:

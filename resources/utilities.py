@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from resources.delta import DeltaTables, Provenance
 
 
+APART = "@"
+"""Between a subset's id and the head of the recipe's: the table's key does not hold the recipe."""
+
+
 class DeltaUtilities:
     """A `UtilityStore` over one split of `subset_utilities`; every batch of retrainings is one commit."""
 
@@ -34,7 +38,7 @@ class DeltaUtilities:
         rows = self._tables.read(table, commit.version, self._partition).filter(pl.col("recipe") == recipe)
         grouped = rows.sort("task").group_by("subset_id", "seed").agg("utility").collect()
         return {
-            (subset, seed): np.asarray(utilities, dtype=np.float64)
+            (subset.partition(APART)[0], seed): np.asarray(utilities, dtype=np.float64)
             for subset, seed, utilities in grouped.iter_rows()
         }
 
@@ -57,7 +61,7 @@ class DeltaUtilities:
             raise ValueError(f"tasks {list(tasks)} are not in sorted order, in which they are read back")
         rows = [
             {
-                "subset_id": subset,
+                "subset_id": f"{subset}{APART}{recipe[:16]}",
                 "task": task,
                 "seed": seed,
                 "split": self._partition["split"],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +59,8 @@ class Protocol:
     evaluation_seeds: int = 2
     confidence: float = 0.95
     resamples: int = 2000
-    metrics: tuple[float, ...] = (3.0, 10.0, 30.0)
-    lambdas: tuple[float, ...] = (0.0, 0.7, 1.0)
+    metrics: tuple[float, ...] = (10.0, 30.0)
+    lambdas: tuple[float, ...] = (0.0, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -157,23 +159,32 @@ class CellResult:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             words = json.loads(str(arrays.pop("words")))
-        except (OSError, ValueError, KeyError) as error:
+            methods = [(name, form) for name, form in words["methods"]]
+            return cls(
+                name=words["name"],
+                tasks=tuple(words["tasks"]),
+                strata=tuple(words["strata"]),
+                predictions=dict(zip(methods, arrays.pop("predictions"), strict=True)),
+                configurations=tuple(Configuration(**each) for each in words["configurations"]),
+                calibration_strata=tuple(words["calibration_strata"]),
+                chosen=words["chosen"],
+                reason=words["reason"],
+                seconds=words["seconds"],
+                **arrays,
+            )
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            BadZipFile,
+            zlib.error,
+        ) as error:
             raise InputError(
                 f"{path} is no cell of the laboratory ({error}); delete it and run the cell again"
             ) from error
-        methods = [(name, form) for name, form in words["methods"]]
-        return cls(
-            name=words["name"],
-            tasks=tuple(words["tasks"]),
-            strata=tuple(words["strata"]),
-            predictions=dict(zip(methods, arrays.pop("predictions"), strict=True)),
-            configurations=tuple(Configuration(**each) for each in words["configurations"]),
-            calibration_strata=tuple(words["calibration_strata"]),
-            chosen=words["chosen"],
-            reason=words["reason"],
-            seconds=words["seconds"],
-            **arrays,
-        )
 
 
 def run_cell(

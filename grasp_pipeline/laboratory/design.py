@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.calibration.designs import STRATA, Pool, fill
+from grasp_pipeline.calibration.designs import STRATA, Pool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.seeds import generator
@@ -104,14 +104,10 @@ def draw_subsets(
             number = index // len(kinds) + 1
             members.append(STRATA[kind](pool, round(share * total), number, rng))
             strata.append(stratum)
-    return Subsets(tuple(strata), np.stack(members), np.full(len(strata), -1, dtype=np.int64))
+    membership = np.stack(members) if members else np.empty((0, corpus.n), dtype=np.bool_)
+    return Subsets(tuple(strata), membership, np.full(len(strata), -1, dtype=np.int64))
 
 
 def budget_of(corpus: LabCorpus) -> int:
     """Return the tokens of a task-optimised subset."""
     return round(OPTIMISED_SHARE * int(corpus.n_tokens.sum()))
-
-
-def top(scores: NDArray[np.float64], n_tokens: NDArray[np.int64], budget: int) -> Bools:
-    """Return the membership of the highest scores per token that fill a budget; ties by position."""
-    return fill(np.argsort(-scores, kind="stable"), n_tokens, budget)

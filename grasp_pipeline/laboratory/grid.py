@@ -12,6 +12,7 @@ from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms, subset_means
 from grasp_pipeline.calibration.grid import build_grid
 from grasp_pipeline.calibration.lcb import Configuration
+from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.views import View
 
 Floats = NDArray[np.float64]
@@ -37,7 +38,16 @@ class Grid:
         return cls(tuple(build_grid(list(views), metrics, lambdas)), views, n_tokens)
 
     def predict(self, membership: NDArray[np.bool_]) -> Floats:
-        """Return (K, m, T) predicted utilities; each view is read once and each metric made once."""
+        """Return (K, m, T) predicted utilities; each view is read once and each metric made once.
+
+        Raises:
+            InputError: a configuration's sketch kind has no view.
+        """
+        missing = {c.sketch_kind for c in self.configurations} - set(self.views)
+        if missing:
+            raise InputError(
+                f"there is no view of the sketch kind {min(missing)!r}; take it, or leave it out of the grid"
+            )
         out: list[Floats | None] = [None] * len(self.configurations)
         for kind, view in self.views.items():
             means = subset_means(view.sketches, self.n_tokens, membership)

@@ -240,6 +240,8 @@ def second_order(material: Material) -> dict[Method, Attributor]:
     corpus = material.corpus
     candidates: dict[Form, list[_SecondOrder]] = {form: [] for form in FORMS}
     for view, second in zip(material.views, material.seconds, strict=True):
+        if not len(view.queries):
+            continue
         moments = query_moments(view, corpus.query, len(corpus.tasks))
         whole = subset_means(view.sketches, material.n_tokens, np.ones((1, corpus.n)))
         for rho in GROUP_DAMPINGS:

@@ -20,7 +20,8 @@ from grasp_pipeline.laboratory.views import (
     View,
     compress,
     exact_view,
-    join_checkpoints,
+    join_views,
+    ngram_view,
     take_view,
     train_checkpoints,
 )
@@ -47,6 +48,7 @@ class SketchPlan:
         exact: also take the exact gradients, n times P floats.
         batch_tokens: padded tokens per batch.
         gradient_rows: examples per batch where whole gradients are formed.
+        ngram_dim: hashed bigram features.
     """
 
     hidden_dim: int = 64
@@ -57,6 +59,7 @@ class SketchPlan:
     exact: bool = True
     batch_tokens: int = 4096
     gradient_rows: int = 32
+    ngram_dim: int = 4096
 
 
 def text_trainer(
@@ -129,17 +132,25 @@ def take_views(
             ),
         }
 
+    ngrams = timed("ngrams", lambda: ngram_view(corpus, plan.ngram_dim))
+
     def kinds(pairs: dict[str, tuple[View, View]]) -> dict[str, View]:
-        single = {kind: compress(pair[1]) for kind, pair in pairs.items()}
-        double = {
-            kind + TWO_CHECKPOINTS: compress(join_checkpoints(pair, corpus.n_tokens))
-            for kind, pair in pairs.items()
-        }
-        return single | double
+        found = {kind: pair[1] for kind, pair in pairs.items()}
+        found |= {kind + TWO_CHECKPOINTS: join_views(pair, corpus.n_tokens) for kind, pair in pairs.items()}
+        if ngrams is not None:
+            found["ngrams"] = ngrams
+            found |= {
+                kind + TWO_CHECKPOINTS + NGRAMS: join_views([ngrams, *pair], corpus.n_tokens)
+                for kind, pair in pairs.items()
+            }
+        return {kind: compress(view) for kind, view in found.items()}
 
     first = taken(seed, "")
     here, again = kinds(first), kinds(taken(seed + 1, " again"))
     seconds |= {kind + TWO_CHECKPOINTS: seconds[kind] + seconds[f"{kind} early"] for kind in first}
+    seconds |= {
+        kind + TWO_CHECKPOINTS + NGRAMS: seconds[kind + TWO_CHECKPOINTS] + seconds["ngrams"] for kind in first
+    }
     layers = None
     if isinstance(objective, CausalLM):
         sketcher = LayersSketcher(objective, final, plan.layer_dim, plan.layer_dim, seed)
@@ -155,7 +166,7 @@ def take_views(
         design=first["full"][1],
         early=compress(first["full"][0]),
         final=here["full"],
-        rivals=(here["full"], here["full" + TWO_CHECKPOINTS]),
+        rivals=tuple(view for kind, view in here.items() if kind.startswith("full")),
         layers=layers,
         exact=exact,
         representations=hidden,
@@ -165,6 +176,9 @@ def take_views(
 
 TWO_CHECKPOINTS = "+early"
 """Ending of a kind whose sketches of the early and of the final checkpoint stand side by side."""
+
+NGRAMS = "+ngrams"
+"""Ending of a kind that has n-gram features beside its sketches."""
 
 EARLY_FRACTION = 1 / 3
 """Share of the reference training after which the early checkpoint is kept."""

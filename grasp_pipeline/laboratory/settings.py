@@ -10,10 +10,12 @@ from pydantic import Field, ValidationError, model_validator
 from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.laboratory.cell import Protocol
-from grasp_pipeline.laboratory.design import OPTIMISED
+from grasp_pipeline.laboratory.design import OPTIMISED, RANDOM_STRATA
 from grasp_pipeline.laboratory.proxies import SketchPlan
 from grasp_pipeline.laboratory.text import TextPlan
 from grasp_pipeline.proxy.training import Recipe
+
+STRATA = (*RANDOM_STRATA, OPTIMISED)
 
 
 class LaboratorySettings(Section):
@@ -84,7 +86,14 @@ class LaboratorySettings(Section):
     )
 
     @model_validator(mode="after")
-    def _planted(self) -> Self:
+    def _checked(self) -> Self:
+        for field in ("calibration", "evaluation"):
+            counts: dict[str, int] = getattr(self, field)
+            unknown = sorted(set(counts) - set(STRATA))
+            if unknown or min(counts.values(), default=0) < 0 or not sum(counts.values()):
+                raise ValueError(
+                    f"{field} is {counts}; give a number of subsets, 0 or more, for some of {', '.join(STRATA)}"
+                )
         if self.exact_copies + self.near_copies + self.noise > 0.8:
             raise ValueError(
                 "exact_copies, near_copies and noise leave less than a fifth of the pool; lower them"
@@ -134,7 +143,7 @@ def load_settings(path: Path) -> LaboratorySettings:
     try:
         values: Any = yaml.safe_load(path.read_text())
         return LaboratorySettings.model_validate(values)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); give a YAML file of laboratory settings"
         ) from error

@@ -87,6 +87,51 @@ def strata_of(cells: Sequence[CellResult]) -> list[str]:
     return [ALL, *names, *([OWN_TARGET] if OPTIMISED in names else [])]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Rank correlations of K methods in one stratum.
+
+    observed: (cells, K); drawn: (B, K) resampled means over cells; ceiling: mean noise ceiling; subsets: of all cells.
+    """
+
+    keys: tuple[Method, ...]
+    observed: Floats
+    drawn: Floats
+    ceiling: float
+    subsets: int
+
+    def interval(self, values: Floats) -> tuple[float, float]:
+        """Return the 95% interval of (B,) draws."""
+        low, high = np.quantile(values, TAILS)
+        return float(low), float(high)
+
+    def column(self, key: Method) -> tuple[float, Floats]:
+        """Return a method's mean over cells and its (B,) draws."""
+        k = self.keys.index(key)
+        return float(self.observed[:, k].mean()), self.drawn[:, k]
+
+
+def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name: str) -> Sample:
+    """Return the correlations of every method that all cells have.
+
+    Raises:
+        InputError: there are no cells.
+    """
+    if not cells:
+        raise InputError("there are no finished cells to summarise; run the laboratory first")
+    shared = [key for key in cells[0].predictions if all(key in cell.predictions for cell in cells)]
+    observed, drawn, ceilings, count = [], [], [], 0
+    for cell in cells:
+        parts = list(_parts(cell, stratum))
+        values = np.stack([cell.predictions[key] for key in shared])
+        rng = generator(seed_name, cell.name, stratum)
+        observed.append(np.mean([_correlations(values, cell, part) for part in parts], axis=0))
+        drawn.append(np.mean([_resampled(values, cell, part, resamples, rng) for part in parts], axis=0))
+        ceilings.append(np.mean([_ceiling(cell, part) for part in parts]))
+        count += sum(len(rows) for rows, _ in parts)
+    return Sample(tuple(shared), np.stack(observed), np.mean(drawn, axis=0), float(np.mean(ceilings)), count)
+
+
 def method_rows(
     cells: Sequence[CellResult], strata: Iterable[str], resamples: int, seed_name: str
 ) -> list[Row]:
@@ -95,24 +140,9 @@ def method_rows(
     Raises:
         InputError: there are no cells.
     """
-    if not cells:
-        raise InputError("there are no finished cells to summarise; run the laboratory first")
-    shared = [key for key in cells[0].predictions if all(key in cell.predictions for cell in cells)]
-    rows = []
-    for stratum in strata:
-        observed, drawn, ceilings, count = [], [], [], 0
-        for cell in cells:
-            parts = list(_parts(cell, stratum))
-            values = np.stack([cell.predictions[key] for key in shared])
-            rng = generator(seed_name, cell.name, stratum)
-            observed.append(np.mean([_correlations(values, cell, part) for part in parts], axis=0))
-            drawn.append(np.mean([_resampled(values, cell, part, resamples, rng) for part in parts], axis=0))
-            ceilings.append(np.mean([_ceiling(cell, part) for part in parts]))
-            count += sum(len(rows_of) for rows_of, _ in parts)
-        rows += _rows(
-            shared, stratum, np.stack(observed), np.mean(drawn, axis=0), float(np.mean(ceilings)), count
-        )
-    return rows
+    return [
+        row for stratum in strata for row in rows_of(sample(cells, stratum, resamples, seed_name), stratum)
+    ]
 
 
 Part = tuple[NDArray[np.int64], list[int]]
@@ -147,14 +177,13 @@ def _ceiling(cell: CellResult, part: Part) -> float:
     return seed_reliability(cell.utilities[rows][:, tasks]).noise_ceiling
 
 
-def _rows(
-    keys: Sequence[Method], stratum: str, observed: Floats, drawn: Floats, ceiling: float, subsets: int
-) -> list[Row]:
-    """Return rows from (cells, K) correlations and (B, K) resampled means over cells."""
-    reference = keys.index(SELECTED)
-    low, high = np.quantile(drawn, TAILS, axis=0)
-    gain_low, gain_high = np.quantile(drawn[:, [reference]] - drawn, TAILS, axis=0)
-    mean = observed.mean(axis=0)
+def rows_of(found: Sample, stratum: str) -> list[Row]:
+    """Return a stratum's rows."""
+    reference = found.keys.index(SELECTED)
+    low, high = np.quantile(found.drawn, TAILS, axis=0)
+    gains = found.drawn[:, [reference]] - found.drawn
+    gain_low, gain_high = np.quantile(gains, TAILS, axis=0)
+    mean = found.observed.mean(axis=0)
     return [
         Row(
             *key,
@@ -165,13 +194,13 @@ def _rows(
             float(mean[reference] - mean[k]),
             float(gain_low[k]),
             float(gain_high[k]),
-            float(observed[:, k].min()),
-            float(observed[:, k].max()),
-            ceiling,
-            len(observed),
-            subsets,
+            float(found.observed[:, k].min()),
+            float(found.observed[:, k].max()),
+            found.ceiling,
+            len(found.observed),
+            found.subsets,
         )
-        for k, key in enumerate(keys)
+        for k, key in enumerate(found.keys)
     ]
 
 

@@ -83,7 +83,12 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     Raises:
         InputError: a source has too few documents for its task, or the corpus too few for the pool.
     """
-    frame = documents.select("source", "text").unique().sort("source", "text")
+    frame = (
+        documents.select("source", "text")
+        .sort("source", "text")
+        .unique("text", keep="first")
+        .sort("source", "text")
+    )
     sources = frame["source"].unique().sort().to_list()
     by_source = {
         source: _shuffled(
@@ -199,6 +204,7 @@ def _draw_pool(
 
 
 def _changed(chunk: list[int], unigrams: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
+    """Return the chunk with some tokens redrawn; a chunk of n tokens stays as it is once in about 1.09^n draws."""
     change = rng.random(len(chunk)) < NEAR_CHANGED
     return np.where(change, rng.choice(unigrams, len(chunk)), chunk).tolist()
 

@@ -14,6 +14,8 @@ from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.sketch.full import FullSketcher
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_rows
@@ -86,11 +88,12 @@ def take_view(sketcher: Sketcher, corpus: LabCorpus, batch_tokens: int = 4096) -
     return View(sketches, means[0], means[1], losses, queries[0], sketcher.d)
 
 
-def join_checkpoints(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
-    """Return the views of several checkpoints side by side, each scaled to mean squared norm 1 over the pool's tokens.
+def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
+    """Return views side by side, each scaled to mean squared norm 1 over the pool's tokens.
 
-    Without the scale the checkpoint with the largest gradients, an early one, would decide alone. Losses are those of
-    the last view.
+    For sketches at several checkpoints, and for n-gram features beside gradients. Without the scale the view with the
+    largest features, such as the gradients of an early checkpoint, would decide alone. Losses are those of the last
+    view; queries are empty where one of the views has none.
     """
     share = n_tokens / n_tokens.sum()
     factors = [1 / np.sqrt(share @ np.square(view.sketches.astype(np.float64)).sum(axis=1)) for view in views]
@@ -104,8 +107,35 @@ def join_checkpoints(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View
         side_by_side("targets"),
         side_by_side("judges"),
         views[-1].losses,
-        side_by_side("queries").astype(np.float32),
+        side_by_side("queries").astype(np.float32)
+        if len({len(view.queries) for view in views}) == 1
+        else np.empty((0, sum(view.sketches.shape[1] for view in views)), dtype=np.float32),
         sum(view.dimension for view in views),
+    )
+
+
+def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
+    """Return hashed bigram features in place of gradients; None where examples are not text.
+
+    Features are those of `grasp_pipeline.selection.ngram_features`: no model is needed. Losses are 0, queries empty.
+    """
+    if corpus.chunks is None or corpus.queries is None or corpus.judges is None:
+        return None
+    features = NgramFeatures.fit(corpus.chunks, dimension)
+
+    def means(parts: Sequence[Chunks]) -> Floats:
+        weights = [part.lengths() / part.lengths().sum() for part in parts]
+        return np.stack(
+            [share @ features.transform(part) for share, part in zip(weights, parts, strict=True)]
+        ).astype(np.float64)
+
+    return View(
+        features.transform(corpus.chunks),
+        means(corpus.queries),
+        means(corpus.judges),
+        np.zeros(corpus.n, dtype=np.float32),
+        np.empty((0, dimension), dtype=np.float32),
+        dimension,
     )
 
 
