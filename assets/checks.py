@@ -217,3 +217,18 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
             "whole_corpus_kept": unpruned,
         },
     )
+
+
+@dg.asset_check(
+    asset="vision_fidelity",
+    description="The key of fidelity is unique over the rows of text and of every data set.",
+)
+def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
+    """Check the key over all partitions, which are written apart."""
+    lake = store.tables
+    frame = lake.read(tables.FIDELITY, lake.pin(tables.FIDELITY).version).collect()
+    repeated = int(frame.select(tables.FIDELITY.key).is_duplicated().sum())
+    rows = dict(frame.group_by("corpus").len().sort("corpus").iter_rows())
+    return dg.AssetCheckResult(
+        passed=repeated == 0, metadata={"repeated": repeated, "rows": dg.MetadataValue.json(rows)}
+    )

@@ -58,7 +58,7 @@ def sealed_evaluation(
     from assets.plots import fidelity_chart
     from assets.retraining import Bench, evidence
     from grasp_pipeline.evaluation.arms import arm_rows
-    from grasp_pipeline.evaluation.fidelity import fidelity_rows
+    from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
 
     step = Step(context, store, config, "1")
     selected_read = step.pin(tables.SELECTED_CONFIG)
@@ -74,7 +74,11 @@ def sealed_evaluation(
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
     step.pin(tables.TASK_SKETCHES)
     provenance = step.provenance()
-    done = [step.current(table, provenance) for table in (tables.FIDELITY, tables.EVALUATION_LOSSES)]
+    own = {"corpus": TEXT}
+    done = [
+        step.current(tables.FIDELITY, provenance, own),
+        step.current(tables.EVALUATION_LOSSES, provenance),
+    ]
     if done[0] is not None and done[1] is not None:
         yield step.unchanged(tables.FIDELITY, done[0])
         yield step.unchanged(tables.EVALUATION_LOSSES, done[1])
@@ -100,7 +104,7 @@ def sealed_evaluation(
         f"fidelity/{selected_read.version}",
     )
     frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
-    commit = step.tables.write(tables.FIDELITY, frame, provenance)
+    commit = step.tables.write(tables.FIDELITY, frame, provenance, own)
     yield step.result(
         tables.FIDELITY,
         commit,

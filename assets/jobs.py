@@ -13,6 +13,7 @@ STEPS = ("manifest", "documents", "finalists", "export")
 
 FROZEN = ("tokenizer", "task_documents", "tasks", "proxy_checkpoints", "sketchers", "task_sketches")
 PROTOCOL = ("candidates", "subsets", "subset_utilities", "surrogates", "selected_config")
+VISION = dg.AssetSelection.groups("vision")
 
 
 def recurate_config() -> dict[str, Any]:
@@ -29,14 +30,16 @@ def recurate_config() -> dict[str, Any]:
 
 curate = dg.define_asset_job(
     "curate",
-    dg.AssetSelection.all(),
+    dg.AssetSelection.all() - VISION,
     description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report.",
     tags=WHOLE_RANGE,
 )
 
 recurate = dg.define_asset_job(
     "recurate",
-    dg.AssetSelection.all() - dg.AssetSelection.assets(*FROZEN, *PROTOCOL, "fidelity", "evaluation_losses"),
+    dg.AssetSelection.all()
+    - VISION
+    - dg.AssetSelection.assets(*FROZEN, *PROTOCOL, "fidelity", "evaluation_losses"),
     description="New or changed documents only: their shards are tokenized and sketched with the stored tokenizer and "
     "proxy, and the corpus is selected and certified again under the stored choice.",
     tags=WHOLE_RANGE,
@@ -46,6 +49,13 @@ fidelity = dg.define_asset_job(
     "fidelity",
     dg.AssetSelection.assets("fidelity", "evaluation_losses"),
     description="The sealed evaluation alone: retrain the evaluation subsets and compare every method with them.",
+)
+
+curate_vision = dg.define_asset_job(
+    "curate_vision",
+    VISION,
+    description="The same protocol on images: subsets of a pool of labelled images are really retrained, and every "
+    "method is compared with what they turned out to be worth.",
 )
 
 
@@ -89,6 +99,6 @@ def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     )
 
 
-JOBS = [curate, recurate, fidelity]
+JOBS = [curate, recurate, fidelity, curate_vision]
 SCHEDULES = [weekly_recuration]
 SENSORS = [landing_folder]

@@ -51,16 +51,16 @@ def bounds_chart(surrogates: pl.DataFrame, most: int = 15) -> str:
     return inline_png(figure, "lower bounds of the candidates")
 
 
-def fidelity_chart(fidelity: pl.DataFrame) -> str:
+def fidelity_chart(fidelity: pl.DataFrame, corpus: str = "text") -> str:
     """Return every method's rank correlation over all strata and tasks, with intervals and the noise ceiling."""
     import polars as pl
     from matplotlib.figure import Figure
 
-    from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
+    from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS, stratum_name
 
-    rows = fidelity.filter(pl.col("stratum") == ALL, pl.col("task") == MEAN_OVER_TASKS).sort(
-        "rank_correlation"
-    )
+    rows = fidelity.filter(
+        pl.col("stratum") == stratum_name(ALL, corpus), pl.col("task") == MEAN_OVER_TASKS
+    ).sort("rank_correlation")
     seen = rows["rank_correlation"].to_numpy()
     errors = [seen - rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy() - seen]
     figure = Figure(figsize=(6, 0.8 + 0.3 * rows.height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from grasp_pipeline import tables
@@ -25,16 +26,17 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     import polars as pl
 
     from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.evaluation.fidelity import TEXT
     from grasp_pipeline.report.inputs import ReportInputs
 
     versions: dict[str, int] = {}
 
-    def read(table: Table) -> pl.LazyFrame:
-        commit = lake.latest(table)
+    def read(table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
+        commit = lake.latest(table, partition)
         if commit is None:
             return table.empty().lazy()
         versions[table.name] = commit.version
-        return lake.read(table, commit.version)
+        return lake.read(table, commit.version, partition)
 
     certified = lake.latest(tables.CERTIFICATES)
     if certified is None:
@@ -78,7 +80,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         finalists=finalists,
         certificates=read(tables.CERTIFICATES).collect(),
         drop_reasons=dropped,
-        fidelity=read(tables.FIDELITY).collect(),
+        fidelity=read(tables.FIDELITY, {"corpus": TEXT}).collect(),
         evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
         checkpoints=checkpoints.collect(),
         arm_losses=_arm_losses(read(tables.DOCUMENT_LOSSES), finalists),
@@ -93,6 +95,26 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         if timings is not None
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
     )
+
+
+def vision_inputs(lake: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:
+    """Return a data set's rows of `fidelity` over all subsets and the mean over tasks, and the choice in words.
+
+    Raises:
+        StoreError: the data set was not measured yet.
+    """
+    import polars as pl
+
+    from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS, stratum_name
+
+    own = {"corpus": data_set}
+    commit = lake.latest(tables.FIDELITY, own)
+    if commit is None:
+        raise StoreError(f"{data_set} is not in the store {lake.root}; run the job curate_vision first")
+    rows = lake.read(tables.FIDELITY, commit.version, own).filter(
+        pl.col("stratum") == stratum_name(ALL, data_set), pl.col("task") == MEAN_OVER_TASKS
+    )
+    return rows.collect(), commit.statistics["reason"]
 
 
 def _arm_losses(losses: pl.LazyFrame, finalists: pl.DataFrame) -> pl.DataFrame:

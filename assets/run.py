@@ -101,7 +101,7 @@ def stage_seconds(result: dg.ExecuteInProcessResult, shown: set[str]) -> pl.Data
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m assets.run", description="Run a job in the terminal.")
-    parser.add_argument("job", choices=["curate", "recurate", "fidelity"], help="which job")
+    parser.add_argument("job", choices=["curate", "recurate", "fidelity", "curate_vision"], help="which job")
     parser.add_argument(
         "--config", type=Path, default=Path("config/demo.yaml"), help="run configuration (YAML)"
     )
@@ -124,24 +124,27 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     import dagster as dg
 
     from assets import common, partitions
-    from assets.reporting import report_inputs
-    from grasp_pipeline.config import validate_run_config
+    from assets.reporting import report_inputs, vision_inputs
+    from grasp_pipeline.config import VisionConfigSection, validate_run_config
     from grasp_pipeline.definitions import defs, store
     from grasp_pipeline.progress import duration
-    from grasp_pipeline.report.summary import print_summary
+    from grasp_pipeline.report.summary import print_summary, print_vision_summary
 
     validate_run_config(config["ops"])
     begun = time.monotonic()
     definition = defs.resolve_job_def(job)
     known = {node.name for node in definition.graph.nodes}
     given = {name: value for name, value in config["ops"].items() if name in known}
-    unknown = sorted(set(config["ops"]) - {node.name for node in defs.resolve_job_def("curate").graph.nodes})
+    steps = {
+        node.name for name in ("curate", "curate_vision") for node in defs.resolve_job_def(name).graph.nodes
+    }
+    unknown = sorted(set(config["ops"]) - steps)
     if unknown:
         raise ConfigError(
             f"the configuration names steps that do not exist: {', '.join(unknown)}; remove them"
         )
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    tags = partitions.WHOLE_RANGE if job != "fidelity" else {}
+    tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
     common.TERMINAL = lambda line: console.print(
         f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
     )
@@ -169,7 +172,15 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     chosen = (config.get("resources") or {}).get("store")
     with dg.build_resources({"store": store}, resource_config={"store": chosen} if chosen else {}) as opened:
         used = opened.store
-        print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
+        if job == "curate_vision":
+            settings = (given.get("vision_fidelity") or {}).get("config") or {}
+            from grasp_pipeline.laboratory.cell import SELECTED
+
+            data_set = VisionConfigSection.model_validate(settings).data_set
+            rows, reason = vision_inputs(used.tables, data_set)
+            print_vision_summary(rows, SELECTED, reason, console)
+        else:
+            print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.monotonic() - begun
     console.print(f"{duration(seconds)} in all, peak memory {peak:.2f} GiB.", markup=False)
@@ -214,6 +225,7 @@ STAGES = (
     "sealed_evaluation",
     "export",
     "report",
+    "vision_fidelity",
 )
 """Steps whose seconds are shown; the others are checks."""
 

@@ -51,5 +51,9 @@ class FidelityRun(dg.Config, config.FidelityConfig):
     """Configuration of `sealed_evaluation`."""
 
 
+class VisionRun(dg.Config, config.VisionConfigSection):
+    """Configuration of `vision_fidelity`."""
+
+
 class ExportRun(dg.Config, config.ExportConfig):
     """Configuration of `export`."""

@@ -50,7 +50,14 @@ def cell_file(settings: LaboratorySettings, name: str) -> Path:
 def cell_digest(settings: LaboratorySettings) -> str:
     """Return a digest of what a cell depends on: not of which cells there are."""
     return settings.model_copy(
-        update={"corpora": {}, "presets": [], "seeds": [], "transfer_subsets": 0}
+        update={
+            "corpora": {},
+            "presets": [],
+            "seeds": [],
+            "transfer_subsets": 0,
+            "transfer_preset": "",
+            "transfer_learning_rate": 1.0,
+        }
     ).digest()[:12]
 
 

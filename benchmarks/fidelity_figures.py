@@ -37,7 +37,7 @@ from grasp_pipeline.laboratory.summary import (
 )
 
 RESAMPLES = 1000
-REGRET_DRAWS = 5
+REGRET_DRAWS = 2
 SECOND_SEED = ("surrogate, second sketch seed", "mean")
 EXACT = ("surrogate, exact gradients", "mean")
 PICTURES = ROOT / "docs" / "figures"
@@ -166,17 +166,6 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
                 "fidelity.sketch_seed_agreement", float(agreement), "rank correlation", note="of predictions"
             )
         )
-    retraining = [
-        seconds for cell in cells for stage, seconds in cell.seconds.items() if "retraining" in stage
-    ]
-    out.append(
-        Figure(
-            "fidelity.retraining_minutes",
-            sum(retraining) / 60,
-            "min",
-            note="this run, all cells; 0 if kept before",
-        )
-    )
     return out
 
 

@@ -26,6 +26,7 @@ from benchmarks.record import ROOT, Figure, save
 from grasp_pipeline.errors import ConfigError, GraspError, InputError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
+from grasp_pipeline.seeds import digest
 
 if TYPE_CHECKING:
     from grasp_pipeline.laboratory.transfer import TransferFigure
@@ -70,7 +71,15 @@ def transfers(settings: LaboratorySettings) -> list[Transfer]:
 
 def transfer_file(settings: LaboratorySettings, transfer: Transfer) -> Path:
     """Return where a finished transfer lies."""
-    return laboratory() / transfer.name / f"transfer-{VERSION}-{cell_digest(settings)}.npz"
+    given = (
+        settings.transfer_subsets,
+        settings.transfer_preset,
+        settings.transfer_learning_rate,
+        settings.corpora[transfer.name.partition("/")[0]],
+    )
+    return (
+        laboratory() / transfer.name / f"transfer-{VERSION}-{digest(cell_digest(settings), *given)[:12]}.npz"
+    )
 
 
 def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:

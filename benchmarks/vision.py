@@ -23,7 +23,7 @@ from grasp_pipeline.laboratory.cell import SELECTED, CellResult
 from grasp_pipeline.laboratory.methods import Method
 from grasp_pipeline.laboratory.summary import ALL, Row, Sample, rows_of, sample, strata_of, strongest_forms
 
-COMMAND = "python -m benchmarks.vision"
+COMMAND = "make benchmark-vision"
 VERSION = "1"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 

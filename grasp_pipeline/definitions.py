@@ -6,7 +6,7 @@ import os
 
 import dagster as dg
 
-from assets import checks, corpus, evidence, jobs, protocol, proxy, selection, sketches, tokens
+from assets import checks, corpus, evidence, jobs, protocol, proxy, selection, sketches, tokens, vision
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
@@ -15,7 +15,9 @@ store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store
 """Left open until launch, so that `resources.store.config` of a run reaches `models` too."""
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([corpus, tokens, proxy, sketches, protocol, selection, evidence]),
+    assets=dg.load_assets_from_modules(
+        [corpus, tokens, proxy, sketches, protocol, selection, evidence, vision]
+    ),
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,
     schedules=jobs.SCHEDULES,

@@ -452,6 +452,7 @@ FIDELITY = Table(
         "form": pl.String,
         "stratum": pl.String,
         "task": pl.String,
+        "corpus": pl.String,
         "rank_correlation": pl.Float64,
         "ci_low": pl.Float64,
         "ci_high": pl.Float64,
@@ -461,7 +462,9 @@ FIDELITY = Table(
         "n_subsets": pl.Int64,
         "noise_ceiling": pl.Float64,
     },
-    description="Rank correlation of every method with the utilities of the sealed evaluation subsets.",
+    ("corpus",),
+    "Rank correlation of every method with the utilities of the sealed evaluation subsets. corpus: text, what curate "
+    "works on, or a data set of images, whose strata are written data set/stratum.",
 )
 
 EVALUATION_LOSSES = Table(

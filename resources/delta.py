@@ -150,11 +150,31 @@ class DeltaTables:
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            return DeltaTable(self.uri(table), version=version, storage_options=self._options)
+            opened = DeltaTable(self.uri(table), version=version, storage_options=self._options)
         except TableNotFoundError as error:
             raise StoreError(
                 f"the table {table.name} does not exist in the store {self.root}; materialize the asset that writes it"
             ) from error
+        self._check_layout(table, opened)
+        return opened
+
+    def _check_layout(self, table: Table, opened: Any) -> None:
+        """Refuse a table that an older version laid out otherwise; delta-rs would tell it late and in its own words.
+
+        Nothing is migrated: whether old rows can stand for new ones is for the asset to say, which writes them again.
+        """
+        stored = {column.name for column in opened.schema().fields}
+        partitions = tuple(opened.metadata().partition_columns)
+        missing = [name for name in table.schema if name not in stored]
+        if missing or partitions != table.partition_by:
+            faults = [f"it has no column {name}" for name in missing]
+            if partitions != table.partition_by:
+                wanted, found = (", ".join(names) or "nothing" for names in (table.partition_by, partitions))
+                faults.append(f"it is partitioned by {found} instead of {wanted}")
+            raise StoreError(
+                f"the table {table.name} in the store {self.root} was written by another version of grasp_pipeline: "
+                f"{'; '.join(faults)}. Delete {self.uri(table)} and materialize the asset that writes it again"
+            )
 
     def exists(self, table: Table) -> bool:
         """Return whether the table was created."""

@@ -23,6 +23,9 @@ ALL = "all"
 MEAN_OVER_TASKS = "mean_over_tasks"
 """Task of the rows that hold the task-level rank correlation: Spearman per task, then the mean."""
 
+TEXT = "text"
+"""Corpus of the rows about documents; the strata of any other corpus begin with its name and a slash."""
+
 MIN_SUBSETS = 8
 """Strata with fewer subsets get no row of their own: their intervals would cover everything."""
 
@@ -36,6 +39,7 @@ def fidelity_rows(
     resamples: int,
     confidence: float,
     seed_name: str,
+    corpus: str = TEXT,
 ) -> list[dict[str, Any]]:
     """Return the rows of the table `fidelity`, one per method, form, stratum and task.
 
@@ -54,6 +58,7 @@ def fidelity_rows(
         resamples: B bootstrap resamples per stratum.
         confidence: of the intervals, such as 0.95.
         seed_name: name of the bootstrap's random stream.
+        corpus: what the subsets are of; keys are unique over the rows of several corpora.
 
     Returns:
         Rows with the columns of `grasp_pipeline.tables.FIDELITY`, in the order of strata, methods and tasks.
@@ -81,9 +86,23 @@ def fidelity_rows(
         predicted, truth = predictions[:, chosen], measured[chosen]
         rng = generator(seed_name, "fidelity", stratum)
         rows += _stratum_rows(
-            names, stratum, tasks, predicted, truth, names.index(reference), resamples, confidence, rng
+            names,
+            stratum_name(stratum, corpus),
+            tasks,
+            predicted,
+            truth,
+            names.index(reference),
+            resamples,
+            confidence,
+            rng,
+            corpus,
         )
     return rows
+
+
+def stratum_name(stratum: str, corpus: str) -> str:
+    """Return a stratum as the table writes it."""
+    return stratum if corpus == TEXT else f"{corpus}/{stratum}"
 
 
 def _stratum_rows(
@@ -96,6 +115,7 @@ def _stratum_rows(
     resamples: int,
     confidence: float,
     rng: np.random.Generator,
+    corpus: str,
 ) -> list[dict[str, Any]]:
     """Return one stratum's rows from predictions (K, m, T) and utilities (m, T, S)."""
     ceilings = _ceilings(seed_reliability(utilities))
@@ -112,6 +132,7 @@ def _stratum_rows(
             "form": form,
             "stratum": stratum,
             "task": task,
+            "corpus": corpus,
             "rank_correlation": float(observed[i, t]),
             "ci_low": float(low[i, t]),
             "ci_high": float(high[i, t]),

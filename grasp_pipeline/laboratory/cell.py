@@ -177,6 +177,7 @@ class CellResult:
             ValueError,
             KeyError,
             TypeError,
+            RuntimeError,
             AttributeError,
             EOFError,
             BadZipFile,

@@ -11,9 +11,11 @@ Every figure has a two-sided 95% percentile interval over `RESAMPLES` bootstrap 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -211,7 +213,16 @@ class TransferResult:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             words = json.loads(str(arrays.pop("words")))
-        except (OSError, ValueError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+            EOFError,
+            BadZipFile,
+            zlib.error,
+        ) as error:
             raise InputError(
                 f"{path} is no transfer of the laboratory ({error}); delete it and run the transfer again"
             ) from error

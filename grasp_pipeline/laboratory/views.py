@@ -142,8 +142,9 @@ def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
 def compress(view: View) -> View:
     """Return the view in the span of its sketches, targets and judges: fewer dimensions, the same inner products.
 
-    Every method that works on inner products, damped metrics included, gives the same results; a pool of fewer
-    examples than dimensions makes them much cheaper. Query sketches are projected on that span, which is all that
+    Every method that works on inner products gives the same results; a pool of fewer examples than dimensions makes
+    them much cheaper. A damping in units of the mean eigenvalue, tr(C) / d, means less of it at the smaller d: `Grid`
+    corrects for that, rivals have theirs tuned. Query sketches are projected on that span, which is all that
     second moments acting on it see. Views of fewer dimensions are returned as they are.
     """
     rows = np.concatenate([view.sketches.astype(np.float64), view.targets, view.judges])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
@@ -34,6 +35,23 @@ def print_summary(inputs: ReportInputs, console: Console, report: str = "") -> N
     _timings(inputs, console)
     _certificate(inputs, console)
     _places(inputs, console, report)
+
+
+def print_vision_summary(
+    fidelity: pl.DataFrame, reference: tuple[str, str], reason: str, console: Console
+) -> None:
+    """Print the choice of the configuration and every method's rank correlation on images.
+
+    Args:
+        fidelity: rows of `fidelity` of one data set, over all subsets and the mean over tasks.
+        reference: (method, form) that paired gains are taken against.
+        reason: the choice in words.
+        console: written to; readable from 80 columns on, with or without colour.
+    """
+    _heading(console, "Configuration of the surrogate")
+    _line(console, reason)
+    _heading(console, "Rank correlation with the losses of the retrained classifiers, mean over tasks")
+    _correlations(fidelity.sort("rank_correlation", descending=True), reference, console)
 
 
 def _corpus(inputs: ReportInputs, console: Console) -> None:
@@ -78,7 +96,10 @@ def _fidelity(inputs: ReportInputs, console: Console) -> None:
     if frame.is_empty():
         _line(console, NOT_MEASURED)
         return
-    first = inputs.reference_method
+    _correlations(frame, inputs.reference_method, console)
+
+
+def _correlations(frame: pl.DataFrame, first: tuple[str, str] | None, console: Console) -> None:
     rows = [
         [
             row["method"],

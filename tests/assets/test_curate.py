@@ -41,7 +41,7 @@ CONTRACT: dict[str, tuple[str, str, str]] = {
     "fidelity": (
         "method form stratum task",
         "rank_correlation ci_low ci_high paired_gain paired_ci_low paired_ci_high n_subsets noise_ceiling",
-        "",
+        "corpus",
     ),
     "certificates": ("arm baseline task", "tokens improvement lower_bound seeds", ""),
 }

@@ -19,8 +19,10 @@ from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.tables import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = {"corpus", "tokens", "proxy", "sketches", "protocol", "selection", "evidence"}
+GROUPS = {"corpus", "tokens", "proxy", "sketches", "protocol", "selection", "evidence", "vision"}
 FILES = {"export", "report"}
+ROWS = {"vision_fidelity"}
+"""Assets that write rows of a table that another asset is named after."""
 
 
 def specs() -> list[dg.AssetSpec]:
@@ -47,7 +49,7 @@ class TestCodeLocation:
     def test_everything_resolves_and_the_jobs_are_named(self) -> None:
         dg.Definitions.validate_loadable(defs)
         names = {name for name in defs.get_repository_def().job_names if not name.startswith("__")}
-        assert names == {"curate", "recurate", "fidelity"}
+        assert names == {"curate", "recurate", "fidelity", "curate_vision"}
         assert all(defs.resolve_job_def(name).description for name in names)
 
     def test_the_demo_configuration_fits_every_job(self) -> None:
@@ -58,6 +60,10 @@ class TestCodeLocation:
             given = {step: section for step, section in config["ops"].items() if step in steps}
             assert dg.validate_run_config(job, {**config, "ops": given})
 
+    def test_the_vision_configuration_fits_its_job(self) -> None:
+        config = yaml.safe_load((ROOT / "config" / "vision.yaml").read_text())
+        assert dg.validate_run_config(defs.resolve_job_def("curate_vision"), config)
+
     def test_the_demo_configuration_names_only_steps_of_curate(self) -> None:
         config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
         assert set(config["ops"]) <= {node.name for node in defs.resolve_job_def("curate").graph.nodes}
@@ -65,7 +71,7 @@ class TestCodeLocation:
 
 class TestAssets:
     def test_every_table_is_an_asset(self) -> None:
-        assert {spec.key.to_user_string() for spec in specs()} == set(ALL) | FILES
+        assert {spec.key.to_user_string() for spec in specs()} == set(ALL) | FILES | ROWS
 
     @pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.key.to_user_string())
     def test_an_asset_says_what_it_is_and_whose(self, spec: dg.AssetSpec) -> None:
@@ -103,7 +109,7 @@ class TestAssets:
     def test_every_check_is_described(self) -> None:
         graph = defs.resolve_asset_graph()
         checks = [graph.get(key) for key in graph.asset_check_keys]
-        assert len(checks) == 8
+        assert len(checks) == 9
         assert all(check.description for check in checks)
         assert [check.key.name for check in checks if check.blocking] == ["certificate_above_zero"]
 
@@ -113,6 +119,15 @@ class TestAssets:
         assert steps.isdisjoint(frozen | {"sealed_evaluation"})
         assert steps >= {"manifest", "documents", "tokenized_shards", "gradient_sketches", "pruned_corpus"}
         assert {node.name for node in defs.resolve_job_def("fidelity").graph.nodes} >= {"sealed_evaluation"}
+
+    def test_only_curate_vision_works_on_images(self) -> None:
+        for name in ("curate", "recurate", "fidelity"):
+            assert "vision_fidelity" not in {node.name for node in defs.resolve_job_def(name).graph.nodes}
+        assets = {
+            key.to_user_string()
+            for key in defs.resolve_job_def("curate_vision").asset_layer.selected_asset_keys
+        }
+        assert assets == {"vision_fidelity"}
 
 
 class TestShards:

@@ -109,7 +109,7 @@ class Workplace:
         config = self.run_config(changes, job)
         keys = [dg.AssetKey(name) for name in only]
         definition = defs.resolve_implicit_global_asset_job_def() if keys else defs.resolve_job_def(job)
-        tags = {} if job == "fidelity" else WHOLE_RANGE
+        tags = WHOLE_RANGE if job in ("curate", "recurate") else {}
         if keys:
             ran = {node.name for node in definition.get_subset(asset_selection=set(keys)).graph.nodes}
             config["ops"] = {step: value for step, value in config["ops"].items() if step in ran}

@@ -43,6 +43,8 @@ def test_every_section_is_a_dagster_config() -> None:
         ),
         ({"manifest": {"config": {"path": "x"}}}, r"manifest\.path: Extra inputs"),
         ({"subsets": {"config": {"seeds": 1}}}, r"subsets\.seeds"),
+        ({"vision_fidelity": {"config": {"lambdas": [1.4]}}}, r"vision_fidelity.*must contain 0"),
+        ({"vision_fidelity": {"config": {"data_set": "cifar"}}}, r"vision_fidelity\.data_set.*'digits'"),
     ],
 )
 def test_bad_values_are_named_with_what_to_do(ops: dict, message: str) -> None:

@@ -57,6 +57,18 @@ def test_rows_have_the_table_s_columns_and_cover_methods_strata_and_tasks() -> N
     assert made["random", "mean", "source_tilted", "law"]["n_subsets"] == 8
 
 
+def test_another_corpus_has_the_same_numbers_under_keys_of_its_own() -> None:
+    text, images = rows(), rows(corpus="digits")
+    assert not text.keys() & images.keys()
+    for key, row in images.items():
+        method, form, stratum, task = key
+        assert stratum.startswith("digits/")
+        assert row["corpus"] == "digits"
+        twin = text[method, form, stratum.removeprefix("digits/"), task]
+        assert twin["corpus"] == "text"
+        assert {**row, "corpus": "", "stratum": ""} == {**twin, "corpus": "", "stratum": ""}
+
+
 def test_numbers_equal_a_loop_over_resamples() -> None:
     methods, utilities = measured()
     made = rows()

@@ -168,7 +168,18 @@ def toy_proxy(kind: str, corpus: LabCorpus) -> tuple[Trainer, Views]:
     objective = tiny_model(kind)
     initial = objective.parameters()
     view = take_view(OutputSketcher(objective, initial, 4, 6, 0), corpus)
-    views = Views({"output": view}, view, view, None, None, {}, np.zeros((CHUNKS, 1), np.float32), {})
+    views = Views(
+        kinds={"output": view},
+        second_seed={},
+        design=view,
+        early=view,
+        final=view,
+        rivals=(view,),
+        layers=None,
+        exact=None,
+        representations=np.zeros((CHUNKS, 1), np.float32),
+        seconds={"output": 1.0},
+    )
     return Trainer(objective, initial, RECIPE, kind, 8), views
 
 
@@ -283,7 +294,7 @@ def test_a_transfer_says_what_is_wrong(toy: tuple[LabCorpus, CellResult]) -> Non
         (attempt(cell, [0, 0]), "distinct numbers"),
         (attempt(cell, [21]), "from 0 to 20"),
         (attempt(cell, [0], seeds=0), "at least 1"),
-        (attempt(cell, [0], replace(views, kinds={"full": views.rivals})), "kind output"),
+        (attempt(cell, [0], replace(views, kinds={"full": views.final})), "kind output"),
     ]:
         with pytest.raises(ConfigError, match=message):
             wrong()

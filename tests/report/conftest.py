@@ -163,6 +163,7 @@ def _fidelity() -> pl.DataFrame:
                         "form": form,
                         "stratum": stratum,
                         "task": task,
+                        "corpus": "text",
                         "rank_correlation": correlation,
                         "ci_low": correlation - 0.03 - 0.02 * s,
                         "ci_high": min(1.0, correlation + 0.02 + 0.02 * s),

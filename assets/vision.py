@@ -1,0 +1,92 @@
+"""Vision: the fidelity protocol on images; nothing below `laboratory/vision.py` is about images or text."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.common import OWNERS, Step
+from assets.partitions import ONE_RUN
+from assets.sections import VisionRun
+from grasp_pipeline import tables
+from resources.compute import Compute
+from resources.store import DeltaStore
+
+if TYPE_CHECKING:
+    from resources.delta import Commit
+
+GROUP = "vision"
+SPLIT = "vision"
+"""Split of `subset_utilities` that the retrained image classifiers are kept in."""
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"pytorch", "deltalake"},
+    owners=OWNERS,
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    description="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of "
+    "the table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",
+)
+def vision_fidelity(
+    context: dg.AssetExecutionContext, config: VisionRun, store: DeltaStore, compute: Compute
+) -> dg.MaterializeResult:
+    """Draw a pool of images, retrain the classifier on its subsets, and compare every method with what came out.
+
+    The classifiers are so small that they are trained on the CPU whatever the device.
+    """
+    import polars as pl
+
+    from assets.plots import fidelity_chart
+    from grasp_pipeline.evaluation.fidelity import fidelity_rows
+    from grasp_pipeline.laboratory.cell import SELECTED
+    from grasp_pipeline.laboratory.vision import prepare, run_vision
+    from resources.utilities import DeltaUtilities
+
+    step = Step(context, store, config, "1")
+    compute.prepare()
+    lab = prepare(config, compute.stacked_models)
+    own = {"corpus": config.data_set}
+    provenance = step.provenance()
+    commit = step.current(tables.FIDELITY, provenance, own)
+    if commit is not None and commit.statistics["pool"] == lab.corpus.digest:
+        step.say(f"the {config.data_set} rows of fidelity are up to date; nothing was written")
+        rows = step.tables.read(tables.FIDELITY, commit.version, own).select(pl.len()).collect().item()
+        return _result(step, commit, rows, {"corpus": config.data_set}, up_to_date=True)
+
+    cell = run_vision(lab, DeltaUtilities(step.tables, provenance, SPLIT), step.say)
+    rows = fidelity_rows(
+        cell.predictions,
+        cell.utilities,
+        cell.strata,
+        cell.tasks,
+        SELECTED,
+        config.bootstrap,
+        0.95,
+        lab.name,
+        config.data_set,
+    )
+    frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
+    statistics = {"pool": lab.corpus.digest, "config": config.digest(), "reason": cell.reason}
+    commit = step.tables.write(tables.FIDELITY, frame, provenance, own, statistics)
+    extra = {
+        "corpus": config.data_set,
+        "choice": cell.reason,
+        "images": lab.corpus.n,
+        "stage_seconds": dg.MetadataValue.json(
+            {name: round(value, 2) for name, value in cell.seconds.items()}
+        ),
+        "subsets": len(cell.strata),
+        "correlations": dg.MetadataValue.md(fidelity_chart(frame, config.data_set)),
+    }
+    return _result(step, commit, frame.height, extra)
+
+
+def _result(
+    step: Step, commit: "Commit", rows: int, extra: dict[str, Any], up_to_date: bool = False
+) -> dg.MaterializeResult:
+    """Return the result of an asset that writes a partition of a table named otherwise."""
+    return dg.MaterializeResult(
+        metadata=step.metadata(tables.FIDELITY, commit, rows, extra, up_to_date=up_to_date),
+        data_version=dg.DataVersion(commit.metadata["content_digest"]),
+    )
