@@ -141,7 +141,8 @@ def ekfac_scores(
                 per_device_train_batch_size=batch,
                 score_args=ScoreArguments(damping_factor=damping, aggregate_query_gradients=True),
             )
-            summed = analyzer.load_pairwise_scores(name)["all_modules"]  # (1, n)
+            found: Any = analyzer.load_pairwise_scores(name)
+            summed = found["all_modules"]  # (1, n)
             scores[:, t] = summed[0].double().numpy() / sum(map(len, queries))
     return scores
 
