@@ -1,4 +1,4 @@
-"""Vision: the fidelity protocol on images; nothing below `laboratory/vision.py` is about images or text."""
+"""Vision: the fidelity protocol on images; everything above the classifier is the code that text goes through."""
 
 from typing import TYPE_CHECKING, Any
 

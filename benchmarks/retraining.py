@@ -195,7 +195,10 @@ def timed(setting: Setting, way: Way, steps: int, start: Callable[[], object] = 
 
 def _work(requests: Connection, barrier: Barrier) -> None:
     while True:
-        setting, way, steps = requests.recv()
+        try:
+            setting, way, steps = requests.recv()
+        except EOFError:
+            return
         requests.send(timed(setting, way, steps, barrier.wait))
 
 
@@ -221,8 +224,12 @@ class Workers(AbstractContextManager["Workers"]):
         return max(request.recv() for request in self._requests)
 
     def __exit__(self, *_: object) -> None:
+        for request in self._requests:
+            request.close()
         for process in self._processes:
-            process.terminate()
+            process.join(timeout=10)
+            # A signal that the parent ignores is ignored by its children too, so SIGTERM may not end them.
+            process.kill()
             process.join()
 
 
