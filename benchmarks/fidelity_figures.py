@@ -73,9 +73,9 @@ def publish(cells: Sequence[CellResult], name: str, command: str) -> Path:
     rows = [row for stratum in strata for row in rows_of(samples[stratum], stratum)]
     found = figures(cells, samples, rows)
     path = save(name, command, found)
-    (RESULTS / f"{name}-methods.json").write_text(
-        json.dumps([{**asdict(row), "command": command} for row in rows], indent=1) + "\n"
-    )
+    table = RESULTS / "methods" / f"{name}.json"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps([{**asdict(row), "command": command} for row in rows], indent=1) + "\n")
     if name == DEFAULT:
         body = methods_table(rows, strata)
         DOCUMENT.write_text(replace_between(DOCUMENT.read_text(), f"{name}-methods", body))

@@ -107,7 +107,7 @@ def test_tables_stand_between_their_markers_and_pictures_are_drawn(published: Pa
     assert "| noise ceiling |" in (published / "readme.md").read_text()
     pictures = sorted(path.name for path in (published / "figures").iterdir())
     assert pictures == [f"fidelity-{what}.png" for what in ("lambda", "methods", "predicted", "strata")]
-    rows = json.loads((published / "fidelity-methods.json").read_text())
+    rows = json.loads((published / "methods" / "fidelity.json").read_text())
     assert {row["stratum"] for row in rows} >= {"all", "uniform", "tilted", OPTIMISED}
     assert all(row["gain"] == 0 for row in rows if (row["method"], row["form"]) == SELECTED)
 
