@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import RESULTS, ROOT, Figure, replace_between, save
-from grasp_pipeline.calibration.rank import spearman
+from grasp_pipeline.calibration.rank import spearman, task_level_spearman
 from grasp_pipeline.laboratory.cell import SELECTED, CellResult
 from grasp_pipeline.laboratory.design import OPTIMISED
 from grasp_pipeline.laboratory.figures import (
@@ -296,8 +296,6 @@ def draw(
 
 
 def _grid_correlations(cell: CellResult) -> np.ndarray:
-    from grasp_pipeline.calibration.rank import task_level_spearman
-
     return task_level_spearman(cell.grid_evaluation, cell.utilities.mean(axis=2))
 
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.laboratory.views import View
 from grasp_pipeline.selection.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
-from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood
+from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.dsir import dsir_scores
 from grasp_pipeline.selection.groups import group_chunks
+from grasp_pipeline.selection.judge import LAMBDA as JUDGE_LAMBDA
 from grasp_pipeline.selection.judge import combine
 from grasp_pipeline.selection.ngram_features import NgramFeatures
 from grasp_pipeline.selection.views import stack_views
@@ -30,7 +31,6 @@ Bools = NDArray[np.bool_]
 
 GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
-JUDGE_LAMBDA = 0.7
 
 
 def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Subsets:
@@ -82,22 +82,20 @@ def judge_predictions(corpus: LabCorpus, early: View, final: View, membership: B
     """
     if corpus.chunks is None or corpus.judges is None:
         return None
-    columns = []
-    means = {
-        name: subset_means(view.sketches, corpus.n_tokens, membership) for name, view in _views(early, final)
-    }
+    parts = [
+        predict_from_means(
+            subset_means(view.sketches, corpus.n_tokens, membership), view.judges, None, JUDGE_LAMBDA
+        )
+        for view in (early, final)
+    ]
     position = np.arange(corpus.n) - np.unique(corpus.document, return_index=True)[1][corpus.document]
-    _, repeats = np.unique(np.stack([corpus.cluster, position], axis=1), axis=0, return_inverse=True)
-    for task, query in enumerate(corpus.judges):
-        likelihood = BigramLikelihood(corpus.chunks, query, repeats.ravel()).scores(membership)
-        parts = [
-            means[name].means @ view.judges[task]
-            - JUDGE_LAMBDA / 2 * np.square(means[name].means).sum(axis=1)
-            for name, view in _views(early, final)
-        ]
-        columns.append(combine(likelihood, *parts, optimised=None).score)
+    repeats = repeat_groups(corpus.cluster, position)
+    columns = [
+        combine(
+            BigramLikelihood(corpus.chunks, query, repeats).scores(membership),
+            *(part[:, task] for part in parts),
+            optimised=None,
+        ).score
+        for task, query in enumerate(corpus.judges)
+    ]
     return np.stack(columns, axis=1)
-
-
-def _views(early: View, final: View) -> list[tuple[str, View]]:
-    return [("early", early), ("final", final)]
