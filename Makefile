@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-transfer benchmark-retraining benchmark-vision test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-vision test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -62,6 +62,9 @@ benchmark-fidelity: setup data/large/corpus ## The fidelity laboratory's whole m
 
 benchmark-fidelity-quick: setup ## One cell of the fidelity laboratory (15 minutes)
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-quick.yaml --name fidelity-quick
+
+benchmark-fidelity-fresh: setup data/large/corpus ## Four cells of a seed that nothing was chosen on (25 minutes)
+	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-fresh.yaml --name fidelity-fresh
 
 benchmark-transfer: setup ## What the small proxy chose, on a larger one and another architecture; after the matrix
 	$(BIN)/python -m benchmarks.transfer --config config/fidelity.yaml

@@ -205,7 +205,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=[
                 "subset_utilities",
                 "subsets",
@@ -221,7 +221,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["subset_utilities", "candidates"],
             description="The configuration with the highest lower bound that beats additive attribution, and why.",
         ),
@@ -236,7 +236,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     from assets.plots import bounds_chart
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     candidates_read = step.pin(tables.CANDIDATES)
     grid = step.tables.read(tables.CANDIDATES, candidates_read.version).collect()
     corpus = load_corpus(step)
@@ -267,6 +267,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         grid["confidence"][0],
         grid["bootstrap"][0],
         f"surrogates/{candidates_read.version}",
+        calibration.strata,
     )
     frame = pl.DataFrame(
         [

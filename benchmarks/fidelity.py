@@ -22,7 +22,7 @@ from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "3"
+VERSION = "4"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 
@@ -146,8 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from grasp_pipeline.laboratory.cell import CellResult
 
     cells = [CellResult.load(cell_file(settings, name)) for name in cell_names(settings)]
-    target = "benchmark-fidelity" + ("-quick" if options.name.endswith("quick") else "")
-    path = publish(cells, options.name, f"make {target}")
+    path = publish(cells, options.name, f"make benchmark-{options.name}")
     print(f"wrote {path}")
 
 

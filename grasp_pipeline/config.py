@@ -34,7 +34,8 @@ def _check_choices(field: str, values: list[str], known: tuple[str, ...]) -> Non
         )
 
 
-def _check_grid(metrics: list[float], lambdas: list[float]) -> None:
+def check_grid(metrics: list[float], lambdas: list[float]) -> None:
+    """Raise ValueError where a grid has no additive configuration or a negative value."""
     if 0.0 not in lambdas:
         raise ValueError("lambdas must contain 0, the additive configuration; add 0.0")
     if min(lambdas) < 0 or min(metrics) < 0:
@@ -314,7 +315,7 @@ class ProtocolConfig(Section):
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
-        _check_grid(self.metrics, self.lambdas)
+        check_grid(self.metrics, self.lambdas)
         if self.budget_tokens < 0:
             raise ValueError(f"budget_tokens is {self.budget_tokens}; give a number of tokens above 0")
         if self.budget_tokens == 0 and not 0 < self.budget_fraction <= 1:
@@ -471,7 +472,7 @@ class VisionConfigSection(Section):
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
-        _check_grid(self.metrics, self.lambdas)
+        check_grid(self.metrics, self.lambdas)
         return self
 
 

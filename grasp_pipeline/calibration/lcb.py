@@ -4,6 +4,10 @@ The grid is written down before anything is measured. Every configuration predic
 calibration subsets, which were really retrained; what counts is not the observed rank correlation but what
 can be said of it with the confidence asked for. A quadratic penalty (lambda > 0) is adopted only where it
 beats the additive configurations beyond doubt; otherwise the additive one is kept, and the reason says so.
+
+Configurations that see the same sketches err together, so the family-wise error is not split evenly over
+them (Bonferroni) but taken from the joint bootstrap of all of them: the single-step max-t bound of Romano
+and Wolf, "Exact and approximate stepdown methods for multiple hypothesis testing", JASA 100 (2005).
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ Floats = NDArray[np.float64]
 TIE = 1e-3
 """Lower bounds closer than this count as equal, and the cheaper sketch wins."""
 
-TAIL_RESAMPLES = 10
-"""Resamples that must lie below a bound for its quantile to count as resolved."""
+TAIL_RESAMPLES = 50
+"""Resamples that must lie beyond a critical value for its quantile to count as resolved."""
+
+SMALLEST_STRATUM = 4
+"""Strata of fewer subsets are drawn again together with others."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,8 @@ class Choice:
         configurations: the K candidates, in the order given.
         rank_correlation: (K,) observed task-level rank correlation.
         lower_bound: (K,) one-sided lower bounds that hold for all K at once with the confidence asked for.
-        paired_lower_bound: (K,) lower bound of the gain over the best additive configuration, holding for all
-            lambda > 0 configurations at once; never above 0 for an additive one.
+        paired_lower_bound: (K,) lower bound of the gain over every additive configuration, holding for all
+            lambda > 0 configurations at once; 0 for an additive one.
         rank: (K,) 1 for the highest lower bound; ties within `TIE` go to the cheaper sketch.
         chosen: index of the choice.
         best_additive: index of the first-ranked configuration with lambda = 0.
@@ -83,18 +90,24 @@ def choose_configuration(
     confidence: float,
     resamples: int,
     seed_name: str,
+    strata: Sequence[str] | None = None,
 ) -> Choice:
     """Choose the configuration with the highest lower bound that is allowed to be chosen.
 
-    With alpha = 1 - confidence and B bootstrap resamples of the subsets, the lower bound of configuration k
-    is the alpha / K quantile of its task-level rank correlation. Its paired bound is the alpha / K1 quantile
-    of its correlation minus the largest one of any additive configuration in the same resample, K1 the number
-    of configurations with lambda > 0: the opponent is chosen anew in each resample, with hindsight, which
-    makes the bound conservative. Among the configurations with lambda > 0 and a paired bound above 0 the
-    first by rank is adopted; if there are none, the first by rank among the additive ones.
+    The subsets are drawn again B times, each stratum by itself, and give the standard error s_k of every
+    configuration's task-level rank correlation, widened by sqrt(m / (m - H)) for m subsets in H strata. With
+    alpha = 1 - confidence and c the 1 - alpha quantile over resamples of the largest studentised deviation of
+    any configuration, the lower bound is the observed correlation minus c s_k.
 
-    A quantile needs `TAIL_RESAMPLES` resamples below it: B is raised to TAIL_RESAMPLES * K / alpha where it
-    is less.
+    The gain of a configuration with lambda > 0 over one additive configuration is bounded in the same way,
+    c taken over all configurations with lambda > 0; its paired bound is the lowest over the additive ones. To
+    hold against every additive opponent at once needs no further correction: all of the tests must reject
+    (intersection-union test; Berger, Technometrics 24, 1982). Among the configurations with lambda > 0 and a
+    paired bound above 0 the first by rank is adopted; if there are none, the first by rank among the
+    additive ones.
+
+    A quantile needs `TAIL_RESAMPLES` resamples beyond it: B is raised to TAIL_RESAMPLES / alpha where it is
+    less.
 
     Args:
         configurations: K candidates with distinct ids, at least one with lambda = 0.
@@ -104,6 +117,7 @@ def choose_configuration(
         confidence: family-wise one-sided confidence, in (.5, 1).
         resamples: B asked for.
         seed_name: name of the bootstrap's random stream.
+        strata: m names: how each subset was designed; None: all in one way.
 
     Raises:
         ConfigError: the grid has no lambda = 0, ids repeat, or the confidence is outside (.5, 1).
@@ -123,12 +137,21 @@ def choose_configuration(
     observed = task_level_spearman(predicted, measured)
 
     alpha = 1 - confidence
-    used = max(resamples, ceil(TAIL_RESAMPLES * k / alpha))
-    drawn = bootstrap_task_spearman(predicted, measured, used, generator(seed_name, "lcb"))
-    lower = np.quantile(drawn, alpha / k, axis=0, method="lower")
-    drawn -= drawn[:, additive].max(axis=1, keepdims=True)
-    rivals = max(1, int((~additive).sum()))
-    paired = np.quantile(drawn, alpha / rivals, axis=0, method="lower")
+    used = max(resamples, ceil(TAIL_RESAMPLES / alpha))
+    groups = _groups(strata, len(measured))
+    drawn = bootstrap_task_spearman(predicted, measured, used, generator(seed_name, "lcb"), groups)
+    widen = float(np.sqrt(len(measured) / max(1, len(measured) - len(groups))))
+    lower = _joint_lower(observed, drawn, widen, alpha)
+    paired = np.zeros(k)
+    if not additive.all():
+        rivals = ~additive
+        paired[rivals] = np.min(
+            [
+                _joint_lower(observed[rivals] - observed[a], drawn[:, rivals] - drawn[:, [a]], widen, alpha)
+                for a in np.flatnonzero(additive)
+            ],
+            axis=0,
+        )
 
     order = _order(lower, cost)
     rank = np.empty(k, dtype=np.int64)
@@ -160,6 +183,36 @@ def _finite_predictions(grid: tuple[Configuration, ...], predictions: ArrayLike)
     for configuration, values in zip(grid, array, strict=False):
         finite(f"predictions of {configuration.config_id} ({configuration})", values)
     return array
+
+
+def _joint_lower(observed: Floats, drawn: Floats, widen: float, alpha: float) -> Floats:
+    """Return (K,) lower bounds of `observed` that hold at once with confidence 1 - alpha.
+
+    A figure that is the same in every resample is its own bound.
+    """
+    deviation = drawn - drawn.mean(axis=0)
+    error = np.sqrt(np.mean(deviation**2, axis=0))
+    studentised = np.divide(deviation, error, out=np.zeros_like(deviation), where=error > 0)
+    critical = float(np.quantile(studentised.max(axis=1), 1 - alpha, method="higher"))
+    return observed - critical * widen * error
+
+
+def _groups(strata: Sequence[str] | None, m: int) -> list[NDArray[np.int64]]:
+    """Return the rows of each stratum; those of fewer than `SMALLEST_STRATUM` together, or with the smallest other.
+
+    Raises:
+        ValueError: there is not one stratum per subset.
+    """
+    if strata is None:
+        return [np.arange(m)]
+    if len(strata) != m:
+        raise ValueError(f"{m} subsets have {len(strata)} strata; expected one each.")
+    labels = np.asarray(strata)
+    groups = sorted((np.flatnonzero(labels == each) for each in dict.fromkeys(strata)), key=len)
+    while len(groups) > 1 and len(groups[0]) < SMALLEST_STRATUM:
+        joined = np.sort(np.concatenate(groups[:2]))
+        groups = sorted([joined, *groups[2:]], key=len)
+    return groups
 
 
 def _order(lower: Floats, cost: Floats) -> list[int]:
@@ -226,6 +279,6 @@ def _with_reason(choice: Choice, order: list[int], additive: NDArray[np.bool_], 
     if choice.resamples > asked:
         parts.append(
             f"Used {choice.resamples} bootstrap resamples instead of {asked}, which cannot resolve a bound "
-            f"over {k} configurations."
+            f"of {level} confidence."
         )
     return replace(choice, reason=" ".join(parts))

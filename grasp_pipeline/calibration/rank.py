@@ -7,7 +7,7 @@ the order of the original column: one sort per column, none per resample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,7 +90,11 @@ def bootstrap_spearman(
 
 
 def bootstrap_task_spearman(
-    predictions: ArrayLike, utilities: ArrayLike, resamples: int, rng: np.random.Generator
+    predictions: ArrayLike,
+    utilities: ArrayLike,
+    resamples: int,
+    rng: np.random.Generator,
+    groups: Sequence[NDArray[np.int64]] | None = None,
 ) -> Floats:
     """Return the task-level rank correlation of every configuration in every bootstrap resample of the
     subsets.
@@ -102,6 +106,8 @@ def bootstrap_task_spearman(
         utilities: (m, T) measured utilities.
         resamples: B, number of resamples.
         rng: source of the draws.
+        groups: rows of the subsets that are drawn again apart, as many as each has, or None: all together.
+            Subsets designed by stratum are drawn by stratum: between strata the design, not chance, decides.
 
     Returns:
         (B, K) correlations.
@@ -111,7 +117,7 @@ def bootstrap_task_spearman(
     """
     predicted, measured = _checked(predictions, utilities)
     drawn = np.empty((_positive(resamples), predicted.shape[0]))
-    for rows, correlations in _blocks(predicted, measured, resamples, rng):
+    for rows, correlations in _blocks(predicted, measured, resamples, rng, groups):
         drawn[rows] = correlations.mean(axis=-1)
     return drawn
 
@@ -166,7 +172,11 @@ def _ratio(covariance: Floats, squared: Floats) -> Floats:
 
 
 def _blocks(
-    predicted: Floats, measured: Floats, resamples: int, rng: np.random.Generator
+    predicted: Floats,
+    measured: Floats,
+    resamples: int,
+    rng: np.random.Generator,
+    groups: Sequence[NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
     """Yield (rows, (b, K, T) correlations) for consecutive blocks of resamples.
 
@@ -180,7 +190,9 @@ def _blocks(
     truths = [_Column(measured[:, t]) for t in range(n_tasks)]
     for start in range(0, resamples, size):
         b = min(size, resamples - start)
-        counts = _resample_counts(b, m, rng).astype(dtype)
+        counts = np.empty((m, b), dtype)
+        for members in groups or (np.arange(m),):
+            counts[members] = _resample_counts(b, len(members), rng)
         cumulated = np.empty((m + 1, b), dtype)
         correlations = np.empty((b, k, n_tasks))
         for t, truth in enumerate(truths):

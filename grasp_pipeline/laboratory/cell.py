@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.errors import InputError
+from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, draw_subsets, join
 from grasp_pipeline.laboratory.grid import Grid
@@ -46,6 +47,8 @@ class Protocol:
             finalist per selector.
         calibration_seeds, evaluation_seeds: training seeds per subset.
         confidence, resamples: of the choice of the configuration.
+        candidates: sketch kinds that the choice is made among, or None: all. The other kinds choose apart, each for
+            itself, and are compared.
         metrics, lambdas: dampings rho and penalties lambda of the grid.
     """
 
@@ -59,8 +62,9 @@ class Protocol:
     evaluation_seeds: int = 2
     confidence: float = 0.95
     resamples: int = 2000
-    metrics: tuple[float, ...] = (10.0, 30.0)
-    lambdas: tuple[float, ...] = (0.0, 0.5, 0.7, 1.0)
+    candidates: tuple[str, ...] | None = ("output", "ngrams", "output+early+ngrams")
+    metrics: tuple[float, ...] = (30.0,)
+    lambdas: tuple[float, ...] = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Views:
     """What a cell sees of its pool.
 
     Attributes:
-        kinds: the views of the grid, by sketch kind. second_seed: the same kinds with another projection seed.
+        kinds: the surrogate's views, by sketch kind. second_seed: some of them with another projection seed.
         design: the view that subsets are designed with.
         early, final: views of one kind at the early and at the final checkpoint. rivals: the views that gradient
             rivals are tuned over, the final checkpoint alone first.
@@ -97,7 +101,7 @@ class CellResult:
         name: corpus, proxy and seed. tasks: T names.
         strata, target: m_e evaluation subsets: their stratum, and the task they were optimised for or -1.
         utilities: (m_e, T, S) measured. predictions: (method, form) -> (m_e, T).
-        configurations: the grid's K. grid_calibration: (K, m_c, T); grid_evaluation: (K, m_e, T).
+        configurations: the K candidates. grid_calibration: (K, m_c, T); grid_evaluation: (K, m_e, T).
         calibration_strata: m_c names. calibration: (m_c, T) measured.
         chosen: number of the chosen configuration. reason: the choice in words.
         membership: (m_e, n) evaluation subsets.
@@ -216,7 +220,8 @@ def run_cell(
     tokens, tasks = corpus.n_tokens, len(corpus.tasks)
     scores = views.design.sketches @ views.design.targets.T
     calibration = draw_subsets(corpus, scores, protocol.calibration, f"{seed_name}/calibration")
-    grid = Grid.of(views.kinds, tokens, protocol.metrics, protocol.lambdas)
+    candidates = protocol.candidates or tuple(views.kinds)
+    grid = Grid.of(_views_of(views.kinds, candidates), tokens, protocol.metrics, protocol.lambdas)
     measured = measure(
         trainer,
         corpus,
@@ -229,15 +234,15 @@ def run_cell(
     clock.stage("calibration retraining")
     on_calibration = grid.predict(calibration.membership)
     cost = [views.seconds[c.sketch_kind] for c in grid.configurations]
-    choice = choose_configuration(
-        grid.configurations,
-        on_calibration,
-        measured,
-        cost,
-        protocol.confidence,
-        protocol.resamples,
-        seed_name,
+    choose = partial(
+        choose_configuration,
+        utilities=measured,
+        confidence=protocol.confidence,
+        resamples=protocol.resamples,
+        seed_name=seed_name,
+        strata=calibration.strata,
     )
+    choice = choose(grid.configurations, on_calibration, cost_seconds=cost)
     listener(f"{name}: {choice.reason}")
     clock.stage("choice")
 
@@ -263,10 +268,15 @@ def run_cell(
         measured,
     )
     predictions: dict[Method, Floats] = {SELECTED: on_evaluation[choice.chosen]}
-    for kind in views.kinds:
-        own = grid.where(kind)
-        best = _choose(grid, own, on_calibration, measured, cost, protocol, seed_name)
-        predictions[f"surrogate, {kind} sketch", "mean"] = on_evaluation[best]
+    for kind, view in views.kinds.items():
+        own = Grid.of({kind: view}, tokens, protocol.metrics, protocol.lambdas)
+        alone = choose(
+            own.configurations,
+            own.predict(calibration.membership),
+            cost_seconds=[0.0] * len(own.configurations),
+        )
+        picked = replace(own, configurations=(own.configurations[alone.chosen],))
+        predictions[f"surrogate, {kind} sketch", "mean"] = picked.predict(evaluation.membership)[0]
     hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
     predictions["surrogate, best in hindsight", "mean"] = on_evaluation[int(np.argmax(hindsight))]
     picked = grid.configurations[choice.chosen]
@@ -309,26 +319,13 @@ def evaluation_subsets(corpus: LabCorpus, views: Views, protocol: Protocol, seed
     return join(parts)
 
 
-def _choose(
-    grid: Grid,
-    own: Sequence[int],
-    predictions: Floats,
-    utilities: Floats,
-    cost: Sequence[float],
-    protocol: Protocol,
-    seed_name: str,
-) -> int:
-    """Return the configuration that the calibration chooses among some."""
-    choice = choose_configuration(
-        [grid.configurations[k] for k in own],
-        predictions[list(own)],
-        utilities,
-        [cost[k] for k in own],
-        protocol.confidence,
-        protocol.resamples,
-        seed_name,
-    )
-    return own[choice.chosen]
+def _views_of(views: Mapping[str, View], kinds: Sequence[str]) -> dict[str, View]:
+    missing = sorted(set(kinds) - set(views))
+    if missing:
+        raise ConfigError(
+            f"the candidate kind {missing[0]!r} is not among the views {', '.join(views)}; name one of them"
+        )
+    return {kind: views[kind] for kind in kinds}
 
 
 def _ceilings(

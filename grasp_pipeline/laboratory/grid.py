@@ -59,10 +59,6 @@ class Grid:
                         out[k] = value(linear, norms, means.tokens, c)
         return np.stack([each for each in out if each is not None])
 
-    def where(self, kind: str) -> list[int]:
-        """Return the numbers of a view's configurations."""
-        return [k for k, c in enumerate(self.configurations) if c.sketch_kind == kind]
-
 
 def terms(means: SubsetMeans, view: View, second: Floats, rho: float) -> tuple[Floats, Floats]:
     """Return <r_t, mu_S>_M (m, T) and ||mu_S||_M^2 (m,) for one damping (0: M = I).

@@ -180,6 +180,16 @@ TWO_CHECKPOINTS = "+early"
 NGRAMS = "+ngrams"
 """Ending of a kind that has n-gram features beside its sketches."""
 
+SKETCHES = ("output", "full")
+
+TEXT_KINDS = (
+    *SKETCHES,
+    *(kind + TWO_CHECKPOINTS for kind in SKETCHES),
+    "ngrams",
+    *(kind + TWO_CHECKPOINTS + NGRAMS for kind in SKETCHES),
+)
+"""Every kind that a text cell takes."""
+
 EARLY_FRACTION = 1 / 3
 """Share of the reference training after which the early checkpoint is kept."""
 

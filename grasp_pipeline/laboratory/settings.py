@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from grasp_pipeline.config import Section
+from grasp_pipeline.config import Section, check_grid
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.laboratory.cell import Protocol
 from grasp_pipeline.laboratory.design import OPTIMISED, RANDOM_STRATA
-from grasp_pipeline.laboratory.proxies import SketchPlan
+from grasp_pipeline.laboratory.proxies import TEXT_KINDS, SketchPlan
 from grasp_pipeline.laboratory.text import TextPlan
 from grasp_pipeline.proxy.training import Recipe
 
@@ -74,6 +74,15 @@ class LaboratorySettings(Section):
     output_vocab_dim: int = Field(
         default=64, ge=1, description="Projected vocabulary side of the output sketch."
     )
+    candidates: list[str] = Field(
+        default=["output", "ngrams", "output+early+ngrams"],
+        min_length=1,
+        description="Sketch kinds that the configuration is chosen among; all kinds are compared.",
+    )
+    metrics: list[float] = Field(
+        default=[30.0], min_length=1, description="Dampings rho of the grid; 0 is M = I."
+    )
+    lambdas: list[float] = Field(default=[0.0, 0.5, 1.0], min_length=1, description="Penalties of the grid.")
     stacked_models: int = Field(default=32, ge=1, description="Models retrained together.")
     transfer_subsets: int = Field(
         default=48,
@@ -94,6 +103,10 @@ class LaboratorySettings(Section):
                 raise ValueError(
                     f"{field} is {counts}; give a number of subsets, 0 or more, for some of {', '.join(STRATA)}"
                 )
+        check_grid(self.metrics, self.lambdas)
+        unknown = sorted(set(self.candidates) - set(TEXT_KINDS))
+        if unknown:
+            raise ValueError(f"candidates names {unknown[0]!r}; give some of {', '.join(TEXT_KINDS)}")
         if self.exact_copies + self.near_copies + self.noise > 0.8:
             raise ValueError(
                 "exact_copies, near_copies and noise leave less than a fifth of the pool; lower them"
@@ -123,7 +136,15 @@ class LaboratorySettings(Section):
 
     def protocol(self) -> Protocol:
         """Return the numbers of subsets."""
-        return Protocol(self.calibration, self.evaluation, self.calibration_seeds, self.evaluation_seeds)
+        return Protocol(
+            self.calibration,
+            self.evaluation,
+            self.calibration_seeds,
+            self.evaluation_seeds,
+            candidates=tuple(self.candidates),
+            metrics=tuple(self.metrics),
+            lambdas=tuple(self.lambdas),
+        )
 
     def sketches(self) -> SketchPlan:
         """Return the dimensions of the views."""

@@ -256,6 +256,7 @@ def choice_regret(
                 confidence,
                 1,
                 f"{seed_name}/{draw}",
+                [cell.calibration_strata[row] for row in rows],
             )
             regrets.append(float(truth.max() - truth[choice.chosen]))
             adopted.append(cell.configurations[choice.chosen].lam > 0)

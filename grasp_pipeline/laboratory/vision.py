@@ -127,6 +127,7 @@ def protocol(settings: VisionConfigSection) -> Protocol:
         evaluation_seeds=settings.seeds,
         confidence=settings.confidence,
         resamples=settings.bootstrap,
+        candidates=None,
         metrics=tuple(settings.metrics),
         lambdas=tuple(settings.lambdas),
     )

@@ -31,28 +31,82 @@ def choose(lambdas: Sequence[float], predictions: np.ndarray, truth: np.ndarray,
     return choose_configuration(grid(lambdas), predictions, truth, np.ones(len(lambdas)), **settings)  # type: ignore[arg-type]
 
 
-def test_bounds_are_the_quantiles_of_a_loop_over_resamples() -> None:
-    predictions, truth = noisy(np.random.default_rng(0), [0.8, 0.6, 0.5], 20, 2)
-    choice = choose([0, 0, 1], predictions, truth, resamples=2000, seed_name="twin")
-    drawn = bootstrap_task_spearman(predictions, truth, 2000, generator("twin", "lcb"))
-    gains = [[row[k] - max(row[0], row[1]) for row in drawn] for k in range(3)]
-    for k in range(3):
-        assert choice.lower_bound[k] == sorted(drawn[:, k])[int(0.05 / 3 * 1999)]
-        assert choice.paired_lower_bound[k] == pytest.approx(sorted(gains[k])[int(0.05 * 1999)], abs=1e-12)
-    np.testing.assert_array_equal(choice.rank_correlation, task_level_spearman(predictions, truth))
-    assert (choice.lower_bound <= choice.rank_correlation).all()
+def slow_bounds(observed: np.ndarray, drawn: np.ndarray, widen: float) -> list[float]:
+    """The max-t bound by loops: one critical value for all columns."""
+    errors = [float(np.std(column)) for column in drawn.T]
+    largest = sorted(
+        max((value - np.mean(drawn[:, k])) / errors[k] for k, value in enumerate(row)) for row in drawn
+    )
+    critical = largest[int(np.ceil(0.95 * (len(largest) - 1)))]
+    return [observed[k] - critical * widen * errors[k] for k in range(len(errors))]
+
+
+def test_bounds_are_those_of_a_loop_over_resamples() -> None:
+    predictions, truth = noisy(np.random.default_rng(0), [0.8, 0.6, 0.5, 0.4], 20, 2)
+    strata = ["a"] * 9 + ["b"] * 6 + ["c"] * 2 + ["d"] * 3
+    groups = [np.arange(9), np.arange(9, 15), np.arange(15, 20)]
+    choice = choose([0, 0, 1, 2], predictions, truth, resamples=1000, seed_name="twin", strata=strata)
+    drawn = bootstrap_task_spearman(
+        predictions, truth, 1000, generator("twin", "lcb"), sorted(groups, key=len)
+    )
+    observed = task_level_spearman(predictions, truth)
+    widen = np.sqrt(20 / 17)
+    np.testing.assert_allclose(choice.lower_bound, slow_bounds(observed, drawn, widen), rtol=0, atol=1e-12)
+    against = [slow_bounds(observed[2:] - observed[a], drawn[:, 2:] - drawn[:, [a]], widen) for a in (0, 1)]
+    np.testing.assert_allclose(choice.paired_lower_bound[2:], np.min(against, axis=0), rtol=0, atol=1e-12)
+    assert (choice.paired_lower_bound[:2] == 0).all()
+    np.testing.assert_array_equal(choice.rank_correlation, observed)
+
+
+def test_strata_that_differ_are_not_counted_as_chance() -> None:
+    """Utilities of two designs lie far apart: how many of each are drawn must not widen the bound."""
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=(24, 2)) + np.repeat([0.0, 3.0], 12)[:, None]
+    predictions = truth + np.array([1.0, 0.8])[:, None, None] * rng.normal(size=(2, 24, 2))
+    apart = choose([0, 1], predictions, truth, strata=["a"] * 12 + ["b"] * 12)
+    together = choose([0, 1], predictions, truth)
+    assert (apart.lower_bound > together.lower_bound).all()
+    with pytest.raises(ValueError, match="24 subsets have 2 strata"):
+        choose([0, 1], predictions, truth, strata=["a", "b"])
+
+
+@pytest.mark.parametrize("strata", [None, ["a"] * 10 + ["b"] * 6 + ["c"] * 4 + ["d"] * 4])
+def test_the_bounds_of_all_configurations_hold_at_once(strata: list[str] | None) -> None:
+    """The true correlations, from a large sample of the same design, lie above all bounds as often as promised."""
+    noises, labels = [0.9, 0.7, 0.5], np.asarray(strata or ["a"] * 24)
+    shift = np.array([ord(label) - ord("a") for label in labels])[:, None] * 0.7
+
+    def draw(rng: np.random.Generator, times: int) -> tuple[np.ndarray, np.ndarray]:
+        shifts = np.tile(shift, (times, 1))
+        truth = rng.normal(size=(24 * times, 2)) + shifts
+        return truth + np.asarray(noises)[:, None, None] * rng.normal(size=(3, 24 * times, 2)), truth
+
+    true = task_level_spearman(*draw(np.random.default_rng(10**6), 400))
+    trials = 200
+    held = 0
+    for trial in range(trials):
+        predictions, truth = draw(np.random.default_rng(trial), 1)
+        choice = choose([0, 0, 1], predictions, truth, seed_name=f"cover {trial}", strata=strata)
+        held += (choice.lower_bound <= true).all()
+    assert held / trials >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / trials)
 
 
 @pytest.mark.parametrize(
-    ("m", "tasks", "lambdas"), [(24, 1, [0, 1]), (12, 2, [0, 1]), (24, 2, [0, 0, 1, 1, 1])]
+    ("m", "tasks", "lambdas", "strata"),
+    [
+        (24, 1, [0, 1], None),
+        (12, 2, [0, 1], None),
+        (24, 2, [0, 0, 1, 1, 1], None),
+        (24, 2, [0, 0, 1, 1, 1], ["a"] * 12 + ["b"] * 4 + ["c"] * 8),
+    ],
 )
 def test_under_the_null_a_penalty_is_adopted_no_more_often_than_promised(
-    m: int, tasks: int, lambdas: list[float]
+    m: int, tasks: int, lambdas: list[float], strata: list[str] | None
 ) -> None:
     trials, adopted = 200, 0
     for trial in range(trials):
         predictions, truth = noisy(np.random.default_rng(trial), [0.6] * len(lambdas), m, tasks)
-        choice = choose(lambdas, predictions, truth, seed_name=f"null {trial}")
+        choice = choose(lambdas, predictions, truth, seed_name=f"null {trial}", strata=strata)
         adopted += lambdas[choice.chosen] > 0
     # Two standard errors of a true rate of .05 above .05.
     assert adopted / trials <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / trials)
@@ -99,9 +153,9 @@ def test_ties_go_to_the_cheaper_sketch() -> None:
 def test_too_few_resamples_are_raised_and_it_says_so() -> None:
     predictions, truth = noisy(np.random.default_rng(6), [0.5] * 8, 16, 1)
     choice = choose([0, 1, 1, 1, 1, 1, 1, 1], predictions, truth, resamples=200)
-    assert choice.resamples == TAIL_RESAMPLES * 8 / 0.05
+    assert choice.resamples == TAIL_RESAMPLES / 0.05
     assert f"Used {choice.resamples} bootstrap resamples instead of 200" in choice.reason
-    assert choose([0], predictions[:1], truth, resamples=300).resamples == 300
+    assert choose([0], predictions[:1], truth, resamples=1300).resamples == 1300
 
 
 def test_worthless_predictions_are_called_so() -> None:

@@ -12,7 +12,7 @@ import pytest
 from lab_toys import TASKS, CountingStore
 
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.errors import InputError
+from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.cell import (
     EXACT,
     EXACT_METRICS,
@@ -36,6 +36,7 @@ PROTOCOL = Protocol(
     evaluation_seeds=2,
     confidence=0.8,
     resamples=200,
+    candidates=None,
 )
 Events = list[tuple[str, tuple[Run, ...]]]
 
@@ -151,6 +152,20 @@ def test_the_protocol_names_dampings_and_penalties(toy: Toy) -> None:
     ceiling = Grid.of({EXACT: exact}, toy.corpus.n_tokens, EXACT_METRICS, given.lambdas)
     mine = other.predictions["surrogate, exact gradients", "mean"]
     assert any(np.array_equal(mine, values) for values in ceiling.predict(other.membership))
+
+
+def test_candidates_compete_and_the_other_kinds_are_compared(toy: Toy) -> None:
+    first, *others = toy.views.kinds
+    few = toy.run(toy.corpus, replace(PROTOCOL, candidates=(first,)))
+    assert {c.sketch_kind for c in few.configurations} == {first}
+    for kind in (first, *others):
+        mine = few.predictions[f"surrogate, {kind} sketch", "mean"]
+        np.testing.assert_array_equal(mine, toy.result.predictions[f"surrogate, {kind} sketch", "mean"])
+    np.testing.assert_array_equal(
+        few.predictions[SELECTED], few.predictions[f"surrogate, {first} sketch", "mean"]
+    )
+    with pytest.raises(ConfigError, match="candidate kind 'fulll' is not among the views"):
+        toy.run(toy.corpus, replace(PROTOCOL, candidates=("fulll",)))
 
 
 def test_every_surrogate_is_there(toy: Toy) -> None:

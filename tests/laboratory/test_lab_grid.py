@@ -39,6 +39,10 @@ def one_by_one(grid: Grid, membership: np.ndarray) -> np.ndarray:
     return np.stack(values)
 
 
+def where(grid: Grid, kind: str) -> list[int]:
+    return [k for k, c in enumerate(grid.configurations) if c.sketch_kind == kind]
+
+
 def test_predictions_are_those_of_a_surrogate_per_configuration(
     corpus: LabCorpus, two: dict[str, View], membership: np.ndarray
 ) -> None:
@@ -59,8 +63,8 @@ def test_the_order_of_configurations_is_kept_over_several_views(
     few = Grid(mixed.configurations[:5], two, corpus.n_tokens)
     np.testing.assert_array_equal(few.predict(membership), mixed.predict(membership)[:5])
     for kind in two:
-        assert [mixed.configurations[k].sketch_kind for k in mixed.where(kind)] == [kind] * 12
-    assert sorted(mixed.where("output") + mixed.where("full")) == list(range(24))
+        assert [mixed.configurations[k].sketch_kind for k in where(mixed, kind)] == [kind] * 12
+    assert sorted(where(mixed, "output") + where(mixed, "full")) == list(range(24))
 
 
 def test_a_view_alone_predicts_what_it_does_in_company(
@@ -69,8 +73,8 @@ def test_a_view_alone_predicts_what_it_does_in_company(
     both = Grid.of(two, corpus.n_tokens, METRICS, LAMBDAS)
     for kind, view in two.items():
         alone = Grid.of({kind: view}, corpus.n_tokens, METRICS, LAMBDAS)
-        assert [both.configurations[k] for k in both.where(kind)] == list(alone.configurations)
-        np.testing.assert_array_equal(both.predict(membership)[both.where(kind)], alone.predict(membership))
+        assert [both.configurations[k] for k in where(both, kind)] == list(alone.configurations)
+        np.testing.assert_array_equal(both.predict(membership)[where(both, kind)], alone.predict(membership))
 
 
 @pytest.mark.parametrize("joined", [False, True])
