@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.launch import run_apart
 from benchmarks.record import ROOT
-from grasp_pipeline.errors import GraspError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
@@ -106,21 +105,8 @@ def run_matrix(config: Path, settings: LaboratorySettings, names: Sequence[str],
     """
     waiting = [name for name in names if not cell_file(settings, name).exists()]
     print(f"{len(names)} cells, {len(names) - len(waiting)} finished before", flush=True)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    failed: list[str] = []
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            name = waiting.pop(0)
-            command = [sys.executable, "-m", "benchmarks.fidelity", "--config", str(config), "--cell", name]
-            running[name] = subprocess.Popen(command, cwd=ROOT, env=os.environ | single)
-        time.sleep(0.5)
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                failed += [name] if process.returncode else []
-    if failed:
-        raise GraspError(f"{', '.join(failed)} failed; its error is above. Start again to go on")
+    module = [sys.executable, "-m", "benchmarks.fidelity", "--config", str(config)]
+    run_apart({name: [*module, "--cell", name] for name in waiting}, jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
+from benchmarks.launch import run_apart
 from benchmarks.record import ROOT, Figure, save
-from grasp_pipeline.errors import ConfigError, GraspError, InputError
+from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
@@ -141,18 +140,8 @@ def run_all(config: Path, settings: LaboratorySettings, jobs: int) -> None:
                 f"cell {transfer.cell} is not finished; run python -m benchmarks.fidelity --config {config}"
             )
     print(f"{len(every)} transfers, {len(every) - len(waiting)} finished before", flush=True)
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-    def start(transfer: Transfer) -> int:
-        command = [sys.executable, "-m", "benchmarks.transfer", "--config", str(config)]
-        command += ["--transfer", transfer.name]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | single, check=False).returncode
-
-    with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(start, waiting))
-    failed = [transfer.name for transfer, code in zip(waiting, codes, strict=True) if code]
-    if failed:
-        raise GraspError(f"{', '.join(failed)} failed; its error is above. Start again to go on")
+    module = [sys.executable, "-m", "benchmarks.transfer", "--config", str(config)]
+    run_apart({each.name: [*module, "--transfer", each.name] for each in waiting}, jobs)
 
 
 def figures(settings: LaboratorySettings) -> list[Figure]:
@@ -177,7 +166,7 @@ def figures(settings: LaboratorySettings) -> list[Figure]:
 
 def over_corpora(kind: str, head: str, rows: Mapping[str, Sequence[TransferFigure]]) -> Iterator[Figure]:
     """Yield every figure as the mean over the corpora that have it; the notes tell each corpus's own value."""
-    from grasp_pipeline.laboratory.transfer import mean_estimate
+    from grasp_pipeline.laboratory.decisions import mean_estimate
 
     names = dict.fromkeys(row.name for each in rows.values() for row in each)
     for name in names:

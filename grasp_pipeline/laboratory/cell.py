@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.laboratory.archive import damaged, load_archive, save_archive
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, draw_subsets, join
 from grasp_pipeline.laboratory.grid import Grid
@@ -137,20 +135,16 @@ class CellResult:
             "reason": self.reason,
             "seconds": dict(self.seconds),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part.npz")
-        np.savez_compressed(
-            unfinished,
-            words=np.array(json.dumps(words)),
-            target=self.target,
-            utilities=self.utilities,
-            predictions=np.stack(list(self.predictions.values())),
-            grid_calibration=self.grid_calibration,
-            grid_evaluation=self.grid_evaluation,
-            calibration=self.calibration,
-            membership=self.membership,
-        )
-        unfinished.replace(path)
+        arrays = {
+            "target": self.target,
+            "utilities": self.utilities,
+            "predictions": np.stack(list(self.predictions.values())),
+            "grid_calibration": self.grid_calibration,
+            "grid_evaluation": self.grid_evaluation,
+            "calibration": self.calibration,
+            "membership": self.membership,
+        }
+        save_archive(path, words, arrays)
 
     @classmethod
     def load(cls, path: Path) -> CellResult:
@@ -159,10 +153,8 @@ class CellResult:
         Raises:
             InputError: the file cannot be read.
         """
+        words, arrays = load_archive(path, "cell")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            words = json.loads(str(arrays.pop("words")))
             methods = [(name, form) for name, form in words["methods"]]
             return cls(
                 name=words["name"],
@@ -176,20 +168,8 @@ class CellResult:
                 seconds=words["seconds"],
                 **arrays,
             )
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-            AttributeError,
-            EOFError,
-            BadZipFile,
-            zlib.error,
-        ) as error:
-            raise InputError(
-                f"{path} is no cell of the laboratory ({error}); delete it and run the cell again"
-            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path, "cell", error) from error
 
 
 def run_cell(

@@ -10,22 +10,28 @@ Every figure has a two-sided 95% percentile interval over `RESAMPLES` bootstrap 
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.ceiling import seed_reliability
 from grasp_pipeline.calibration.lcb import Configuration
-from grasp_pipeline.calibration.rank import bootstrap_task_spearman, finite, task_level_spearman
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_spearman
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.laboratory.archive import damaged, load_archive, save_archive
 from grasp_pipeline.laboratory.cell import SELECTED, CellResult, Views
 from grasp_pipeline.laboratory.corpus import LabCorpus
+from grasp_pipeline.laboratory.decisions import (
+    Estimate,
+    bootstrap_decision_accuracy,
+    decision_accuracy,
+    mean_estimate,
+    pairs,
+    seed_noise,
+)
 from grasp_pipeline.laboratory.grid import Grid
 from grasp_pipeline.laboratory.measure import Trainer, UtilityStore, measure
 from grasp_pipeline.progress import Listener, silent
@@ -35,120 +41,12 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RESAMPLES = 2000
-TAILS = (0.025, 0.975)
-CLEAR = 2.0
-"""A pair is clear where it differs by more than this many standard deviations of a difference between seeds."""
 
 OPTIMISED_TASKS = 2
 """Tasks whose finalists are all retrained on the other proxy."""
 
 UNIFORM = "uniform"
 CORRELATION, SHARE, NATS, RANK = "rank correlation", "share of pairs", "nats per token", "rank"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its (B,) bootstrap draws."""
-
-    value: float
-    draws: Floats
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Two-sided 95% percentile interval."""
-        low, high = np.nanquantile(self.draws, TAILS)
-        return float(low), float(high)
-
-
-def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
-    """Return the mean of independent estimates with equally many draws, averaged draw by draw."""
-    return Estimate(
-        float(np.mean([part.value for part in parts])), np.mean([part.draws for part in parts], axis=0)
-    )
-
-
-def decision_accuracy(
-    first: ArrayLike, second: ArrayLike, noise: ArrayLike | None = None, groups: Sequence[str] | None = None
-) -> Floats:
-    """Return the share of pairs of subsets that both proxies order the same way; a tie in either counts one half.
-
-    Args:
-        first, second: (m, T) utilities, minus nats per token.
-        noise: (T,) standard deviation of a utility of `first` over training seeds (of the mean, if it is one). Only
-            pairs that differ on the first proxy by more than CLEAR standard deviations of a difference,
-            sqrt(2) noise, count. None: all pairs.
-        groups: m names; only pairs within a group count. None: all pairs.
-
-    Returns:
-        (T,) shares in [0, 1]; NaN for a task without such a pair.
-
-    Raises:
-        ValueError: shapes disagree or a value is not finite.
-    """
-    agree, counted = _pairs(first, second, noise, groups)
-    total = counted.sum(axis=(1, 2))
-    return np.divide(agree.sum(axis=(1, 2)), total, out=np.full(len(total), np.nan), where=total > 0)
-
-
-def bootstrap_decision_accuracy(
-    first: ArrayLike,
-    second: ArrayLike,
-    resamples: int,
-    seed_name: str,
-    noise: ArrayLike | None = None,
-    groups: Sequence[str] | None = None,
-) -> Estimate:
-    """Return the mean decision accuracy over tasks, with draws over the subsets.
-
-    Subsets are drawn with replacement, the same ones for all tasks; a pair of a subset with its own copy does not
-    count. With c the (m,) counts of a resample and A, W the symmetric matrices of agreement and of counted pairs, zero
-    on the diagonal, a resample's accuracy is c'Ac / c'Wc. Tasks without a counted pair are left out of the mean.
-
-    Args:
-        first, second, noise, groups: as in `decision_accuracy`.
-        resamples: B.
-        seed_name: name of the draw.
-
-    Raises:
-        ConfigError: no task has a pair to count, or B is below 1.
-        ValueError: shapes disagree or a value is not finite.
-    """
-    if resamples < 1:
-        raise ConfigError(f"resamples is {resamples}; ask for at least 1.")
-    agree, counted = _pairs(first, second, noise, groups)
-    kept = counted.any(axis=(1, 2))
-    if not kept.any():
-        raise ConfigError(
-            "No pair of subsets differs by more than its seed noise; retrain more subsets or more seeds."
-        )
-    agree, counted = agree[kept], counted[kept].astype(np.float64)
-    m = agree.shape[1]
-    counts = generator(seed_name, "decision accuracy").multinomial(m, np.full(m, 1 / m), resamples)
-    counts = counts.astype(np.float64)
-    above = np.stack([((counts @ task) * counts).sum(axis=1) for task in agree], axis=1)
-    below = np.stack([((counts @ task) * counts).sum(axis=1) for task in counted], axis=1)
-    present = below > 0
-    shares = np.divide(above, below, out=np.zeros_like(above), where=present)
-    number = present.sum(axis=1)
-    draws = np.divide(shares.sum(axis=1), number, out=np.full(resamples, np.nan), where=number > 0)
-    observed = agree.sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
-    return Estimate(float(observed.mean()), draws)
-
-
-def seed_noise(utilities: ArrayLike) -> Floats:
-    """Return the standard deviation of a subset's mean utility over seeds, pooled over subsets: (T,).
-
-    Args:
-        utilities: (m, T, S) with S training seeds.
-
-    Raises:
-        ConfigError: fewer than two seeds.
-    """
-    values = finite("utilities", utilities)
-    seeds = values.shape[2]
-    if seeds < 2:
-        raise ConfigError("Seed noise needs two training seeds per subset; raise evaluation_seeds to 2.")
-    return np.sqrt(values.var(axis=2, ddof=1).mean(axis=0) / seeds)
 
 
 @dataclass(frozen=True)
@@ -188,19 +86,15 @@ class TransferResult:
             "configurations": [asdict(c) for c in self.configurations],
             "chosen": self.chosen,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part.npz")
-        np.savez_compressed(
-            unfinished,
-            words=np.array(json.dumps(words)),
-            rows=self.rows,
-            target=self.target,
-            small=self.small,
-            large=self.large,
-            selected=self.selected,
-            grid=self.grid,
-        )
-        unfinished.replace(path)
+        arrays = {
+            "rows": self.rows,
+            "target": self.target,
+            "small": self.small,
+            "large": self.large,
+            "selected": self.selected,
+            "grid": self.grid,
+        }
+        save_archive(path, words, arrays)
 
     @classmethod
     def load(cls, path: Path) -> TransferResult:
@@ -209,32 +103,19 @@ class TransferResult:
         Raises:
             InputError: the file cannot be read.
         """
+        words, arrays = load_archive(path, "transfer")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            words = json.loads(str(arrays.pop("words")))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-            EOFError,
-            BadZipFile,
-            zlib.error,
-        ) as error:
-            raise InputError(
-                f"{path} is no transfer of the laboratory ({error}); delete it and run the transfer again"
-            ) from error
-        return cls(
-            name=words["name"],
-            source=words["source"],
-            tasks=tuple(words["tasks"]),
-            strata=tuple(words["strata"]),
-            configurations=tuple(Configuration(**each) for each in words["configurations"]),
-            chosen=words["chosen"],
-            **arrays,
-        )
+            return cls(
+                name=words["name"],
+                source=words["source"],
+                tasks=tuple(words["tasks"]),
+                strata=tuple(words["strata"]),
+                configurations=tuple(Configuration(**each) for each in words["configurations"]),
+                chosen=words["chosen"],
+                **arrays,
+            )
+        except (KeyError, TypeError) as error:
+            raise damaged(path, "transfer", error) from error
 
 
 def choose_rows(result: CellResult, count: int, seed_name: str) -> Ints:
@@ -395,12 +276,12 @@ def _agreement(result: TransferResult, resamples: int) -> Iterator[TransferFigur
     again = float(np.mean(decision_accuracy(result.small[:, :, 0], result.small[:, :, 1])))
     note = f"the small proxy with one seed against itself with another: {again:.3f}"
     yield TransferFigure("decision_accuracy", accuracy(), SHARE, note)
-    _, counted = _pairs(small, large, noise, None)
+    _, counted = pairs(small, large, noise, None)
     m = len(small)
     if counted.any():
         share = counted.sum() / (len(counted) * m * (m - 1))
         yield TransferFigure("decision_accuracy_clear", accuracy(noise), SHARE, f"{share:.0%} of the pairs")
-    _, counted = _pairs(small, large, None, result.strata)
+    _, counted = pairs(small, large, None, result.strata)
     if counted.any():
         share = counted.sum() / (len(counted) * m * (m - 1))
         within = accuracy(groups=result.strata)
@@ -487,25 +368,3 @@ def _spearman(predictions: Floats, utilities: Floats, result: TransferResult, re
     rng = generator(result.name, "transfer", "spearman")
     drawn = bootstrap_task_spearman(predictions[None], utilities, resamples, rng)
     return Estimate(float(task_level_spearman(predictions[None], utilities)[0]), drawn[:, 0])
-
-
-def _pairs(
-    first: ArrayLike, second: ArrayLike, noise: ArrayLike | None, groups: Sequence[str] | None
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return agreement and which pairs count, both (T, m, m), symmetric, zero on the diagonal."""
-    one, other = finite("first", first), finite("second", second)
-    if one.ndim != 2 or one.shape != other.shape or len(one) < 2:
-        raise ValueError(
-            f"first has shape {one.shape} and second {other.shape}; both must be (m, T) of the same m subsets, 2 at "
-            "least, and T tasks."
-        )
-    differences = one.T[:, :, None] - one.T[:, None, :]
-    same = np.sign(differences) * np.sign(other.T[:, :, None] - other.T[:, None, :])
-    counted = np.broadcast_to(~np.eye(len(one), dtype=bool), same.shape)
-    if noise is not None:
-        smallest = CLEAR * np.sqrt(2) * np.broadcast_to(finite("noise", noise), one.shape[1:])
-        counted = counted & (np.abs(differences) > smallest[:, None, None])
-    if groups is not None:
-        labels = np.asarray(groups)
-        counted = counted & (labels[:, None] == labels[None, :])
-    return np.where(counted, (1 + same) / 2, 0.0), counted

@@ -15,19 +15,21 @@ from benchmarks.transfer import over_corpora, transfers
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.cell import SELECTED, CellResult, Views
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
+from grasp_pipeline.laboratory.decisions import (
+    CLEAR,
+    Estimate,
+    bootstrap_decision_accuracy,
+    decision_accuracy,
+    seed_noise,
+)
 from grasp_pipeline.laboratory.grid import Grid
 from grasp_pipeline.laboratory.measure import MemoryStore, Trainer, measure
 from grasp_pipeline.laboratory.settings import LaboratorySettings
 from grasp_pipeline.laboratory.transfer import (
-    CLEAR,
-    Estimate,
     TransferFigure,
     TransferResult,
-    bootstrap_decision_accuracy,
     choose_rows,
-    decision_accuracy,
     run_transfer,
-    seed_noise,
     transfer_rows,
 )
 from grasp_pipeline.laboratory.views import take_view
