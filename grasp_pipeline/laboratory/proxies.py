@@ -132,7 +132,7 @@ def take_views(
             ),
         }
 
-    ngrams = timed("ngrams", lambda: ngram_view(corpus, plan.ngram_dim))
+    ngrams = None if corpus.chunks is None else timed("ngrams", lambda: ngram_view(corpus, plan.ngram_dim))
 
     def kinds(pairs: dict[str, tuple[View, View]]) -> dict[str, View]:
         found = {kind: pair[1] for kind, pair in pairs.items()}

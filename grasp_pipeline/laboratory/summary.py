@@ -115,10 +115,15 @@ def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name:
     """Return the correlations of every method that all cells have.
 
     Raises:
-        InputError: there are no cells.
+        InputError: there are no cells, or one has no subset of the stratum.
     """
     if not cells:
         raise InputError("there are no finished cells to summarise; run the laboratory first")
+    for cell in cells:
+        if stratum != ALL and stratum not in strata_of([cell]):
+            raise InputError(
+                f"cell {cell.name} has no subsets of the stratum {stratum}; summarise cells of one protocol together"
+            )
     shared = [key for key in cells[0].predictions if all(key in cell.predictions for cell in cells)]
     observed, drawn, ceilings, count = [], [], [], 0
     for cell in cells:

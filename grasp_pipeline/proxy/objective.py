@@ -7,7 +7,9 @@ cross-entropy of the n tokens, in nats per token. With causal attention padding 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +18,11 @@ from torch.func import functional_call
 from grasp_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Parameters = dict[str, Tensor]
+
+_FUSED = "fused_causal"
 
 
 class Objective(Protocol):
@@ -51,6 +55,7 @@ class CausalLM:
         self.model = model
         self._body = getattr(model, prefix)
         self._prefix = prefix + "."
+        self._can_fuse = model._supports_sdpa and model._supports_attention_backend
         names = {id(p): name for name, p in model.named_parameters()}
         self.output_name = names[id(head.weight)]
         self.vocab_size = int(head.weight.shape[0])
@@ -61,25 +66,47 @@ class CausalLM:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
     def hidden(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """Map token ids (B, L) to final hidden states (B, L, H)."""
+        """Map token ids (B, L) to final hidden states (B, L, H).
+
+        Under `torch.func` attention is the model's own with an explicit mask, since vmap has no rule for fused
+        attention; elsewhere it is fused where the model allows it, which is the same but for rounding.
+        """
         batch, length = inputs.shape
-        dtype = parameters[self.output_name].dtype
-        blocked = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=inputs.device)
-        mask = torch.triu(blocked, diagonal=1).expand(batch, 1, length, length)
-        positions = torch.arange(length, device=inputs.device).unsqueeze(0)
+        arguments: dict[str, Any] = {
+            "input_ids": inputs,
+            "position_ids": torch.arange(length, device=inputs.device).unsqueeze(0),
+            "use_cache": False,
+        }
         cut = len(self._prefix)
         body = {name[cut:]: p for name, p in parameters.items() if name.startswith(self._prefix)}
-        out = functional_call(
-            self._body,
-            body,
-            (),
-            {"input_ids": inputs, "attention_mask": mask, "position_ids": positions, "use_cache": False},
-        )
-        return out.last_hidden_state
+        if self._can_fuse and not torch._C._are_functorch_transforms_active():
+            with _fused_attention(self.model.config):
+                return functional_call(self._body, body, (), arguments).last_hidden_state
+        dtype = parameters[self.output_name].dtype
+        blocked = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=inputs.device)
+        arguments["attention_mask"] = torch.triu(blocked, diagonal=1).expand(batch, 1, length, length)
+        return functional_call(self._body, body, (), arguments).last_hidden_state
 
     def output_weight(self, parameters: Parameters) -> Tensor:
         """Return the output embedding (V, H)."""
         return parameters[self.output_name]
+
+
+@contextmanager
+def _fused_attention(config: PretrainedConfig) -> Iterator[None]:
+    """Let a model compute causal attention by torch's fused kernels while the body runs."""
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    # Under a name without a mask function transformers makes no mask, and fused attention is causal without one.
+    # Under its own name, "sdpa", it would look for packed sequences first, and wait for the device.
+    AttentionInterface.register(_FUSED, sdpa_attention_forward)
+    before = config._attn_implementation
+    config._attn_implementation = _FUSED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def pad_chunks(chunks: list[list[int]], bos: int, length: int) -> tuple[Tensor, Tensor]:

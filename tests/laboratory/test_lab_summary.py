@@ -475,3 +475,11 @@ def test_choices_go_by_name(cells: list[CellResult]) -> None:
     each = [choice_regret([cell], 8, 4, 0.8, "test") for cell in cells]
     assert both.mean == pytest.approx(np.mean([one.mean for one in each]))
     assert all(one.low == one.mean == one.high for one in each)
+
+
+def test_cells_of_different_protocols_are_not_mixed(cells: list[CellResult]) -> None:
+    other = replace(cells[0], name="other/tiny/0", strata=("uniform",) * len(cells[0].strata))
+    missing = next(stratum for stratum in cells[0].strata if stratum != "uniform")
+    with pytest.raises(InputError, match=f"cell other/tiny/0 has no subsets of the stratum {missing}"):
+        sample([*cells, other], missing, 10, "test")
+    assert sample([*cells, other], "all", 10, "test").subsets == sum(len(c.strata) for c in [*cells, other])
