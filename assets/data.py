@@ -92,6 +92,23 @@ def load_sketches(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float32]:
     return decode(frame["sketch"], frame["d"][0], frame["scale"][0])
 
 
+def load_losses(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float64]:
+    """Pin and load every chunk's mean token loss at a kind's checkpoint in the corpus's order: (n,) in nats.
+
+    Raises:
+        StoreError: a chunk has no sketch of the kind.
+    """
+    losses = step.read(tables.GRADIENT_SKETCHES, {"sketch_kind": kind}).select("chunk_id", "loss").collect()
+    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")[
+        "loss"
+    ]
+    if found.null_count():
+        raise StoreError(
+            f"{found.null_count()} chunks have no {kind} sketch; materialize gradient_sketches for every shard"
+        )
+    return found.to_numpy()
+
+
 def load_sketch_sample(
     step: Step, corpus: Corpus, kind: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -31,7 +31,7 @@ def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budge
     """Pin and load what the arms are built from."""
     import polars as pl
 
-    from assets.data import load_sketches, load_task_vectors, token_pool
+    from assets.data import load_losses, load_sketches, load_task_vectors, token_pool
     from grasp_pipeline.attribution.blocks import ArrayBlocks
     from grasp_pipeline.selection.finalists import Ingredients
     from grasp_pipeline.selection.ngrams import Chunks
@@ -48,6 +48,7 @@ def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budge
         Chunks(corpus.pool.tokens, corpus.pool.offsets),
         Chunks(query_pool.tokens, query_pool.offsets),
         corpus.frame["survivor"].to_numpy(),
+        load_losses(step, corpus, kind),
         budget,
     )
 

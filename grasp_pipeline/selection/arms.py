@@ -123,6 +123,22 @@ def top_k_arm(
     )
 
 
+def middle_perplexity_arm(losses: ArrayLike, n_tokens: ArrayLike, budget: int) -> Arm:
+    """Return the chunks whose perplexity is nearest to the middle of the corpus.
+
+    Nearness is by rank: the distance of a chunk's place in the corpus's tokens, in order of mean token loss (n,) at the
+    reference proxy, from one half. Of the perplexity filters of Marion et al. (arXiv 2309.04564) the middle of the
+    distribution pruned best.
+    """
+    tokens = check_budget(n_tokens, budget)
+    values = _checked(losses, len(tokens), "losses")
+    order = np.argsort(values, kind="stable")
+    place = np.empty(len(tokens))
+    place[order] = (np.cumsum(tokens[order]) - tokens[order] / 2) / tokens.sum()
+    text = "Perplexity at the reference proxy nearest to the corpus's median."
+    return top_k_arm("middle-perplexity", -np.abs(place - 0.5), n_tokens, budget, text)
+
+
 def dsir_arm(
     scores: ArrayLike,
     n_tokens: ArrayLike,

@@ -25,6 +25,7 @@ from grasp_pipeline.selection.arms import (
     dsir_arm,
     full_arm,
     group_arm,
+    middle_perplexity_arm,
     surrogate_arm,
     top_k_arm,
 )
@@ -37,8 +38,17 @@ from grasp_pipeline.selection.views import stack_views
 
 Features = Literal["gradient", "gradient+ngrams"]
 
-ALWAYS = ("influence", "random-deduplicated", "full")
-"""Arms that are retrained whatever the judge says."""
+ALWAYS = (
+    "influence",
+    "graddot",
+    "ggda",
+    "dsir",
+    "lowest-loss",
+    "middle-perplexity",
+    "random-deduplicated",
+    "full",
+)
+"""Comparison arms: retrained whatever the judge says, each a row of the certificates."""
 
 INFLUENCE_RHO = 1.0
 """Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
@@ -75,6 +85,7 @@ class Ingredients:
         chunks: token ids of the n chunks.
         queries: token ids of the target's query chunks.
         survivors: (n,) chunks of the surviving document of each near-duplicate cluster.
+        losses: (n,) mean token loss of each chunk at the reference proxy, nats.
         budget: tokens to keep.
     """
 
@@ -83,6 +94,7 @@ class Ingredients:
     chunks: Chunks
     queries: Chunks
     survivors: NDArray[np.bool_]
+    losses: Float64
     budget: int
 
     @cached_property
@@ -160,6 +172,11 @@ def build_finalists(
             ),
             Rule("gradient", 0.0, 0.0),
         ),
+        Finalist(
+            top_k_arm("lowest-loss", -given.losses, n_tokens, budget, "Lowest loss at the reference proxy."),
+            None,
+        ),
+        Finalist(middle_perplexity_arm(given.losses, n_tokens, budget), None),
         Finalist(dsir_arm(given.dsir, n_tokens, budget), None),
         Finalist(group_arm(groups, alignment, n_tokens, budget), None),
         Finalist(dedup_random_arm(n_tokens, budget, survivors), None, True),

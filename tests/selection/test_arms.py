@@ -17,6 +17,7 @@ from grasp_pipeline.selection.arms import (
     dsir_arm,
     full_arm,
     group_arm,
+    middle_perplexity_arm,
     random_arm,
     surrogate_arm,
     top_k_arm,
@@ -90,6 +91,20 @@ def test_top_k_threshold_separates_kept_from_dropped() -> None:
     assert arm.threshold is not None
     assert world.scores[arm.membership].min() == pytest.approx(arm.threshold)
     assert world.scores[~arm.membership].max() <= arm.threshold
+
+
+def test_middle_perplexity_takes_the_tokens_around_the_median() -> None:
+    world = World()
+    losses = generator("losses").normal(5, 1, N)
+    arm = middle_perplexity_arm(losses, world.tokens, 1500)
+    kept = np.sort(losses[arm.membership])
+    between = (losses >= kept[0]) & (losses <= kept[-1])
+    np.testing.assert_array_equal(between, arm.membership, "an interval of losses")
+    below, above = (int(world.tokens[side].sum()) for side in (losses < kept[0], losses > kept[-1]))
+    assert abs(below - above) <= 2 * L, "as many tokens on either side"
+    assert 1500 - L < arm.n_tokens <= 1500
+    with pytest.raises(InputError, match="losses of shape"):
+        middle_perplexity_arm(losses[1:], world.tokens, 1500)
 
 
 def test_full_arm_is_everything() -> None:
