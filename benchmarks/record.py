@@ -106,3 +106,17 @@ def table(rows: Sequence[dict]) -> str:
             f"| {row['figure']} | {row['value']:.4g} | {interval} | {row['unit']} | {row['goal']} | {row['note']} |"
         )
     return "\n".join(lines)
+
+
+def refresh() -> list[str]:
+    """Write the README's tables again from the result files; returns the names of the files."""
+    text, names = README.read_text(), []
+    for path in sorted(RESULTS.glob("*.json")):
+        text = with_table(text, path.stem, json.loads(path.read_text()))
+        names.append(path.stem)
+    README.write_text(text)
+    return names
+
+
+if __name__ == "__main__":
+    print("tables of", ", ".join(refresh()))
