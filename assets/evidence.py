@@ -15,6 +15,7 @@ from resources.store import DeltaStore
 GROUP = "evidence"
 EVALUATION_SEED = 1000
 """First training seed of the arms on the evaluation documents; no earlier run used it or a later one."""
+EXPORT_VERSION = "2"
 
 
 @dg.multi_asset(
@@ -154,38 +155,60 @@ def sealed_evaluation(
     group_name=GROUP,
     kinds={"parquet", "polars"},
     owners=OWNERS,
-    code_version="1",
-    deps=["pruned_corpus", "documents", "tokenized_shards"],
+    code_version=EXPORT_VERSION,
+    deps=[
+        "manifest",
+        "documents",
+        "rejected_documents",
+        "tokenizer",
+        "tokenized_shards",
+        "candidates",
+        "selected_config",
+        "certificates",
+        "pruned_corpus",
+        "drop_reasons",
+    ],
     backfill_policy=ONE_RUN,
-    description="The kept text as Parquet and JSON lines with a manifest, below the store's folder `export`.",
+    description="The kept text and tokens in the formats asked for, with a dataset card and a manifest, below the "
+    "store's folder `export`.",
 )
 def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaStore) -> dg.MaterializeResult:
     """Write the kept spans of every document; neighbouring kept chunks are joined."""
     import json
 
-    from grasp_pipeline.corpus.export import kept_spans, write_export
+    from assets.exporting import ExportTables
+    from grasp_pipeline.corpus.export.card import render_card
+    from grasp_pipeline.corpus.export.spans import span_blocks
+    from grasp_pipeline.corpus.export.write import (
+        MANIFEST,
+        TOKEN_FORMATS,
+        check_destination,
+        finish_export,
+        write_formats,
+    )
 
-    step = Step(context, store, config, "1")
-    pruned = step.read(tables.PRUNED_CORPUS)
-    chunks = step.read(tables.TOKENIZED_SHARDS)
-    documents = step.read(tables.DOCUMENTS)
-    stamp = step.provenance().input_digest()
+    check_destination(config.formats, store.root)
+    step = Step(context, store, config, EXPORT_VERSION)
+    read = ExportTables.pinned(step)
+    stamp = read.stamp(step)
     location = f"{store.root}/export"
-    if store.has_file("export/manifest.json"):
+    if store.has_file(f"export/{MANIFEST}"):
         with store.files("export") as folder:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["input_digest"] == stamp:
             step.say(f"{location} is up to date; nothing was written")
             return dg.MaterializeResult(metadata={"dagster/uri": location, "up_to_date": True})
-    spans = kept_spans(pruned, chunks, documents)
+    about = {"input_digest": stamp, "upstream": step.upstream(), "code_version": EXPORT_VERSION}
     with store.new_files("export") as folder:
-        manifest = write_export(
-            spans, folder, config.formats, {"input_digest": stamp, "upstream": step.upstream()}
-        )
+        blocks = span_blocks(read.corpus, folder, not TOKEN_FORMATS.isdisjoint(config.formats))
+        ledger = write_formats(blocks, folder, config.formats, read.vocabulary, config.shard_tokens)
+        card = render_card(read.card(step, config, EXPORT_VERSION, ledger.documents))
+        manifest = finish_export(folder, ledger, card, read.licences.notices, about)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": location,
-            "dagster/row_count": spans.height,
+            "dagster/row_count": manifest["rows"],
+            "tokens": manifest["tokens"],
             "files": dg.MetadataValue.json(manifest["files"]),
             "seconds": round(step.seconds, 2),
             "up_to_date": False,

@@ -66,7 +66,11 @@ class DeltaStore(dg.ConfigurableResource):
 
     @contextmanager
     def new_files(self, relative: str) -> Iterator[Path]:
-        """Give a scratch folder; on success its files become the store's folder `relative`, all at once."""
+        """Give a scratch folder; on success its files become the store's folder `relative`, all at once.
+
+        A local folder that was there before is moved aside first and removed last: if the machine stops in between, its
+        files lie below `.old-*` beside it.
+        """
         target = self._inside(relative)
         parent = Path(target).parent if self.is_local else None
         if parent is not None:
@@ -75,9 +79,7 @@ class DeltaStore(dg.ConfigurableResource):
         try:
             yield scratch
             if self.is_local:
-                if Path(target).exists():
-                    shutil.rmtree(target)
-                scratch.rename(target)
+                _replace_folder(Path(target), scratch)
             else:
                 from pyarrow import fs
 
@@ -117,3 +119,22 @@ class DeltaStore(dg.ConfigurableResource):
             remote, path = fs.FileSystem.from_uri(source)
             fs.copy_files(path, scratch, source_filesystem=remote)
             yield Path(scratch)
+
+
+def _replace_folder(target: Path, scratch: Path) -> None:
+    """Rename `scratch` to `target`, with the rights of a plain new folder; what was there is removed afterwards."""
+    probe = scratch / ".rights"
+    probe.mkdir()
+    scratch.chmod(probe.stat().st_mode)
+    probe.rmdir()
+    if not target.exists():
+        scratch.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
+    target.rename(aside / target.name)
+    try:
+        scratch.rename(target)
+    except OSError:
+        (aside / target.name).rename(target)
+        raise
+    shutil.rmtree(aside)

@@ -148,9 +148,11 @@ def take_views(
     first = taken(seed, "")
     here, again = kinds(first), kinds(taken(seed + 1, " again"))
     seconds |= {kind + TWO_CHECKPOINTS: seconds[kind] + seconds[f"{kind} early"] for kind in first}
-    seconds |= {
-        kind + TWO_CHECKPOINTS + NGRAMS: seconds[kind + TWO_CHECKPOINTS] + seconds["ngrams"] for kind in first
-    }
+    if ngrams is not None:
+        seconds |= {
+            kind + TWO_CHECKPOINTS + NGRAMS: seconds[kind + TWO_CHECKPOINTS] + seconds["ngrams"]
+            for kind in first
+        }
     layers = None
     if isinstance(objective, CausalLM):
         sketcher = LayersSketcher(objective, final, plan.layer_dim, plan.layer_dim, seed)

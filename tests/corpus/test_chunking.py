@@ -1,26 +1,21 @@
-"""Tokenizer, chunks that tile the text, and the export that puts kept text together again."""
+"""Tokenizer, and chunks that tile the text."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import WORDS, toy_texts
 
 from grasp_pipeline.config import TokenizerConfig
 from grasp_pipeline.corpus.chunking import chunk_documents, chunk_id, chunk_tasks
-from grasp_pipeline.corpus.export import kept_spans, write_export
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.corpus.tokenizer import TextEncoder, load_pretrained, load_saved, sample_texts, train_bpe
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.tables import DOCUMENTS, PRUNED_CORPUS, TASK_DOCUMENTS
+from grasp_pipeline.tables import DOCUMENTS, TASK_DOCUMENTS
 
 ENCODER = train_bpe([text for source in WORDS for text in toy_texts(source, 20)], 300)
 
@@ -100,32 +95,3 @@ def test_task_chunks_are_limited_per_document() -> None:
     assert chunks.group_by("document").len()["len"].to_list() == [2] * 5
     first = chunks.filter(chunk_id="d0-0")["input_ids"][0].to_list()
     assert first == next(ENCODER.encode([rows[0][4]]))[0][:16]
-
-
-def test_the_export_holds_exactly_the_kept_text(tmp_path: Path) -> None:
-    documents = frame_of(toy_texts("news", 12) + toy_texts("french", 12))
-    chunks = chunk_documents(documents, ENCODER, 16)
-    kept = chunks.filter(pl.Series(np.random.default_rng(0).random(chunks.height) < 0.4))
-    pruned = kept.select(
-        "chunk_id", "doc_id", pl.col("n_tokens").alias("kept_tokens"), "source", "shard"
-    ).with_columns(marginal_value=pl.lit(0.0), order=pl.int_range(pl.len()))
-    spans = kept_spans(PRUNED_CORPUS.conform(pruned).lazy(), chunks.lazy(), documents.lazy())
-    texts = dict(documents.select("doc_id", "text").iter_rows())
-    slow: dict[str, str] = {}
-    for doc_id, start, end in kept.sort("doc_id", "position").select("doc_id", "start", "end").iter_rows():
-        slow[doc_id] = slow.get(doc_id, "") + texts[doc_id][start:end]
-    fast: dict[str, str] = {}
-    for doc_id, text in spans.sort("doc_id", "part").select("doc_id", "text").iter_rows():
-        fast[doc_id] = fast.get(doc_id, "") + text
-    assert fast == slow
-    assert spans["n_tokens"].sum() == kept["n_tokens"].sum()
-
-    manifest = write_export(spans, tmp_path, ["parquet", "jsonl"], {"about": "test"})
-    assert pl.read_parquet(tmp_path / "corpus.parquet").equals(spans)
-    with zstandard.open(tmp_path / "corpus.jsonl.zst", "rb") as file:
-        lines = [json.loads(line) for line in file.read().decode().splitlines()]
-    assert [line["text"] for line in lines] == spans["text"].to_list()
-    for name, facts in manifest["files"].items():
-        data = (tmp_path / name).read_bytes()
-        assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest

@@ -30,6 +30,17 @@ def test_new_files_appear_at_once_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["a"]
 
 
+def test_a_folder_is_replaced_and_can_be_read_by_others(tmp_path: Path) -> None:
+    store = DeltaStore(root=str(tmp_path))
+    for content in ("1", "2"):
+        with store.new_files("files/a") as folder:
+            (folder / content).write_text(content)
+    assert [path.name for path in (tmp_path / "files" / "a").iterdir()] == ["2"]
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["a"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "files" / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", ""])
 def test_paths_stay_in_the_store(tmp_path: Path, path: str) -> None:
     store = DeltaStore(root=str(tmp_path))

@@ -1,0 +1,81 @@
+"""What the export reads: the kept corpus, what its card tells, and a digest of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from assets.common import Step
+from grasp_pipeline import tables
+from grasp_pipeline.config import ExportConfig
+from grasp_pipeline.corpus.export.card import Card, reason_counts, source_counts
+from grasp_pipeline.corpus.export.licences import Licences, find_licences
+from grasp_pipeline.corpus.export.spans import KeptCorpus
+from grasp_pipeline.corpus.export.tokens import Vocabulary
+from grasp_pipeline.seeds import digest
+
+
+@dataclass(frozen=True)
+class ExportTables:
+    """The tables behind an export, each at its pinned version; the large ones are lazy."""
+
+    corpus: KeptCorpus
+    dropped: pl.LazyFrame
+    rejected: pl.LazyFrame
+    vocabulary: Vocabulary
+    certificates: list[dict[str, Any]]
+    selected: dict[str, Any]
+    protocol: dict[str, Any]
+    licences: Licences
+
+    @classmethod
+    def pinned(cls, step: Step) -> ExportTables:
+        """Pin and read all of them."""
+        tokenizer = step.read(tables.TOKENIZER).collect().row(0, named=True)
+        protocol = step.read(tables.CANDIDATES).select("target", "budget_tokens", "budget_fraction").head(1)
+        uris = step.read(tables.MANIFEST).select(pl.col("uri").unique()).collect()["uri"]
+        return cls(
+            corpus=KeptCorpus(
+                pruned=step.read(tables.PRUNED_CORPUS),
+                chunks=step.read(tables.TOKENIZED_SHARDS),
+                documents=step.read(tables.DOCUMENTS),
+            ),
+            dropped=step.read(tables.DROP_REASONS),
+            rejected=step.read(tables.REJECTED_DOCUMENTS),
+            vocabulary=Vocabulary(tokenizer["tokenizer_id"], tokenizer["vocab_size"], tokenizer["bos"]),
+            certificates=step.read(tables.CERTIFICATES).collect().to_dicts(),
+            selected=step.read(tables.SELECTED_CONFIG).collect().row(0, named=True),
+            protocol=protocol.collect().row(0, named=True),
+            licences=find_licences(uris),
+        )
+
+    def stamp(self, step: Step) -> str:
+        """Return a digest of all that the export is made from: equal digests give equal files."""
+        return digest(step.provenance().input_digest(), self.licences.by_source, self.licences.notices)
+
+    def card(self, step: Step, config: ExportConfig, code: str, kept_documents: Mapping[str, int]) -> Card:
+        """Return what the card says; counts what was kept and dropped."""
+        return Card(
+            formats=config.formats,
+            sources=source_counts(
+                self.corpus.pruned, self.dropped, self.corpus.documents, self.rejected, kept_documents
+            ),
+            reasons=reason_counts(self.dropped),
+            licences=self.licences.by_source,
+            certificates=self.certificates,
+            target=self.protocol["target"],
+            settings={
+                **self.protocol,
+                **{name: self.selected[name] for name in ("config_id", "sketch_kind", "rho", "lam", "form")},
+                "reason": self.selected["reason"],
+                "arm": self.certificates[0]["arm"],
+                "shard_tokens": config.shard_tokens,
+            },
+            versions=step.upstream(),
+            code=f"grasp-pipeline {version('grasp-pipeline')}, export {code}",
+            vocabulary=self.vocabulary,
+        )

@@ -1,0 +1,218 @@
+"""The dataset card: what is in an export, where it comes from, how sure we are, and how to open it."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from grasp_pipeline.corpus.export.tokens import Vocabulary
+
+UNKNOWN = "unknown, see the source"
+
+FRONT_MATTER = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+---
+"""
+"""Tells `datasets.load_dataset` which files are which split."""
+
+_LOADING: dict[str, str] = {
+    "parquet": """`corpus.parquet`: one row per span.
+
+```python
+import polars as pl
+spans = pl.scan_parquet("corpus.parquet")
+```""",
+    "jsonl": """`corpus.jsonl.zst`: one JSON object per span and line.
+
+```python
+import polars as pl
+spans = pl.read_ndjson("corpus.jsonl.zst")
+```""",
+    "huggingface": """`huggingface/`: Parquet files that `datasets` opens, without a network and without code of ours.
+
+```python
+from datasets import load_dataset
+spans = load_dataset("huggingface", split="train", streaming=True)
+```""",
+    "mds": """`mds/`: shards of MosaicML Streaming; one sample per sequence, `tokens` begins with BOS.
+
+```python
+from streaming import StreamingDataset
+sequences = StreamingDataset(local="mds", remote=None, batch_size=1, shuffle=True)
+```""",
+    "tokens": """`tokens/`: all sequences as one flat array; sequence i is `tokens[offsets[i]:offsets[i + 1]]`.
+
+```python
+import numpy as np
+tokens = np.memmap("tokens/tokens.bin", dtype="{dtype}", mode="r")
+offsets = np.load("tokens/offsets.npy", mmap_mode="r")
+```""",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the card says.
+
+    Attributes:
+        formats: those written.
+        sources: from `source_counts`.
+        reasons: reason, chunks, tokens of what was dropped.
+        licences: source -> licence; a source that is not in it has an unknown one.
+        certificates: rows of `tables.CERTIFICATES`.
+        target: the task that was selected for.
+        settings: setting -> value: the configuration.
+        versions: table (or table/partition) -> Delta version.
+        code: version of the code.
+        vocabulary: of the token ids.
+    """
+
+    formats: Sequence[str]
+    sources: pl.DataFrame
+    reasons: pl.DataFrame
+    licences: Mapping[str, str]
+    certificates: Sequence[Mapping[str, Any]]
+    target: str
+    settings: Mapping[str, object]
+    versions: Mapping[str, int]
+    code: str
+    vocabulary: Vocabulary
+
+
+def source_counts(
+    pruned: pl.LazyFrame,
+    dropped: pl.LazyFrame,
+    documents: pl.LazyFrame,
+    rejected: pl.LazyFrame,
+    kept_documents: Mapping[str, int],
+) -> pl.DataFrame:
+    """Count what was kept and dropped per source, reading only the columns that are counted.
+
+    Args:
+        pruned: rows of `tables.PRUNED_CORPUS`.
+        dropped: rows of `tables.DROP_REASONS`.
+        documents: rows of `tables.DOCUMENTS`.
+        rejected: rows of `tables.REJECTED_DOCUMENTS`.
+        kept_documents: source -> documents of which anything was kept.
+
+    Returns:
+        source, documents_kept, documents_dropped, rejected (left out before tokenization), chunks_kept,
+        chunks_dropped, tokens_kept, tokens_dropped; sorted by source.
+    """
+    kept = pl.DataFrame(
+        {"source": list(kept_documents), "documents_kept": list(kept_documents.values())},
+        schema={"source": pl.String, "documents_kept": pl.Int64},
+    )
+    parts = [
+        documents.group_by("source").agg(documents=pl.len()),
+        rejected.group_by("source").agg(rejected=pl.len()),
+        pruned.group_by("source").agg(chunks_kept=pl.len(), tokens_kept=pl.col("kept_tokens").sum()),
+        dropped.group_by("source").agg(chunks_dropped=pl.len(), tokens_dropped=pl.col("n_tokens").sum()),
+    ]
+    table = kept
+    for part in parts:
+        table = table.join(part.collect(engine="streaming"), on="source", how="full", coalesce=True)
+    table = table.with_columns(pl.col(pl.Int64, pl.UInt32).cast(pl.Int64).fill_null(0))
+    return (
+        table.with_columns(documents_dropped=pl.col("documents") - pl.col("documents_kept"))
+        .select(
+            "source",
+            *("documents_kept", "documents_dropped", "rejected"),
+            *("chunks_kept", "chunks_dropped", "tokens_kept", "tokens_dropped"),
+        )
+        .sort("source")
+    )
+
+
+def reason_counts(dropped: pl.LazyFrame) -> pl.DataFrame:
+    """Count the dropped chunks and tokens per reason: reason, chunks, tokens, most tokens first."""
+    counts = dropped.group_by("reason").agg(chunks=pl.len(), tokens=pl.col("n_tokens").sum())
+    return counts.collect(engine="streaming").sort("tokens", "reason", descending=[True, False])
+
+
+def render_card(card: Card) -> str:
+    """Return the card as Markdown. Values from data are escaped; there is no document text in it."""
+    sections = [
+        "# Pruned corpus",
+        "Selected by grasp_pipeline: the documents worth pretraining on under a token budget. "
+        f"{_total(card.sources)}",
+        "## Certificate\n\n" + _certificate(card),
+        "## Sources\n\n" + _sources(card),
+        "## Dropped\n\n" + _table(("reason", "chunks", "tokens"), card.reasons.iter_rows()),
+        "## Files\n\n" + _files(card),
+        "## Configuration\n\n" + _table(("setting", "value"), card.settings.items()),
+        "## Made from\n\n"
+        f"Code: {escape(card.code)}. Delta tables and the versions read:\n\n"
+        + _table(("table", "version"), sorted(card.versions.items())),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def escape(value: object) -> str:
+    """Return a value as Markdown text that cannot become markup, a link or another table cell."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(text, quote=False))
+
+
+def _total(sources: pl.DataFrame) -> str:
+    sums = sources.select(pl.exclude("source").sum()).row(0, named=True)
+    return (
+        f"Kept: {sums['tokens_kept']:,} tokens in {sums['chunks_kept']:,} chunks of {sums['documents_kept']:,} "
+        f"documents. Dropped: {sums['tokens_dropped']:,} tokens in {sums['chunks_dropped']:,} chunks."
+    )
+
+
+def _certificate(card: Card) -> str:
+    rows = sorted(
+        card.certificates, key=lambda row: (row["task"] != card.target, row["task"], row["baseline"])
+    )
+    statements = [f"- {escape(row['statement'])}" for row in rows if row["task"] == card.target]
+    columns = ("task", "baseline", "tokens", "improvement", "lower_bound", "confidence", "certified")
+    return (
+        "\n".join(statements)
+        + "\n\nImprovement in nats per token, with its one-sided lower bound:\n\n"
+        + _table(columns, ([row[name] for name in columns] for row in rows))
+    )
+
+
+def _sources(card: Card) -> str:
+    header = (
+        *("source", "licence", "documents kept", "dropped", "rejected before"),
+        *("chunks kept", "dropped", "tokens kept", "dropped"),
+    )
+    rows = ([row[0], card.licences.get(row[0], UNKNOWN), *row[1:]] for row in card.sources.iter_rows())
+    note = "A document counts as kept where any chunk of it was kept."
+    if card.licences:
+        note += " The notices of the licences are in LICENSES.md."
+    return f"{_table(header, rows)}\n\n{note}"
+
+
+def _files(card: Card) -> str:
+    vocabulary = card.vocabulary
+    intro = (
+        "A span is a run of neighbouring kept chunks of one document: doc_id (sha-256 of the document's text), part "
+        "(its number within the document), source, text and n_tokens. A sequence is the tokens of a span after the "
+        f"BOS id {vocabulary.bos}; there is no EOS. Spans and sequences are in the order of doc_id and part. "
+        f"Tokenizer {vocabulary.tokenizer_id[:16]}, {vocabulary.size:,} tokens, ids as {vocabulary.dtype.name}. "
+        "manifest.json has the rows, tokens, bytes and sha-256 of every file."
+    )
+    parts = [_LOADING[name].replace("{dtype}", vocabulary.dtype.str) for name in card.formats]
+    return "\n\n".join([intro, *parts])
+
+
+def _table(header: Sequence[str], rows: Any) -> str:
+    lines = [header, ["---"] * len(header), *([escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
