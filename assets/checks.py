@@ -232,3 +232,60 @@ def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=repeated == 0, metadata={"repeated": repeated, "rows": dg.MetadataValue.json(rows)}
     )
+
+
+@dg.asset_check(
+    asset="drop_reasons",
+    description="Every reason can be followed: values on the right side of their thresholds, tasks and quotas named, "
+    "and the nearest kept chunk of a redundant one is really kept.",
+)
+def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
+    """Look for rows that do not say what their reason promises."""
+    import polars as pl
+
+    lake = store.tables
+    kept = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version).collect()
+    dropped = lake.read(tables.DROP_REASONS, lake.pin(tables.DROP_REASONS).version).collect()
+    reason, below = pl.col("reason"), pl.col("value") < pl.col("threshold")
+    faults = {
+        "low_alignment not below its threshold": (reason == "low_alignment") & ~below.fill_null(False),
+        "redundant not below tau": (reason == "redundant") & ~below.fill_null(False),
+        "redundant without a kept chunk": (reason == "redundant")
+        & ~pl.col("nearest_kept").is_in(kept["chunk_id"].implode()),
+        "quota without a name": (reason == "quota") & pl.col("quota").is_null(),
+        "no strongest or weakest task": pl.any_horizontal(pl.col("strongest_task", "weakest_task").is_null()),
+    }
+    counts = {name: dropped.filter(fault).height for name, fault in faults.items()}
+    counts["kept without a top task"] = kept["top_task"].null_count()
+    return dg.AssetCheckResult(
+        passed=not any(counts.values()), metadata={name.replace(" ", "_"): n for name, n in counts.items()}
+    )
+
+
+@dg.asset_check(
+    asset="filtered_shards",
+    description="No chunk is there twice; kept are exactly the chunks whose value reaches the threshold that their "
+    "file was filtered by, and they alone have text.",
+)
+def filter_decides_by_value(store: DeltaStore) -> dg.AssetCheckResult:
+    """Repeat every decision from the stored values and thresholds."""
+    import polars as pl
+
+    lake = store.tables
+    frame = lake.read(tables.FILTERED_SHARDS, lake.pin(tables.FILTERED_SHARDS).version).collect()
+    thresholds: dict[str, float] = {}
+    for commit in lake.commits(tables.FILTERED_SHARDS):
+        thresholds.setdefault((commit.partition or {})["shard"], commit.statistics["tau"])
+    tau = pl.col("shard").replace_strict(thresholds, return_dtype=pl.Float64)
+    wrong = frame.filter(pl.col("kept") != (pl.col("value") >= tau)).height
+    text = frame.filter(pl.col("kept") != pl.col("text").is_not_null()).height
+    repeated = frame.height - frame["chunk_id"].n_unique()
+    return dg.AssetCheckResult(
+        passed=not (wrong or text or repeated),
+        metadata={
+            "chunks": frame.height,
+            "wrong_decisions": wrong,
+            "wrong_texts": text,
+            "repeated_chunks": repeated,
+        },
+    )

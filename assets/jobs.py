@@ -14,6 +14,7 @@ STEPS = ("manifest", "documents", "finalists", "export")
 FROZEN = ("tokenizer", "task_documents", "tasks", "proxy_checkpoints", "sketchers", "task_sketches")
 PROTOCOL = ("candidates", "subsets", "subset_utilities", "surrogates", "selected_config")
 VISION = dg.AssetSelection.groups("vision")
+FILTERING = dg.AssetSelection.groups("filtering")
 
 
 def recurate_config() -> dict[str, Any]:
@@ -30,7 +31,7 @@ def recurate_config() -> dict[str, Any]:
 
 curate = dg.define_asset_job(
     "curate",
-    dg.AssetSelection.all() - VISION,
+    dg.AssetSelection.all() - VISION - FILTERING,
     description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report.",
     tags=WHOLE_RANGE,
 )
@@ -39,6 +40,7 @@ recurate = dg.define_asset_job(
     "recurate",
     dg.AssetSelection.all()
     - VISION
+    - FILTERING
     - dg.AssetSelection.assets(*FROZEN, *PROTOCOL, "fidelity", "evaluation_losses"),
     description="New or changed documents only: their shards are tokenized and sketched with the stored tokenizer and "
     "proxy, and the corpus is selected and certified again under the stored choice.",
@@ -49,6 +51,13 @@ fidelity = dg.define_asset_job(
     "fidelity",
     dg.AssetSelection.assets("fidelity", "evaluation_losses"),
     description="The sealed evaluation alone: retrain the evaluation subsets and compare every method with them.",
+)
+
+apply_filter = dg.define_asset_job(
+    "apply_filter",
+    FILTERING,
+    description="Score files that came after the fit by the stored residual filter and keep what is worth it, without "
+    "optimising again.",
 )
 
 curate_vision = dg.define_asset_job(
@@ -99,6 +108,6 @@ def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     )
 
 
-JOBS = [curate, recurate, fidelity, curate_vision]
+JOBS = [curate, recurate, fidelity, apply_filter, curate_vision]
 SCHEDULES = [weekly_recuration]
 SENSORS = [landing_folder]

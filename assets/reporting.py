@@ -27,6 +27,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
 
     from grasp_pipeline.calibration.budget import resolve_budget
     from grasp_pipeline.evaluation.fidelity import TEXT
+    from grasp_pipeline.report.accounts import KEPT, account
     from grasp_pipeline.report.inputs import ReportInputs
 
     versions: dict[str, int] = {}
@@ -42,7 +43,11 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     if certified is None:
         raise StoreError(f"there is no certificate in the store {lake.root}; run the job curate first")
     chunks = read(tables.TOKENIZED_SHARDS).select("source", "n_tokens").collect()
-    kept = read(tables.PRUNED_CORPUS).group_by("source").agg(pl.col("kept_tokens").sum()).collect()
+    counts = account(
+        read(tables.PRUNED_CORPUS).select("source", "kept_tokens").collect(),
+        read(tables.DROP_REASONS).select("source", "reason", "n_tokens").collect(),
+    )
+    kept = counts.filter(reason=KEPT).select("source", kept_tokens="tokens", kept_chunks="chunks")
     sources = (
         read(tables.DOCUMENTS)
         .group_by("source")
@@ -60,13 +65,6 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         .sort("reason", "source")
         .collect()
     )
-    dropped = (
-        read(tables.DROP_REASONS)
-        .group_by("reason", "source")
-        .agg(chunks=pl.len().cast(pl.Int64), tokens=pl.col("n_tokens").sum())
-        .sort("reason", "source")
-        .collect()
-    )
     protocol = read(tables.CANDIDATES).collect().row(0, named=True)
     finalists = read(tables.FINALISTS).collect()
     checkpoints = read(tables.PROXY_CHECKPOINTS).select(
@@ -79,7 +77,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         selected_config=read(tables.SELECTED_CONFIG).collect(),
         finalists=finalists,
         certificates=read(tables.CERTIFICATES).collect(),
-        drop_reasons=dropped,
+        drop_reasons=counts.filter(pl.col("reason") != KEPT),
         fidelity=read(tables.FIDELITY, {"corpus": TEXT}).collect(),
         evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
         checkpoints=checkpoints.collect(),

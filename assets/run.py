@@ -101,7 +101,9 @@ def stage_seconds(result: dg.ExecuteInProcessResult, shown: set[str]) -> pl.Data
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m assets.run", description="Run a job in the terminal.")
-    parser.add_argument("job", choices=["curate", "recurate", "fidelity", "curate_vision"], help="which job")
+    parser.add_argument(
+        "job", choices=["curate", "recurate", "fidelity", "apply_filter", "curate_vision"], help="which job"
+    )
     parser.add_argument(
         "--config", type=Path, default=Path("config/demo.yaml"), help="run configuration (YAML)"
     )
@@ -135,9 +137,8 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     definition = defs.resolve_job_def(job)
     known = {node.name for node in definition.graph.nodes}
     given = {name: value for name, value in config["ops"].items() if name in known}
-    steps = {
-        node.name for name in ("curate", "curate_vision") for node in defs.resolve_job_def(name).graph.nodes
-    }
+    every = ("curate", "apply_filter", "curate_vision")
+    steps = {node.name for name in every for node in defs.resolve_job_def(name).graph.nodes}
     unknown = sorted(set(config["ops"]) - steps)
     if unknown:
         raise ConfigError(
@@ -179,6 +180,8 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
             data_set = VisionConfigSection.model_validate(settings).data_set
             rows, reason = vision_inputs(used.tables, data_set)
             print_vision_summary(rows, SELECTED, reason, console)
+        elif job == "apply_filter":
+            _tell_filter(result, console, used.root)
         else:
             print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -188,6 +191,21 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         content = {"stages": dict(timings.iter_rows()), "seconds": seconds, "peak_gib": peak}
         figures.write_text(json.dumps(content, indent=2))
     return 1 if failed else 0
+
+
+def _tell_filter(result: dg.ExecuteInProcessResult, console: Console, root: str) -> None:
+    """Print what the residual filter kept of the files that it was given."""
+    from grasp_pipeline.report.formats import count, share
+
+    (event, *_) = result.asset_materializations_for_node("filtered_shards")
+    found: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
+    console.print(
+        f"{count(found['files'])} files: {count(found['documents'])} documents scored, {count(found['rejected'])} rows "
+        f"rejected. Kept {count(found['kept_chunks'])} of {count(found['chunks'])} chunks, "
+        f"{count(found['kept_tokens'])} tokens ({share(found['kept_tokens'], found['tokens'])}).",
+        markup=False,
+    )
+    console.print(f"Values and kept text: {root}/filtered_shards", markup=False, soft_wrap=True)
 
 
 def _tell_checks(result: dg.ExecuteInProcessResult, console: Console) -> int:
@@ -225,6 +243,7 @@ STAGES = (
     "sealed_evaluation",
     "export",
     "report",
+    "filtered_shards",
     "vision_fidelity",
 )
 """Steps whose seconds are shown; the others are checks."""

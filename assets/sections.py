@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+from pydantic import Field
 
 from grasp_pipeline import config
 
@@ -57,3 +58,18 @@ class VisionRun(dg.Config, config.VisionConfigSection):
 
 class ExportRun(dg.Config, config.ExportConfig):
     """Configuration of `export`."""
+
+
+class FilterRun(dg.Config, config.InputConfig):
+    """Configuration of `filtered_shards`: what `manifest` has, for files that are not in the corpus."""
+
+    paths: list[str] = Field(
+        min_length=1,
+        description="New files, folders, globs, object-store URIs or Hugging Face datasets to score; formats as for "
+        "the corpus.",
+    )
+    cleaning: CleaningRun = Field(
+        default=CleaningRun(),
+        description="Rules for one document alone, as for `documents`: noise, languages, contamination. Exact copies "
+        "are always dropped; near duplicates and query perplexity are left to the next curation.",
+    )

@@ -16,10 +16,12 @@ from resources.store import DeltaStore
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from numpy.typing import NDArray
 
     from assets.data import Corpus
-    from grasp_pipeline.selection.finalists import Ingredients
+    from grasp_pipeline.selection.finalists import Ingredients, Rule
+    from grasp_pipeline.selection.residual_filter import FeatureView
 
 GROUP = "selection"
 RANDOM = "random"
@@ -57,7 +59,7 @@ def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budge
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["selected_config", "candidates", "gradient_sketches", "task_sketches", "tokenized_shards", "tasks"],
     backfill_policy=ONE_RUN,
     description="Candidate corpora at the budget: optimised, simple, full. A judge with evidence that no optimiser has "
@@ -83,7 +85,7 @@ def finalists(
     from grasp_pipeline.sketch.build import EARLY
     from grasp_pipeline.sketch.targets import MEAN
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
@@ -185,7 +187,7 @@ def finalists(
             group_name=GROUP,
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["finalists", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
             description="Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
         ),
@@ -194,10 +196,10 @@ def finalists(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["document_losses", "finalists"],
-            description="Improvement of the picked corpus over random and over the best simple arm, with the two-fold "
-            "cross-fitted lower bound.",
+            description="Improvement of the picked corpus over random, over the best simple arm and over every comparison "
+            "arm, with the two-fold cross-fitted lower bound.",
         ),
     ],
     pool=GPU_POOL,
@@ -212,8 +214,9 @@ def certificates(
     from assets.data import load_corpus, load_finalists, load_held_out
     from assets.retraining import Bench, evidence
     from grasp_pipeline.selection.certificate import certify, plan_picks
+    from grasp_pipeline.selection.finalists import ALWAYS
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     target = step.read(tables.CANDIDATES).select("target").collect().item(0, 0)
@@ -258,19 +261,16 @@ def certificates(
     rows = []
     names = [target, *(name for name in [*held_out.task_names, "mean"] if name != target)]
     best_simple = plan_picks(measured, simple, target, fresh=0)
+    several = f"the best simple arm ({' or '.join(dict.fromkeys(best_simple.by_fold))})"
+    against = [
+        (RANDOM, RANDOM, RANDOM),
+        (best_simple, "best simple arm", several),
+        *((arm, arm, arm) for arm in ALWAYS if arm in pickable and arm not in picks.by_fold),
+    ]
     for task in names:
-        for baseline, name in ((RANDOM, RANDOM), (best_simple, "best simple arm")):
+        for baseline, name, said in against:
             found = certify(
-                measured,
-                picks,
-                baseline,
-                proxy.recipe.tokens,
-                task,
-                RANDOM,
-                settings["confidence"],
-                name
-                if name == RANDOM
-                else f"the best simple arm ({' or '.join(dict.fromkeys(best_simple.by_fold))})",
+                measured, picks, baseline, proxy.recipe.tokens, task, RANDOM, settings["confidence"], said
             )
             rows.append(
                 {
@@ -306,6 +306,41 @@ def certificates(
     yield step.result(tables.CERTIFICATES, commit, table.height, extra)
 
 
+def task_directions(
+    step: Step, given: "Ingredients", rule: "Rule", making: "FeatureView", kind: str
+) -> "tuple[list[str], NDArray[np.float64]]":
+    """Return the tasks' names and M r_t of each as a column (d, T), in the features of a rule."""
+    import numpy as np
+    import polars as pl
+
+    from assets.data import load_task_vectors, token_pool
+    from grasp_pipeline.attribution.metric import apply_metric
+    from grasp_pipeline.selection.ngrams import Chunks
+    from grasp_pipeline.sketch.targets import MEAN
+
+    names, vectors = load_task_vectors(step, kind, "query")
+    queries = step.read(tables.TASKS).filter(pl.col("split") == "query").collect().sort("task", "chunk_id")
+    tasks = [name for name in names if name != MEAN]
+    means = []
+    for task in tasks:
+        pool = token_pool(queries.filter(pl.col("task") == task))
+        means.append(making.mean(vectors[names.index(task)], Chunks(pool.tokens, pool.offsets)))
+    return tasks, apply_metric(given.metric(rule.rho), np.stack(means)).T
+
+
+MOST_ROWS = 200
+"""Rows of a table in the event log."""
+
+
+def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
+    """Return what became of every source's chunks, the sources of most tokens first, as a table for the log."""
+    import polars as pl
+
+    largest = counts.sort(pl.col("tokens").sum().over("source"), descending=True, maintain_order=True)
+    rows = largest.with_columns(pl.col("share").round(4)).head(MOST_ROWS)
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows.iter_rows(named=True)])
+
+
 @dg.multi_asset(
     name="pruned_corpus",
     specs=[
@@ -314,7 +349,7 @@ def certificates(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=[
                 "certificates",
                 "finalists",
@@ -322,6 +357,10 @@ def certificates(
                 "task_sketches",
                 "tokenized_shards",
                 "candidates",
+                "tasks",
+                "tokenizer",
+                "sketchers",
+                "proxy_checkpoints",
             ],
             description=text,
         )
@@ -346,12 +385,13 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
 
     from assets.data import load_corpus, load_finalists
     from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.finalists import Rule, linear_view
-    from grasp_pipeline.selection.reasons import drop_reasons
-    from grasp_pipeline.selection.residual_filter import ResidualFilter, token_agreement
+    from grasp_pipeline.selection.reasons import drop_reasons, task_extremes
+    from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter, token_agreement
     from grasp_pipeline.sketch.storage import encode_vector
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     certificate_read = step.pin(tables.CERTIFICATES)
     certificates = step.tables.read(tables.CERTIFICATES, certificate_read.version).collect()
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -368,7 +408,13 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     arms = load_finalists(step, corpus)
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     step.pin(tables.TASK_SKETCHES)
+    step.pin(tables.TASKS)
     sketcher = step.read(tables.SKETCHERS).filter(pl.col("sketch_kind") == kind).collect().row(0, named=True)
+    tokenizer = step.read(tables.TOKENIZER).collect().row(0, named=True)
+    checkpoints = step.read(tables.PROXY_CHECKPOINTS).filter(
+        pl.col("checkpoint_id") == sketcher["checkpoint_id"]
+    )
+    checkpoint = checkpoints.collect().row(0, named=True)
     provenance = step.provenance()
     written = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.RESIDUAL_FILTER)
     done = [step.current(table, provenance) for table in written]
@@ -393,12 +439,22 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     else:
         worth = view.alignment
 
+    making = FeatureView.of(view.blocks, given.chunks)
+    task_names, directions = task_directions(step, given, rule, making, kind)
+    served = task_extremes(view.blocks, directions)
+    names = np.array(task_names)
+
     order = np.flatnonzero(kept)
     order = order[np.argsort(-worth[order], kind="stable")]
     pruned = (
         corpus.frame[order]
         .select("chunk_id", "doc_id", pl.col("n_tokens").alias("kept_tokens"), "source", "shard")
-        .with_columns(marginal_value=pl.Series(worth[order]), order=pl.int_range(pl.len()))
+        .with_columns(
+            marginal_value=pl.Series(worth[order]),
+            order=pl.int_range(pl.len()),
+            top_task=pl.Series(names[served.strongest[order]]),
+            top_task_value=pl.Series(served.strongest_value[order]),
+        )
     )
     commit = step.tables.write(tables.PRUNED_CORPUS, pruned, provenance)
     kept_tokens = int(pruned["kept_tokens"].sum())
@@ -436,28 +492,54 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         .with_columns(
             reason=pl.Series(reasons.reason),
             margin=pl.Series(reasons.margin).fill_nan(None),
+            value=pl.Series(reasons.value).fill_nan(None),
+            threshold=pl.Series(reasons.threshold).fill_nan(None),
             alignment=pl.Series(reasons.alignment),
+            strongest_task=pl.Series(names[served.strongest[reasons.chunk]]),
+            strongest_value=pl.Series(served.strongest_value[reasons.chunk]),
+            weakest_task=pl.Series(names[served.weakest[reasons.chunk]]),
+            weakest_value=pl.Series(served.weakest_value[reasons.chunk]),
+            quota=pl.Series([name or None for name in reasons.quota.tolist()], dtype=pl.String),
             nearest_kept=pl.Series(nearest, dtype=pl.String),
             similarity=pl.Series(reasons.similarity).fill_nan(None),
         )
     )
     commit = step.tables.write(tables.DROP_REASONS, dropped, provenance)
     counts = dict(dropped.group_by("reason").len().sort("reason").iter_rows())
-    yield step.result(tables.DROP_REASONS, commit, dropped.height, {"reasons": dg.MetadataValue.json(counts)})
+    extra = {
+        "reasons": dg.MetadataValue.json(counts),
+        "by_source_and_reason": account_table(account(pruned, dropped)),
+    }
+    yield step.result(tables.DROP_REASONS, commit, dropped.height, extra)
 
     residual = ResidualFilter.of(view.q, view.tau)
     agreement = token_agreement(residual.apply(view.blocks), kept, corpus.n_tokens)
     row = {
         "config_id": chosen["config_id"],
         "arm": filter_arm["arm"],
+        "target": target,
+        "rho": rule.rho,
+        "lam": rule.lam,
         "sketch_kind": kind,
         "features": rule.features,
         "d": len(residual.q),
         "q": encode_vector(residual.q),
         "tau": residual.tau,
         "agreement": agreement,
-        "checkpoint_id": sketcher["checkpoint_id"],
+        "sketch_d": sketcher["d"],
+        "sketch_scale": sketcher["scale"],
         "sketch_config": sketcher["settings"],
+        "view_factors": list(making.factors),
+        "ngram_d": making.ngrams.d if making.ngrams else None,
+        "ngram_idf": making.ngrams.idf.astype("<f8").tobytes() if making.ngrams else None,
+        "checkpoint_id": sketcher["checkpoint_id"],
+        "checkpoint_role": checkpoint["role"],
+        "checkpoint_path": checkpoint["path"],
+        "checkpoint_sha256": checkpoint["sha256"],
+        "tokenizer_id": tokenizer["tokenizer_id"],
+        "tokenizer_path": tokenizer["path"],
+        "bos": tokenizer["bos"],
+        "chunk_tokens": tokenizer["chunk_tokens"],
         "improvement": head["improvement"],
         "lower_bound": head["lower_bound"],
     }

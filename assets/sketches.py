@@ -1,5 +1,6 @@
 """Gradient sketches: how they are taken, of every chunk shard by shard, and of the tasks."""
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,19 @@ from assets.common import GPU_POOL, OWNERS, Step
 from assets.partitions import ONE_RUN, SHARDS
 from assets.sections import SketchRun
 from grasp_pipeline import tables
-from grasp_pipeline.progress import Progress
+from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterable, Iterator
+
     import polars as pl
-    from numpy.typing import NDArray
 
     from grasp_pipeline.sketch.protocol import Sketcher
+    from grasp_pipeline.sketch.run import Sketched, SketchEngine
+    from resources.delta import Commit, Provenance, Read
 
 GROUP = "sketches"
 
@@ -28,7 +31,7 @@ GROUP = "sketches"
     group_name=GROUP,
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["tokenizer", "proxy_checkpoints"],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
@@ -42,7 +45,7 @@ def sketchers(
 
     from grasp_pipeline.sketch.build import EARLY, build_sketcher, checkpoint_role, storage_scale
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
     provenance = step.provenance()
@@ -50,7 +53,7 @@ def sketchers(
         return step.unchanged(tables.SKETCHERS, commit)
     device = compute.prepare()
     encoder = tokenizer.encoder
-    rows = []
+    rows, described = [], {}
     for kind in [*config.kinds, EARLY]:
         proxy = models.proxy(version, checkpoint_role(kind))
         sketcher = build_sketcher(kind, proxy.objective, config, device)
@@ -60,78 +63,84 @@ def sketchers(
                 "role": checkpoint_role(kind),
                 "checkpoint_id": proxy.checkpoint_id,
                 "d": sketcher.d,
-                "scale": storage_scale(sketcher, encoder.vocab_size, tokenizer.chunk_tokens, encoder.bos),
+                "scale": storage_scale(
+                    sketcher, encoder.vocab_size, tokenizer.chunk_tokens, encoder.bos, device
+                ),
                 "share": config.early_share if kind == EARLY else 1.0,
                 "settings": config.model_dump_json(),
             }
         )
+        described[kind] = {
+            "d": sketcher.d,
+            "bytes_per_chunk": 2 * sketcher.d,
+            "scale": rows[-1]["scale"],
+            **_description(sketcher),
+        }
     commit = step.tables.write(
         tables.SKETCHERS, pl.DataFrame(rows, schema=tables.SKETCHERS.schema), provenance
     )
-    return step.result(tables.SKETCHERS, commit, len(rows))
+    return step.result(tables.SKETCHERS, commit, len(rows), {"sketchers": dg.MetadataValue.json(described)})
+
+
+def _description(sketcher: "Sketcher") -> dict[str, Any]:
+    """Return what a sketcher tells of itself: dimensions, shares of parameters covered and skipped; {} if nothing."""
+    describe = getattr(sketcher, "describe", None)
+    return describe() if describe is not None else {}
 
 
 @dataclass
 class _Kind:
-    """One row of `sketchers` with its sketcher, built on first use: a current shard loads no model."""
+    """One row of `sketchers` with its engine, built on first use: a current shard loads no model."""
 
     row: dict[str, Any]
     proxy_version: int
     tokenizer: LoadedTokenizer
     models: Models
     compute: Compute
-    _sketcher: "Sketcher | None" = None
+    say: Listener
+    _engine: "SketchEngine | None" = None
 
     @property
     def name(self) -> str:
         return self.row["sketch_kind"]
 
     @property
-    def sketcher(self) -> "Sketcher":
-        if self._sketcher is None:
+    def engine(self) -> "SketchEngine":
+        if self._engine is None:
             import torch
 
             from grasp_pipeline.config import SketchConfig
             from grasp_pipeline.sketch.build import build_sketcher
+            from grasp_pipeline.sketch.run import SketchEngine
 
             config = SketchConfig.model_validate_json(self.row["settings"])
             device = self.compute.prepare()
             proxy = self.models.proxy(self.proxy_version, self.row["role"])
             dtype = getattr(torch, self.compute.dtype)
-            self._sketcher = build_sketcher(self.name, proxy.objective, config, device, dtype)
-        return self._sketcher
+            sketcher = build_sketcher(self.name, proxy.objective, config, device, dtype)
+            self._engine = SketchEngine(sketcher, self.compute.sketch_batch_tokens, self.say, device)
+        return self._engine
 
-    def sketch(
-        self, step: Step, what: str, frame: "pl.DataFrame"
-    ) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
-        """Sketch the chunks of a frame with columns chunk_id, input_ids and n_tokens, showing progress."""
-        from grasp_pipeline.sketch.run import sketch_chunks
+    def sketch(self, what: str, tokens: float, frames: "Iterable[pl.DataFrame]") -> "Iterator[Sketched]":
+        """Sketch frames with columns chunk_id and input_ids group by group, showing progress towards `tokens`."""
+        from grasp_pipeline.sketch.run import sketch_stream
 
-        progress = Progress(
-            f"sketching {what} ({self.name})", int(frame["n_tokens"].sum()), "tokens", step.say
-        )
-        return sketch_chunks(
-            self.sketcher,
-            frame["input_ids"].to_list(),
-            frame["chunk_id"].to_list(),
-            self.tokenizer.encoder.bos,
-            self.compute.sketch_batch_tokens,
-            progress.advance,
-        )
+        progress = Progress(f"sketching {what} ({self.name})", tokens, "tokens", self.say)
+        return sketch_stream(self.engine, frames, self.tokenizer.encoder.bos, progress.advance)
 
 
 def _kinds(step: Step, models: Models, compute: Compute) -> list[_Kind]:
     rows = step.read(tables.SKETCHERS).collect().sort("sketch_kind")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
-    return [_Kind(row, version, tokenizer, models, compute) for row in rows.iter_rows(named=True)]
+    return [_Kind(row, version, tokenizer, models, compute, step.say) for row in rows.iter_rows(named=True)]
 
 
 @dg.asset(
     group_name=GROUP,
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["tokenized_shards", "tokenizer", "proxy_checkpoints", "sketchers"],
     partitions_def=SHARDS,
     pool=GPU_POOL,
@@ -142,7 +151,7 @@ def gradient_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
     """Sketch the shards that are new or changed; a finished shard is never touched again."""
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     kinds = _kinds(step, models, compute)
     totals: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
     written = 0
@@ -157,15 +166,7 @@ def gradient_sketches(
             partition = {"sketch_kind": kind.name, "shard": shard}
             commit = step.current(tables.GRADIENT_SKETCHES, provenance, partition)
             if commit is None:
-                chunks = step.tables.read(tables.TOKENIZED_SHARDS, source.version, {"shard": shard}).collect()
-                frame, seconds = _sketch_shard(step, kind, chunks)
-                statistics = {
-                    "rows": frame.height,
-                    "tokens": int(frame["n_tokens"].sum()),
-                    "seconds": seconds,
-                    "bytes_per_chunk": 2 * kind.row["d"],
-                }
-                commit = step.tables.write(tables.GRADIENT_SKETCHES, frame, provenance, partition, statistics)
+                commit = _sketch_shard(step, kind, source, provenance, shard)
                 written += 1
             for name in totals:
                 totals[name] += commit.statistics[name]
@@ -191,42 +192,82 @@ def gradient_sketches(
     )
 
 
-def _sketch_shard(step: Step, kind: _Kind, chunks: "pl.DataFrame") -> "tuple[pl.DataFrame, float]":
-    """Return one shard's rows of `gradient_sketches` for a kind, and the seconds they took."""
-    import time
+def _sketch_shard(step: Step, kind: _Kind, source: "Read", provenance: "Provenance", shard: str) -> "Commit":
+    """Sketch one shard with one kind and commit it; groups are read, sketched and written one after the other."""
+    from grasp_pipeline.sketch.storage import group_rows
 
-    import numpy as np
+    begun = time.perf_counter()
+    counted = {"rows": 0, "tokens": 0}
+
+    def frames() -> "Iterator[pl.DataFrame]":
+        tokens = _tokens(step, source, shard) * kind.row["share"]
+        for sketched in kind.sketch(shard, tokens, _chunks(step, source, shard, kind.row["share"])):
+            counted["rows"] += sketched.chunks.height
+            counted["tokens"] += int(sketched.chunks["n_tokens"].sum())
+            yield _rows(kind.row, sketched)
+
+    def statistics() -> dict[str, Any]:
+        seconds = time.perf_counter() - begun
+        return {**counted, "seconds": seconds, "bytes_per_chunk": 2 * kind.row["d"]}
+
+    return step.tables.write_stream(
+        tables.GRADIENT_SKETCHES,
+        frames(),
+        provenance,
+        {"sketch_kind": kind.name, "shard": shard},
+        statistics,
+        group_rows(kind.row["d"]),
+    )
+
+
+def _tokens(step: Step, source: "Read", shard: str) -> int:
+    """Count a shard's tokens."""
+    import polars as pl
+
+    lazy = step.tables.read(tables.TOKENIZED_SHARDS, source.version, {"shard": shard})
+    return lazy.select(pl.col("n_tokens").sum()).collect().item()
+
+
+def _chunks(step: Step, source: "Read", shard: str, share: float) -> "Iterator[pl.DataFrame]":
+    """Yield a shard's chunks, or the sample of them that a kind takes, a frame at a time."""
     import polars as pl
 
     from grasp_pipeline.sketch.build import early_sample
+
+    columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
+    for frame in step.tables.batches(tables.TOKENIZED_SHARDS, source.version, {"shard": shard}, columns):
+        if share < 1:
+            sampled = early_sample(frame["chunk_id"].to_list(), share)
+            frame = frame.filter(pl.Series(sampled, dtype=pl.Boolean))
+        yield frame
+
+
+def _rows(row: dict[str, Any], sketched: "Sketched") -> "pl.DataFrame":
+    """Return a group's rows of `gradient_sketches`."""
+    import numpy as np
+    import polars as pl
+
     from grasp_pipeline.sketch.storage import encode
 
-    begun = time.perf_counter()
-    what = chunks["shard"][0] if chunks.height else "an empty shard"
-    if kind.row["share"] < 1:
-        sampled = early_sample(chunks["chunk_id"].to_list(), kind.row["share"])
-        chunks = chunks.filter(pl.Series(sampled, dtype=pl.Boolean))
-    ids = chunks["chunk_id"].to_list()
-    sketches, losses = kind.sketch(step, what, chunks)
-    frame = chunks.select(
-        pl.lit(kind.name).alias("sketch_kind"),
+    chunks, sketches, losses = sketched
+    return chunks.select(
+        pl.lit(row["sketch_kind"]).alias("sketch_kind"),
         "chunk_id",
-        pl.Series("sketch", encode(sketches, kind.row["scale"], ids), dtype=pl.Binary),
-        pl.lit(kind.row["d"]).alias("d"),
-        pl.lit(kind.row["scale"]).alias("scale"),
+        encode(sketches, row["scale"], chunks["chunk_id"].to_list()),
+        pl.lit(row["d"]).alias("d"),
+        pl.lit(row["scale"]).alias("scale"),
         pl.Series("loss", losses.astype(np.float64)),
         pl.Series("norm", np.linalg.norm(sketches, axis=1).astype(np.float64)),
         "n_tokens",
         "shard",
     )
-    return frame, time.perf_counter() - begun
 
 
 @dg.asset(
     group_name=GROUP,
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["tasks", "tokenizer", "proxy_checkpoints", "sketchers"],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
@@ -236,12 +277,13 @@ def task_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
     """Sketch the tasks with the same sketchers as the corpus."""
+    import numpy as np
     import polars as pl
 
     from grasp_pipeline.sketch.storage import encode_vector
     from grasp_pipeline.sketch.targets import task_means
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     kinds = _kinds(step, models, compute)
     tasks = step.read(tables.TASKS).filter(pl.col("split").is_in(["query", "judge"]))
     provenance = step.provenance()
@@ -250,9 +292,12 @@ def task_sketches(
     frame = tasks.collect().sort("task", "split", "chunk_id")
     rows = []
     for kind in kinds:
-        sketches, _ = kind.sketch(step, "the tasks", frame)
+        groups = kind.sketch("the tasks", int(frame["n_tokens"].sum()), [frame])
         means = task_means(
-            sketches, frame["n_tokens"].to_numpy(), frame["task"].to_list(), frame["split"].to_list()
+            np.concatenate([group.sketches for group in groups]),
+            frame["n_tokens"].to_numpy(),
+            frame["task"].to_list(),
+            frame["split"].to_list(),
         )
         rows += [
             {

@@ -70,6 +70,22 @@ def save(name: str, command: str, figures: Sequence[Figure]) -> Path:
     return path
 
 
+def update(name: str, command: str, figures: Sequence[Figure]) -> Path:
+    """Replace some figures of `results/NAME.json`, by name up to a bracket, and keep the others; returns the file.
+
+    Every row says which commit it was measured at.
+    """
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else []
+    path = save(name, command, figures)
+    measured = {figure.figure.partition("[")[0] for figure in figures}
+    kept = [row for row in before if row["figure"].partition("[")[0] not in measured]
+    rows = kept + json.loads(path.read_text())
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    README.write_text(with_table(README.read_text(), name, rows))
+    return path
+
+
 def with_table(text: str, name: str, rows: Sequence[dict]) -> str:
     """Return the text with the table of a result file between its markers."""
     return replace_between(text, name, table(rows))

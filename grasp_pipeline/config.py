@@ -375,12 +375,23 @@ class ExportConfig(Section):
     """Files that people train on, written below the store's folder `export`."""
 
     formats: list[str] = Field(
-        default=["parquet", "jsonl"], min_length=1, description="`parquet` (zstd) and `jsonl` (zstd)."
+        default=["parquet", "jsonl"],
+        min_length=1,
+        description="Of `parquet` (zstd), `jsonl` (JSON lines, zstd), `huggingface` (a folder that "
+        "datasets.load_dataset opens), `mds` (MosaicML Streaming; needs the extra mds) and `tokens` (a flat array of "
+        "token ids with offsets).",
+    )
+    shard_tokens: int = Field(
+        default=2**25,
+        ge=2**10,
+        le=2**28,
+        description="Tokens per file of `huggingface` and `mds`; a file may hold one span more. The other formats are "
+        "one file each.",
     )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        _check_choices("formats", self.formats, ("parquet", "jsonl"))
+        _check_choices("formats", self.formats, ("parquet", "jsonl", "huggingface", "mds", "tokens"))
         return self
 
 

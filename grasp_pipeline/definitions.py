@@ -6,7 +6,19 @@ import os
 
 import dagster as dg
 
-from assets import checks, corpus, evidence, jobs, protocol, proxy, selection, sketches, tokens, vision
+from assets import (
+    checks,
+    corpus,
+    evidence,
+    filtering,
+    jobs,
+    protocol,
+    proxy,
+    selection,
+    sketches,
+    tokens,
+    vision,
+)
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
@@ -16,7 +28,7 @@ store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [corpus, tokens, proxy, sketches, protocol, selection, evidence, vision]
+        [corpus, tokens, proxy, sketches, protocol, selection, filtering, evidence, vision]
     ),
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,

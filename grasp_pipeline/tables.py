@@ -396,11 +396,14 @@ PRUNED_CORPUS = Table(
         "kept_tokens": pl.Int64,
         "marginal_value": pl.Float64,
         "order": pl.Int64,
+        "top_task": pl.String,
+        "top_task_value": pl.Float64,
         "source": pl.String,
         "shard": pl.String,
     },
     ("shard",),
-    "The chunks to train on, best first by `order`.",
+    "The chunks to train on, best first by `order`. marginal_value: what a token of the chunk is worth; top_task: the "
+    "task t of highest <r_t, phi>_M, and that value.",
 )
 
 DROP_REASONS = Table(
@@ -410,7 +413,14 @@ DROP_REASONS = Table(
         "chunk_id": pl.String,
         "reason": pl.String,
         "margin": pl.Float64,
+        "value": pl.Float64,
+        "threshold": pl.Float64,
         "alignment": pl.Float64,
+        "strongest_task": pl.String,
+        "strongest_value": pl.Float64,
+        "weakest_task": pl.String,
+        "weakest_value": pl.Float64,
+        "quota": pl.String,
         "nearest_kept": pl.String,
         "similarity": pl.Float64,
         "doc_id": pl.String,
@@ -419,7 +429,10 @@ DROP_REASONS = Table(
         "shard": pl.String,
     },
     ("shard",),
-    "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise.",
+    "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and threshold: "
+    "the two sides of the test that the reason names, margin their difference (null for duplicates and random draws); "
+    "strongest and weakest task: by <r_t, phi>_M; quota: the constraint that left no room; nearest_kept, similarity: "
+    "the kept chunk of highest cosine between sketches.",
 )
 
 RESIDUAL_FILTER = Table(
@@ -428,20 +441,68 @@ RESIDUAL_FILTER = Table(
     {
         "config_id": pl.String,
         "arm": pl.String,
+        "target": pl.String,
+        "rho": pl.Float64,
+        "lam": pl.Float64,
         "sketch_kind": pl.String,
         "features": pl.String,
         "d": pl.Int64,
         "q": pl.Binary,
         "tau": pl.Float64,
         "agreement": pl.Float64,
-        "checkpoint_id": pl.String,
+        "sketch_d": pl.Int64,
+        "sketch_scale": pl.Float64,
         "sketch_config": pl.String,
+        "view_factors": pl.List(pl.Float64),
+        "ngram_d": pl.Int64,
+        "ngram_idf": pl.Binary,
+        "checkpoint_id": pl.String,
+        "checkpoint_role": pl.String,
+        "checkpoint_path": pl.String,
+        "checkpoint_sha256": pl.String,
+        "tokenizer_id": pl.String,
+        "tokenizer_path": pl.String,
+        "bos": pl.Int64,
+        "chunk_tokens": pl.Int64,
         "improvement": pl.Float64,
         "lower_bound": pl.Float64,
     },
     description="One direction q (d float32) and a threshold: keep a new chunk when <q, features> >= tau. features: "
-    "gradient, or gradient+ngrams, the sketch and the hashed bigrams one after the other. agreement: share of the "
+    "gradient, or gradient+ngrams, the sketch and the hashed bigrams one after the other, each times its view_factor; "
+    "the sketch is rounded to float16 at sketch_scale first. sketch_config: the sketcher's settings, projection seed "
+    "included; ngram_idf: float64 weights by hash bucket; paths are relative to the store. agreement: share of the "
     "corpus's tokens on which the filter and the pruned corpus decide alike.",
+)
+
+FILTERED_SHARDS = Table(
+    "filtered_shards",
+    ("chunk_id",),
+    {
+        "chunk_id": pl.String,
+        "doc_id": pl.String,
+        "position": pl.Int64,
+        "start": pl.Int64,
+        "end": pl.Int64,
+        "n_tokens": pl.Int64,
+        "value": pl.Float64,
+        "kept": pl.Boolean,
+        "text": pl.String,
+        "source": pl.String,
+        "origin": pl.String,
+        "shard": pl.String,
+    },
+    ("shard",),
+    "Chunks of files that came after the fit, scored by the residual filter: value <q, features>, and whether it is at "
+    "least tau. text: of kept chunks alone. shard: one for each file.",
+)
+
+FILTERED_REJECTIONS = Table(
+    "filtered_rejections",
+    ("origin",),
+    dict(REJECTED_DOCUMENTS.schema),
+    ("shard",),
+    "Rows of those files that could not be scored, each with its reason, as in rejected_documents; that table itself "
+    "accounts for the manifest's rows and for no others.",
 )
 
 FIDELITY = Table(
@@ -509,7 +570,12 @@ ALL: dict[str, Table] = {
         PRUNED_CORPUS,
         DROP_REASONS,
         RESIDUAL_FILTER,
+        FILTERED_SHARDS,
+        FILTERED_REJECTIONS,
         FIDELITY,
         EVALUATION_LOSSES,
     )
 }
+
+ARRIVALS = frozenset({FILTERED_SHARDS.name, FILTERED_REJECTIONS.name})
+"""Tables that the job apply_filter writes, and no other job."""

@@ -29,7 +29,10 @@ class Compute(dg.ConfigurableResource):
         default=0, ge=0, le=1024, description="CPU threads of torch; 0 uses every core allowed."
     )
     sketch_batch_tokens: int = Field(
-        default=4096, ge=64, description="Padded tokens per sketching batch. Speed and memory only."
+        default=4096,
+        ge=64,
+        description="Most padded tokens per sketching batch; halved where memory runs out. Speed and memory only: a "
+        "GPU wants more, for example 65,536.",
     )
     stacked_models: int = Field(
         default=16,

@@ -26,9 +26,9 @@ REJECTION_REASONS: dict[str, str] = {
 DROP_REASONS: dict[str, str] = {
     "low_alignment": "Training on it would help the task too little, whatever else is kept.",
     "redundant": "It would help, but what is kept already covers it.",
-    "quota": "Good enough, but the budget was spent.",
+    "quota": "Good enough, but the budget or another constraint, which is named, left no room.",
     "duplicate": "The picked corpus takes one document of each near-duplicate cluster, and not this one.",
-    "noise": "Rejected as noise after tokenization.",
+    "noise": "Noise; cleaning rejects it before tokenization, as a document.",
 }
 """Reason of `drop_reasons` -> what it means."""
 

@@ -17,6 +17,9 @@ Row = dict[str, Any]
 RANDOM = "random"
 """Baseline of the headline certificate, and role of the arms that are random draws."""
 
+BEST_SIMPLE = "best simple arm"
+"""Baseline that is picked among the simple arms."""
+
 SCHEMAS: dict[str, Schema] = {
     "sources": {
         "source": pl.String,
@@ -24,6 +27,7 @@ SCHEMAS: dict[str, Schema] = {
         "bytes": pl.Int64,
         "tokens": pl.Int64,
         "kept_tokens": pl.Int64,
+        "kept_chunks": pl.Int64,
     },
     "rejected": {"reason": pl.String, "source": pl.String, "documents": pl.Int64, "bytes": pl.Int64},
     "surrogates": tables.SURROGATES.schema,
@@ -53,7 +57,7 @@ class ReportInputs:
     frame is reduced to the columns of `SCHEMAS`, so that a document's text cannot reach the page.
 
     Attributes:
-        sources: the clean corpus per source: documents, bytes and tokens, and the tokens kept of it.
+        sources: the clean corpus per source: documents, bytes and tokens, and the tokens and chunks kept of it.
         rejected: documents left out before tokenization, counted by reason and source.
         surrogates: table `surrogates`.
         selected_config: table `selected_config`, one row.

@@ -8,19 +8,21 @@ quantisation).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, tiles
+from grasp_pipeline.attribution.blocks import SketchBlocks, tiles
 from grasp_pipeline.attribution.metric import Metric, apply_metric
 
 
 def herd(
     blocks: SketchBlocks,
-    tokens: Float64,
+    tokens: NDArray[np.floating[Any]],
     budget: int,
-    weights: Float64,
-    excess: Float64,
+    weights: NDArray[np.floating[Any]],
+    excess: NDArray[np.floating[Any]],
     metric: Metric,
     lam: float,
 ) -> NDArray[np.bool_]:

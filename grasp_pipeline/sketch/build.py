@@ -47,7 +47,13 @@ def checkpoint_role(kind: str) -> str:
     return "early" if kind == EARLY else "reference"
 
 
-def storage_scale(sketcher: Sketcher, vocab_size: int, chunk_tokens: int, bos: int) -> float:
+def storage_scale(
+    sketcher: Sketcher,
+    vocab_size: int,
+    chunk_tokens: int,
+    bos: int,
+    device: torch.device | str = "cpu",
+) -> float:
     """Return the power of two by which a kind is divided before it is stored as float16.
 
     It comes from sketches of 16 seeded chunks of random tokens, so it depends on the checkpoint and the sketcher
@@ -57,7 +63,7 @@ def storage_scale(sketcher: Sketcher, vocab_size: int, chunk_tokens: int, bos: i
         0, vocab_size, (16, chunk_tokens)
     )
     names = [f"probe {row}" for row in range(16)]
-    sketches, _ = sketch_chunks(sketcher, draw.tolist(), names, bos, 16 * chunk_tokens)
+    sketches, _ = sketch_chunks(sketcher, draw.tolist(), names, bos, 16 * chunk_tokens, device=device)
     return power_of_two_scale(sketches)
 
 

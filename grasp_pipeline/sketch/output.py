@@ -7,32 +7,31 @@ with p_t = softmax(z_t). With projections A (V, a) and B (H, b) the sketch of a 
 
 <phi_i, phi_j> estimates the inner product of the two output-layer gradients. Where the output layer is tied to the
 input embedding this is the gradient through the output side only. The idea of forward-only output-layer gradients
-and two-sided projection is that of LoGRA (arXiv 2405.13954) restricted to the last layer.
+and two-sided projection is that of LoGRA (arXiv 2405.13954) restricted to the last layer. A is a count sketch, so
+that a pass over blocks of logits is all that it takes (`grasp_pipeline.sketch.vocabulary`); B has dense signs.
+
+Precision: hidden states and logits have the model's dtype, all that follows is float32. In bfloat16 a logit z is
+rounded by up to 2^-9 |z|, which changes probabilities by the same share, as it does in the model's own loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from grasp_pipeline.proxy.objective import Objective, Parameters
-from grasp_pipeline.seeds import seed_for
-
-
-def sign_projection(rows: int, columns: int, *name: str | int) -> Tensor:
-    """Return a (rows, columns) float32 projection with entries +-1/sqrt(columns), seeded by name.
-
-    When columns >= rows the identity (rows, rows) is returned: nothing would be saved by projecting.
-    """
-    if columns >= rows:
-        return torch.eye(rows)
-    source = torch.Generator().manual_seed(seed_for("projection", *name))
-    bits = torch.randint(0, 2, (rows, columns), generator=source, dtype=torch.int8)
-    return (bits.float() * 2 - 1) / columns**0.5
+from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
+from grasp_pipeline.sketch.projections import sign_projection
+from grasp_pipeline.sketch.vocabulary import CountSketch, ErrorProjector
 
 
 class OutputSketcher:
-    """Forward-only sketcher of the output layer's gradient."""
+    """Forward-only sketcher of the output layer's gradient.
+
+    d: coordinates, a * b. hidden_side: B (H, b) float32.
+    """
 
     kind = "output"
 
@@ -45,36 +44,78 @@ class OutputSketcher:
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Fix the projections, seeded by name.
+
+        Args:
+            objective: model whose output layer is sketched.
+            parameters: weights at which gradients are taken.
+            hidden_dim: b, projected size of the hidden states; smaller ones are kept as they are.
+            vocab_dim: a, projected size of the vocabulary; a smaller one is kept as it is.
+            seed: seed of the projections.
+            device: where to compute.
+        """
         self._objective = objective
-        self._parameters = {name: p.to(device) for name, p in parameters.items()}
-        self._weight = objective.output_weight(self._parameters).float()
-        vocab, hidden = self._weight.shape
-        self.vocab_side = sign_projection(vocab, vocab_dim, "output", "vocabulary", seed).to(device)
+        self._parameters = {name: p.detach().to(device) for name, p in parameters.items()}
+        weight = objective.output_weight(self._parameters)
+        vocab, hidden = weight.shape
+        self._vocabulary = CountSketch(vocab, vocab_dim, "output", "vocabulary", seed)
+        self._errors = ErrorProjector(weight, self._vocabulary)
         self.hidden_side = sign_projection(hidden, hidden_dim, "output", "hidden", seed).to(device)
-        self.d = self.vocab_side.shape[1] * self.hidden_side.shape[1]
-        self._device = device
+        self.d = self._vocabulary.buckets * self.hidden_side.shape[1]
+
+    @property
+    def vocab_side(self) -> Tensor:
+        """A (V, a) float32 in full, on the CPU; it is not what sketching uses."""
+        return self._vocabulary.matrix()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sketch's shape and coverage for metadata.
+
+        dimensions: [a, b]. covered: share of all parameters that are the output weight, tied ones counted once.
+        tied: whether the output weight is the input embedding too. projection: its kind.
+        """
+        weight = self._objective.output_weight(self._parameters)
+        return {
+            "dimensions": [self._vocabulary.buckets, self.hidden_side.shape[1]],
+            "covered": weight.numel() / sum(p.numel() for p in self._parameters.values()),
+            "tied": _is_tied(self._objective),
+            "projection": "count sketch x signs",
+        }
 
     @torch.no_grad()
     def sketch(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Sketch a batch; see `Sketcher.sketch`."""
-        rows, sizes = rows.to(self._device), sizes.to(self._device)
-        longest = int(sizes.max())
-        inputs, targets = rows[:, :longest], rows[:, 1 : longest + 1]
+        inputs, targets = rows[:, :-1], rows[:, 1:]
+        batch, length = inputs.shape
         hidden = self._objective.hidden(self._parameters, inputs)
-        valid = torch.arange(longest, device=rows.device).unsqueeze(0) < sizes.unsqueeze(1)
-        # Padding is left out before the vocabulary-sized product, the most expensive step.
-        states, labels = hidden[valid].float(), targets[valid]
-        probabilities = torch.softmax(states @ self._weight.t(), dim=1)
-        picked = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        left = probabilities @ self.vocab_side - self.vocab_side[labels]
-        right = states @ self.hidden_side
-        batch = len(rows)
-        left_rows = left.new_zeros(batch, longest, left.shape[1])
-        right_rows = right.new_zeros(batch, longest, right.shape[1])
-        left_rows[valid], right_rows[valid] = left, right
-        scale = (-1.0 / sizes.to(left.dtype)).view(-1, 1, 1)
-        sketches = torch.bmm(left_rows.transpose(1, 2), right_rows) * scale
-        token_loss = picked.new_zeros(batch, longest)
-        token_loss[valid] = -picked.clamp_min(torch.finfo(picked.dtype).tiny).log()
-        losses = token_loss.sum(1) / sizes
-        return sketches.flatten(1).cpu(), losses.cpu()
+        size = sizes.unsqueeze(1)
+        weights = (torch.arange(length, device=rows.device) < size) / size.float()
+        sketches = hidden.new_zeros(
+            batch, self._vocabulary.buckets, self.hidden_side.shape[1], dtype=torch.float32
+        )
+        losses = hidden.new_zeros(batch, dtype=torch.float32)
+        for chunks, positions in token_blocks(batch, length, self._errors.tokens):
+            states, weight = hidden[chunks, positions], weights[chunks, positions]
+            flat = states.flatten(0, 1)
+            left, loss = self._errors(flat, targets[chunks, positions].flatten())
+            left = left.unflatten(0, weight.shape) * -weight.unsqueeze(2)
+            right = (flat.float() @ self.hidden_side).unflatten(0, weight.shape)
+            sketches[chunks].baddbmm_(left.transpose(1, 2), right)
+            losses[chunks] += (loss.view_as(weight) * weight).sum(1)
+        return sketches.flatten(1), losses
+
+
+def token_blocks(batch: int, length: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut (batch, length) tokens into blocks of at most `most`: whole chunks, or even parts of one chunk."""
+    parts = -(-length // most)
+    positions, chunks = -(-length // parts), max(1, most // length)
+    for first in range(0, batch, chunks):
+        for start in range(0, length, positions):
+            yield slice(first, first + chunks), slice(start, start + positions)
+
+
+def _is_tied(objective: Objective) -> bool:
+    if not isinstance(objective, CausalLM):
+        return False
+    embedding = objective.model.get_input_embeddings()
+    return embedding.weight is objective.model.get_parameter(objective.output_name)

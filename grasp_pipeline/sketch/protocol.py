@@ -19,13 +19,14 @@ class Sketcher(Protocol):
     d: int
 
     def sketch(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Sketch a batch.
+        """Sketch a batch without waiting for the device.
 
         Args:
-            rows: (B, L + 1) token ids as laid out by `pad_chunks`.
-            sizes: (B,) tokens per chunk.
+            rows: (B, L + 1) token ids as laid out by `pad_chunks`, L the most tokens of a chunk in the batch, on the
+                sketcher's device.
+            sizes: (B,) tokens per chunk, on the same device.
 
         Returns:
-            sketches (B, d) float32 and mean token losses (B,) float32 in nats.
+            sketches (B, d) float32 and mean token losses (B,) float32 in nats, on the same device.
         """
         ...

@@ -16,10 +16,10 @@ from assets.jobs import landing_folder, weekly_recuration
 from assets.partitions import SHARDS, WHOLE_RANGE, shard_names
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.tables import ALL
+from grasp_pipeline.tables import ALL, ARRIVALS
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = {"corpus", "tokens", "proxy", "sketches", "protocol", "selection", "evidence", "vision"}
+GROUPS = {"corpus", "tokens", "proxy", "sketches", "protocol", "selection", "filtering", "evidence", "vision"}
 FILES = {"export", "report"}
 ROWS = {"vision_fidelity"}
 """Assets that write rows of a table that another asset is named after."""
@@ -49,7 +49,7 @@ class TestCodeLocation:
     def test_everything_resolves_and_the_jobs_are_named(self) -> None:
         dg.Definitions.validate_loadable(defs)
         names = {name for name in defs.get_repository_def().job_names if not name.startswith("__")}
-        assert names == {"curate", "recurate", "fidelity", "curate_vision"}
+        assert names == {"curate", "recurate", "fidelity", "apply_filter", "curate_vision"}
         assert all(defs.resolve_job_def(name).description for name in names)
 
     def test_the_demo_configuration_fits_every_job(self) -> None:
@@ -63,6 +63,10 @@ class TestCodeLocation:
     def test_the_vision_configuration_fits_its_job(self) -> None:
         config = yaml.safe_load((ROOT / "config" / "vision.yaml").read_text())
         assert dg.validate_run_config(defs.resolve_job_def("curate_vision"), config)
+
+    def test_the_filters_configuration_fits_its_job(self) -> None:
+        config = yaml.safe_load((ROOT / "config" / "apply_filter.yaml").read_text())
+        assert dg.validate_run_config(defs.resolve_job_def("apply_filter"), config)
 
     def test_the_demo_configuration_names_only_steps_of_curate(self) -> None:
         config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
@@ -104,12 +108,13 @@ class TestAssets:
             "subset_utilities",
             "certificates",
             "sealed_evaluation",
+            "filtered_shards",
         }
 
     def test_every_check_is_described(self) -> None:
         graph = defs.resolve_asset_graph()
         checks = [graph.get(key) for key in graph.asset_check_keys]
-        assert len(checks) == 9
+        assert len(checks) == 11
         assert all(check.description for check in checks)
         assert [check.key.name for check in checks if check.blocking] == ["certificate_above_zero"]
 
@@ -119,6 +124,12 @@ class TestAssets:
         assert steps.isdisjoint(frozen | {"sealed_evaluation"})
         assert steps >= {"manifest", "documents", "tokenized_shards", "gradient_sketches", "pruned_corpus"}
         assert {node.name for node in defs.resolve_job_def("fidelity").graph.nodes} >= {"sealed_evaluation"}
+
+    def test_only_apply_filter_scores_new_files(self) -> None:
+        for name in ("curate", "recurate", "fidelity", "curate_vision"):
+            assert "filtered_shards" not in {node.name for node in defs.resolve_job_def(name).graph.nodes}
+        assets = defs.resolve_job_def("apply_filter").asset_layer.selected_asset_keys
+        assert {key.to_user_string() for key in assets} == ARRIVALS
 
     def test_only_curate_vision_works_on_images(self) -> None:
         for name in ("curate", "recurate", "fidelity"):

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from grasp_pipeline.attribution.blocks import (
     TILE_ROWS,
     ArrayBlocks,
+    ReadAhead,
     StackedBlocks,
     gather,
     mean_token_norm,
     project,
+    project_single,
     row_norms,
+    sum_and_gather,
     tiles,
     weighted_sum,
 )
@@ -90,6 +93,47 @@ def test_sums_and_projections_equal_loops() -> None:
     assert mean_token_norm(blocks, tokens) == pytest.approx(np.average(norms, weights=tokens), rel=1e-5)
     rows = np.array([0, 5, 1023, 1024, 1499])
     np.testing.assert_allclose(gather(blocks, rows), sketches[rows], rtol=1e-5)
+
+
+def test_every_half_is_read_as_it_is_from_memory_that_may_not_be_written() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = every[np.isfinite(every)].reshape(-1, 64)
+    halves.flags.writeable = False
+    found = np.concatenate([tile.copy() for _, tile in tiles(ArrayBlocks(halves, block_rows=300))])
+    np.testing.assert_array_equal(found, halves.astype(np.float32))
+    assert np.signbit(found).sum() == np.signbit(halves).sum()
+
+
+def test_one_read_gives_what_two_do() -> None:
+    draw = generator("one read")
+    n = 2 * TILE_ROWS + 50
+    blocks = ArrayBlocks(draw.standard_normal((n, 4)).astype(np.float16), block_rows=700)
+    weights, rows = draw.random(n).astype(np.float32), np.flatnonzero(draw.random(n) < 0.1)
+    summed = draw.random(n) < 0.8
+    total, found = sum_and_gather(blocks, weights, rows, summed)
+    np.testing.assert_allclose(total, weighted_sum(blocks, weights * summed), rtol=1e-5)
+    np.testing.assert_array_equal(found, gather(blocks, rows))
+    np.testing.assert_array_equal(sum_and_gather(blocks, weights, rows)[0], weighted_sum(blocks, weights))
+    q = draw.standard_normal(4)
+    np.testing.assert_array_equal(project_single(blocks, q), project(blocks, q))
+
+
+def test_reading_ahead_changes_nothing_and_hides_no_error() -> None:
+    sketches = generator("ahead").standard_normal((2000, 3)).astype(np.float32)
+    cut = Cut(sketches, [5, 1000, 0, 995])
+    ahead = ReadAhead(cut)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate([block for _, block in ahead]), sketches)
+    next(iter(ahead))  # left in the middle: the next reading starts anew
+    np.testing.assert_array_equal(project(ahead, np.ones(3)), project(cut, np.ones(3)))
+
+    class Torn(Cut):
+        def __iter__(self) -> Iterator[tuple[int, NDArray[Any]]]:
+            yield 0, self.sketches[:5]
+            raise InputError("row 5 is torn")
+
+    with pytest.raises(InputError, match="row 5 is torn"):
+        project(ReadAhead(Torn(sketches, [])), np.ones(3))
 
 
 def test_stacked_views_stand_side_by_side() -> None:

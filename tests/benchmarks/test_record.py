@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import record
 from benchmarks.record import README, RESULTS, Figure, table, with_table
 
 FIELDS = {"figure", "value", "low", "high", "unit", "goal", "command", "machine", "commit", "note"}
@@ -26,6 +27,20 @@ def test_tables_are_replaced_between_their_markers() -> None:
     assert with_table(once, "x", rows) == once
     assert once.startswith("before\n")
     assert once.endswith("after\n")
+
+
+def test_an_update_replaces_its_own_figures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
+    monkeypatch.setattr(record, "README", readme)
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    record.save(
+        "x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b[one]", 2.0, "s"), Figure("x.b[two]", 3.0, "s")]
+    )
+    path = record.update("x", "make x", [Figure("x.b[one]", 4.0, "s"), Figure("x.c", 5.0, "s")])
+    rows = json.loads(path.read_text())
+    assert {row["figure"]: row["value"] for row in rows} == {"x.a": 1.0, "x.b[one]": 4.0, "x.c": 5.0}
+    assert table(rows) in readme.read_text()
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

@@ -235,7 +235,7 @@ def make_inputs(**changes: Any) -> ReportInputs:
     values: dict[str, Any] = {
         "sources": pl.DataFrame(
             sources, schema=["source", "documents", "bytes", "tokens", "kept_tokens"], orient="row"
-        ),
+        ).with_columns(kept_chunks=pl.col("kept_tokens") // 128),
         "rejected": pl.DataFrame(rejected, schema=["reason", "source", "documents", "bytes"], orient="row"),
         "surrogates": surrogates,
         "selected_config": pl.DataFrame(

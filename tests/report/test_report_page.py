@@ -226,6 +226,7 @@ def test_many_long_names_are_summed_up(make_report_inputs: Make) -> None:
             "bytes": [10] * n,
             "tokens": list(range(n, 0, -1)),
             "kept_tokens": [0] * (n - 1) + [1],
+            "kept_chunks": [0] * (n - 1) + [1],
         }
     )
     text = Document(render(make_report_inputs(sources=sources))).text

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,9 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline import tables
-from grasp_pipeline.errors import StoreError
+from grasp_pipeline.errors import StoreError, TrainingError
 from resources.audit import sealed
-from resources.delta import DeltaTables, Provenance, Read, content_digest, partition_predicate, sql_literal
+from resources.delta import (
+    Commit,
+    DeltaTables,
+    Provenance,
+    Read,
+    content_digest,
+    partition_predicate,
+    sql_literal,
+)
 
 NASTY = ["plain", "x' OR 'a'='a", 'double "quote"', "a/b", "per%cent", "ünïcode", "sp ace", "back\\slash"]
 
@@ -154,6 +165,122 @@ def test_writers_of_distinct_partitions_all_commit(lake: DeltaTables) -> None:
         thread.join()
     assert errors == []
     assert lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect().height == 5
+
+
+class TestStream:
+    """Rows that are written while they are made."""
+
+    @staticmethod
+    def put(
+        lake: DeltaTables, shard: str, names: list[str], piece: int = 2, group: int = 3, code: str = "1"
+    ) -> Commit:
+        frames = documents(shard, names).iter_slices(piece)
+        count = {"rows": len(names), "seconds": 1.0}
+        return lake.write_stream(
+            tables.DOCUMENTS, frames, made_by(code=code), {"shard": shard}, lambda: count, group
+        )
+
+    @staticmethod
+    def files(lake: DeltaTables) -> list[Path]:
+        return [p for p in Path(lake.uri(tables.DOCUMENTS)).rglob("*") if "part-" in p.name]
+
+    def test_partitions_with_any_name_are_one_file_in_the_order_given(self, lake: DeltaTables) -> None:
+        names = {shard: [f"d{number}-{i}" for i in range(7, -1, -1)] for number, shard in enumerate(NASTY)}
+        for shard in NASTY:
+            self.put(lake, shard, ["old"])
+            commit = self.put(lake, shard, names[shard])
+            assert commit.partition == {"shard": shard}
+            assert commit.statistics == {"rows": 8, "seconds": 1.0}
+        version = lake.pin(tables.DOCUMENTS).version
+        for shard in NASTY:
+            part = lake.read(tables.DOCUMENTS, version, {"shard": shard}).collect()
+            assert part.equals(documents(shard, names[shard]))
+        assert lake.read(tables.DOCUMENTS, version).collect().height == 8 * len(NASTY)
+        assert len(lake._open(tables.DOCUMENTS).file_uris()) == len(NASTY)
+        assert lake._open(tables.DOCUMENTS).history()[0]["run_id"] == "run-1"
+
+    def test_a_partition_of_a_frame_can_be_replaced_and_back(self, lake: DeltaTables) -> None:
+        lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(), {"shard": "a"})
+        lake.write(tables.DOCUMENTS, documents("b", ["e"]), made_by(), {"shard": "b"})
+        self.put(lake, "a", ["f", "g"])
+        now = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect()
+        assert sorted(now["doc_id"]) == ["e", "f", "g"]
+        lake.write(tables.DOCUMENTS, documents("a", ["h"]), made_by(), {"shard": "a"})
+        now = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect()
+        assert sorted(now["doc_id"]) == ["e", "h"]
+
+    def test_row_groups_are_as_asked(self, lake: DeltaTables) -> None:
+        import pyarrow.parquet as pq
+
+        self.put(lake, "a", [str(i) for i in range(8)], piece=5, group=3)
+        metadata = pq.ParquetFile(self.files(lake)[0]).metadata
+        assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 3, 2]
+
+    def test_equal_content_makes_no_commit_and_no_file(self, lake: DeltaTables) -> None:
+        first = self.put(lake, "a", ["d", "e", "f"], piece=1)
+        again = self.put(lake, "a", ["d", "e", "f"], piece=3, code="2")
+        assert again.version == first.version
+        assert len(self.files(lake)) == 1
+        assert self.put(lake, "a", ["d", "e"]).version == first.version + 1
+
+    def test_no_rows_empty_the_partition(self, lake: DeltaTables) -> None:
+        self.put(lake, "a", ["d"])
+        self.put(lake, "b", ["e"])
+        commit = self.put(lake, "a", [])
+        assert commit == lake.latest(tables.DOCUMENTS, {"shard": "a"})
+        assert lake.read(tables.DOCUMENTS, commit.version).collect()["doc_id"].to_list() == ["e"]
+
+    def test_an_error_while_rows_are_made_leaves_nothing(self, lake: DeltaTables) -> None:
+        first = self.put(lake, "a", ["d"])
+
+        def frames() -> Iterator[pl.DataFrame]:
+            yield documents("a", [f"e{i}" for i in range(500)])
+            raise TrainingError("the sketch is not finite")
+
+        with pytest.raises(TrainingError, match="not finite"):
+            lake.write_stream(tables.DOCUMENTS, frames(), made_by(), {"shard": "a"}, dict, 10)
+        assert lake.latest(tables.DOCUMENTS) == first
+        assert lake.read(tables.DOCUMENTS, first.version).collect()["doc_id"].to_list() == ["d"]
+        assert len(self.files(lake)) == 1
+
+    def test_rows_that_break_the_contract_leave_nothing(self, lake: DeltaTables) -> None:
+        good = documents("a", ["d"])
+        for frame, message in (
+            (good, r"the key \(doc_id\) is not unique"),
+            (documents("a", ["e"]).drop("text"), "missing columns"),
+            (documents("b", ["e"]), "outside the partition"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                lake.write_stream(tables.DOCUMENTS, iter([good, frame]), made_by(), {"shard": "a"}, dict, 1)
+        with pytest.raises(ValueError, match="one partition"):
+            lake.write_stream(tables.DOCUMENTS, iter([good]), made_by(), {}, dict)
+        assert lake.commits(tables.DOCUMENTS) == []
+        assert self.files(lake) == []
+
+    def test_of_two_writers_of_one_partition_the_rows_of_one_remain(self, lake: DeltaTables) -> None:
+        """The second commit comes between the first writer's look at the table and its own commit."""
+        lake.create(tables.DOCUMENTS, made_by())
+        opened, interrupted = lake._open, []
+
+        def late(*given: Any) -> Any:
+            delta = opened(*given)
+            if len(interrupted) == 1 and sys._getframe(1).f_code.co_name == "_commit":
+                interrupted.append(True)
+                self.put(DeltaTables(lake.root), "a", ["other"])
+            return delta
+
+        def statistics() -> dict[str, int]:
+            interrupted.append(True)
+            return {}
+
+        lake._open = late  # type: ignore[method-assign]
+        lake.write_stream(
+            tables.DOCUMENTS, iter([documents("a", ["mine"])]), made_by(), {"shard": "a"}, statistics
+        )
+        assert len(interrupted) == 2
+        rows = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).collect()
+        assert rows["doc_id"].to_list() == ["mine"]
+        assert len(lake.commits(tables.DOCUMENTS)) == 2
 
 
 @given(st.permutations(list(range(6))))

@@ -10,7 +10,14 @@ from scipy.optimize import linprog
 
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.budget import check_budget, descending, fill_exactly, fill_whole
+from grasp_pipeline.selection.budget import (
+    TokenBudget,
+    check_budget,
+    descending,
+    fill_exactly,
+    fill_whole,
+    longest_run,
+)
 
 CORPORA = st.lists(st.integers(1, 20), min_size=1, max_size=30)
 
@@ -50,6 +57,50 @@ def test_whole_filling_is_the_longest_run_that_fits(lengths: list[int], seed: in
 def test_descending_breaks_ties_by_the_next_key_then_by_position() -> None:
     assert descending([1, 3, 3, 2]).tolist() == [1, 2, 3, 0]
     assert descending([1, 3, 3, 2, 3], [0, 1, 5, 0, 5]).tolist() == [2, 4, 1, 3, 0]
+
+
+VALUES = st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0, -np.inf])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(VALUES, st.integers(0, 9)), min_size=1, max_size=60),
+    st.integers(0, 200),
+    st.booleans(),
+)
+def test_the_longest_run_equals_sorting(rows: list[tuple[float, int]], limit: int, counted: bool) -> None:
+    values = np.array([value for value, _ in rows], dtype=np.float32)
+    sizes = np.array([size for _, size in rows], dtype=np.float32)
+    found = longest_run(values, limit, None if counted else sizes)
+    if counted:
+        sizes[:] = 1
+    order = np.argsort(-values, kind="stable")
+    whole = int(np.searchsorted(np.cumsum(sizes[order]), limit, side="right"))
+    np.testing.assert_array_equal(np.flatnonzero(found.taken), np.sort(order[:whole]))
+    assert found.spent == sizes[order[:whole]].sum()
+    assert found.edge == (order[whole] if whole < len(order) else None)
+
+
+def test_the_longest_run_of_more_rows_than_are_looked_at_together() -> None:
+    draw = generator("long run")
+    n = 600_000
+    values = np.round(draw.standard_normal(n), 2).astype(np.float32)
+    sizes = draw.integers(1, 129, n).astype(np.float32)
+    limit = int(0.3 * sizes.sum())
+    order = np.argsort(-values, kind="stable")
+    whole = int(np.searchsorted(np.cumsum(sizes[order], dtype=np.float64), limit, side="right"))
+    found = longest_run(values, limit, sizes)
+    np.testing.assert_array_equal(np.flatnonzero(found.taken), np.sort(order[:whole]))
+    assert (found.edge, found.spent) == (order[whole], sizes[order[:whole]].sum(dtype=np.float64))
+
+
+def test_the_budget_as_a_polytope() -> None:
+    tokens = np.array([4.0, 0.0, 3.0, 5.0, 2.0])
+    feasible = TokenBudget(tokens, 8)
+    assert feasible.vertex(np.array([1.0, 9.0, 2.0, 2.0, 0.0])).tolist() == [0, 0, 1, 1, 0]
+    assert feasible.vertex(np.array([3.0, 9.0, 2.0, 2.0, 0.0])).tolist() == [1, 0, 1, 0.2, 0]
+    kept = feasible.round(np.array([0.5, 1.0, 0.5, 1.0, 0.0]), np.array([0.0, 9.0, 1.0, 0.0, 5.0]))
+    assert kept.tolist() == [False, False, True, True, False]
 
 
 def test_refusals() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
@@ -214,6 +214,77 @@ def test_a_reachable_target_is_rounded_without_losing_it(whitened: bool) -> None
     assert found.objective == pytest.approx(best, rel=1e-3)
     by_threshold = found.marginal >= found.tau
     assert case.f(by_threshold, 1.2) < best - 0.05
+
+
+class Groups:
+    """A polytope by linear programming: the first half of the chunks gets at most a share of the budget."""
+
+    def __init__(self, tokens: Array, budget: int, cap: float) -> None:
+        self.n_tokens, self.budget, self.cap = tokens.astype(np.float64), budget, cap * budget
+        self.rounded: list[Array] = []
+
+    def vertex(self, gains: Array) -> Array:
+        first = np.where(np.arange(len(gains)) < len(gains) // 2, self.n_tokens, 0.0)
+        best = linprog(
+            -gains * self.n_tokens,
+            A_ub=[first],
+            b_ub=[self.cap],
+            A_eq=[self.n_tokens],
+            b_eq=[self.budget],
+            bounds=(0, 1),
+        )
+        assert best.success
+        return best.x
+
+    def round(self, weights: Array, gains: Array) -> Array:
+        kept = np.zeros(len(weights), dtype=bool)
+        spent, first = 0.0, 0.0
+        for i in np.lexsort((-gains, -weights)):
+            half = self.n_tokens[i] if i < len(weights) // 2 else 0.0
+            if spent + self.n_tokens[i] <= self.budget and first + half <= self.cap:
+                kept[i], spent, first = True, spent + self.n_tokens[i], first + half
+        self.rounded.append(kept)
+        return kept
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.4, 1.0]), st.booleans(), st.floats(0.1, 0.6))
+def test_a_polytope_of_constraints_equals_an_exact_solver(
+    seed: int, lam: float, whitened: bool, cap: float
+) -> None:
+    case = Case(seed, 14, 4, whitened, share=0.45)
+    groups = Groups(case.tokens, case.budget, cap)
+    if case.budget - groups.cap > case.tokens[7:].sum():
+        return
+    found = case.run(lam, gap=1e-7, polytope=groups)
+    phi = case.sketches * case.tokens[:, None] / case.budget
+    inner = np.eye(4) if case.metric is None else case.metric
+    first = np.where(np.arange(14) < 7, case.tokens, 0) / case.budget
+    exact = minimize(
+        lambda w: -(case.target - lam / 2 * (w @ phi)) @ inner @ (w @ phi),
+        groups.vertex(np.zeros(14)),
+        jac=lambda w: -phi @ inner @ (case.target - lam * (w @ phi)),
+        method="SLSQP",
+        bounds=[(0, 1)] * 14,
+        constraints=[
+            {"type": "eq", "fun": lambda w: (w @ case.tokens - case.budget) / case.budget},
+            {"type": "ineq", "fun": lambda w: cap - w @ first},
+        ],
+        options={"maxiter": 500, "ftol": 1e-9},
+    )
+    assert exact.success
+    assert found.fractional_objective == pytest.approx(-exact.fun, abs=1e-4)
+    assert found.weights @ first <= cap + 1e-6
+    assert any((found.membership == kept).all() for kept in groups.rounded)
+    assert found.objective == pytest.approx(max(case.f(kept, lam) for kept in groups.rounded), abs=1e-5)
+
+
+def test_a_polytope_for_another_corpus_or_with_a_mask_is_refused() -> None:
+    case = Case(1, 20, 3)
+    with pytest.raises(ConfigError, match="constraints are for 20 chunks and 40 tokens"):
+        case.run(1.0, polytope=Groups(case.tokens, 40, 1.0))
+    with pytest.raises(ConfigError, match="leave `allowed` out"):
+        case.run(1.0, polytope=Groups(case.tokens, case.budget, 1.0), allowed=np.ones(20, dtype=bool))
 
 
 def test_max_passes_is_kept_and_the_gap_told() -> None:

@@ -13,8 +13,13 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.arms import surrogate_arm, top_k_arm
-from grasp_pipeline.selection.nearest import nearest_by_cosine, nearest_in_group
-from grasp_pipeline.selection.reasons import drop_reasons
+from grasp_pipeline.selection.nearest import (
+    nearest_by_cosine,
+    nearest_by_graph,
+    nearest_in_group,
+    nearest_kept,
+)
+from grasp_pipeline.selection.reasons import TOKEN_BUDGET, drop_reasons, task_extremes
 
 N, D = 120, 5
 
@@ -40,9 +45,10 @@ class World:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.booleans(), st.booleans(), st.sampled_from([1, 7, 8192]))
-def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, batch: int) -> None:
+@given(st.integers(0, 10_000), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([1, 7, 8192]))
+def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: bool, batch: int) -> None:
     world = World(seed)
+    names = np.where(generator("quota names", seed).random(N) < 0.3, "cap of source web", "")
     allowed = world.survivors if hard else np.ones(N, dtype=bool)
     arm = surrogate_arm(
         "f", "f", world.blocks, world.tokens, world.target, world.budget, "", lam=1.0, allowed=allowed
@@ -60,6 +66,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, batch: i
         tau=arm.tau,
         clusters=world.clusters,
         allowed=allowed,
+        quotas=names if named else None,
         random_draw=random_draw,
         batch_rows=batch,
     )
@@ -74,7 +81,10 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, batch: i
         mates = [j for j in range(N) if kept[j] and world.clusters[j] == world.clusters[i]]
         lacking, value = world.alignment[i] - threshold, arm.score[i] - arm.tau
         pool: list[int] = []
-        if not allowed[i] and mates:
+        limited = named and names[i] != ""
+        if not allowed[i] and limited:
+            expected, margin = "quota", math.nan if random_draw else value
+        elif not allowed[i] and mates:
             expected, margin, pool = "duplicate", math.nan, mates
         elif random_draw:
             expected, margin = "quota" if allowed[i] else "duplicate", math.nan
@@ -88,6 +98,12 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, batch: i
             expected, margin = "quota", value
         assert found.reason[k] == expected
         np.testing.assert_allclose(found.margin[k], margin)
+        if not math.isnan(margin):
+            low = expected == "low_alignment"
+            assert found.value[k] == pytest.approx(float(world.alignment[i] if low else arm.score[i]))
+            assert found.threshold[k] == pytest.approx(threshold if low else arm.tau)
+        limit = "cap of source web" if limited else TOKEN_BUDGET
+        assert found.quota[k] == (limit if expected == "quota" else "")
         assert found.alignment[k] == pytest.approx(world.alignment[i])
         if pool:
             best = max(world.cosine(i, j) for j in pool)
@@ -163,6 +179,77 @@ def test_nearest_equals_all_pairs(seed: int, batch: int, grouped: bool) -> None:
         assert unit[query] @ unit[row] == pytest.approx(cosine, abs=1e-5)
 
 
+def clustered(n: int, d: int, clusters: int, name: str) -> np.ndarray:
+    """Return sketches around random centres, a tenth of them near copies of others."""
+    draw = generator(name)
+    centres = draw.standard_normal((clusters, d))
+    sketches = centres[draw.integers(0, clusters, n)] + 0.7 * draw.standard_normal((n, d))
+    copies = draw.integers(0, n, n // 10)
+    sketches[: n // 10] = sketches[copies] + 0.01 * draw.standard_normal((n // 10, d))
+    return sketches.astype(np.float32)
+
+
+class TestGraph:
+    SKETCHES = clustered(3000, 32, 60, "graph")
+    KEPT = generator("graph kept").random(3000) < 0.5
+    QUERIES = np.nonzero(~KEPT)[0][::5]
+
+    def test_it_finds_what_the_exact_search_finds(self) -> None:
+        blocks = ArrayBlocks(self.SKETCHES)
+        rows, cosines = nearest_by_graph(blocks, self.QUERIES, self.KEPT)
+        exact_rows, exact = nearest_by_cosine(blocks, self.QUERIES, self.KEPT)
+        assert self.KEPT[rows].all()
+        assert (cosines / exact).mean() > 0.99
+        assert (cosines >= 0.95 * exact - 0.002).mean() >= 0.95
+        assert (rows == exact_rows).mean() > 0.9
+        unit = self.SKETCHES / np.linalg.norm(self.SKETCHES, axis=1, keepdims=True)
+        true = np.einsum("ij,ij->i", unit[self.QUERIES], unit[rows])
+        np.testing.assert_allclose(cosines, true, atol=0.002)
+
+    def test_it_does_not_depend_on_blocks_or_the_run(self) -> None:
+        first = nearest_by_graph(ArrayBlocks(self.SKETCHES), self.QUERIES, self.KEPT)
+        again = nearest_by_graph(ArrayBlocks(self.SKETCHES, block_rows=77), self.QUERIES, self.KEPT)
+        np.testing.assert_array_equal(first, again)
+
+    def test_only_large_corpora_are_searched_by_it(self) -> None:
+        blocks = ArrayBlocks(self.SKETCHES)
+        small = nearest_kept(blocks, self.QUERIES, self.KEPT)
+        large = nearest_kept(blocks, self.QUERIES, self.KEPT, exact_rows=2999)
+        np.testing.assert_array_equal(small, nearest_by_cosine(blocks, self.QUERIES, self.KEPT))
+        np.testing.assert_array_equal(large, nearest_by_graph(blocks, self.QUERIES, self.KEPT))
+
+    def test_sketches_of_zeros_and_no_candidates(self) -> None:
+        sketches = self.SKETCHES[:50].copy()
+        sketches[[3, 10]] = 0
+        queries = np.array([3, 20])
+        kept = np.zeros(50, dtype=bool)
+        rows, cosines = nearest_by_graph(ArrayBlocks(sketches), queries, kept)
+        assert rows.tolist() == [-1, -1]
+        assert np.isnan(cosines).all()
+        kept[10] = True
+        rows, cosines = nearest_by_graph(ArrayBlocks(sketches), queries, kept)
+        assert rows.tolist() == [10, 10]
+        assert cosines.tolist() == [0, 0]
+        kept[30] = True
+        rows, cosines = nearest_by_graph(ArrayBlocks(sketches), queries, kept)
+        assert rows.tolist() == [10, 30]
+        assert cosines[0] == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_task_extremes_equal_a_loop(seed: int, tasks: int) -> None:
+    world = World(seed)
+    directions = generator("tasks", seed).standard_normal((D, tasks)).astype(np.float32)
+    found = task_extremes(world.blocks, directions)
+    for i in range(N):
+        values = [float(world.sketches[i] @ directions[:, t]) for t in range(tasks)]
+        assert found.strongest_value[i] == pytest.approx(max(values), abs=1e-4)
+        assert found.weakest_value[i] == pytest.approx(min(values), abs=1e-4)
+        assert values[found.strongest[i]] == pytest.approx(max(values), abs=1e-4)
+        assert values[found.weakest[i]] == pytest.approx(min(values), abs=1e-4)
+
+
 def test_refusals() -> None:
     world = World(0)
     kept = np.zeros(N, dtype=bool)
@@ -170,3 +257,8 @@ def test_refusals() -> None:
         drop_reasons(kept[:5], world.alignment, world.tokens, 100, world.blocks)
     with pytest.raises(InputError, match="belong together"):
         drop_reasons(kept, world.alignment, world.tokens, 100, world.blocks, tau=1.0)
+    with pytest.raises(InputError, match=r"quota names of shape \(3,\); give one"):
+        drop_reasons(kept, world.alignment, world.tokens, 100, world.blocks, quotas=np.full(3, ""))
+    for directions in (np.ones((D, 0)), np.ones((D + 1, 2)), np.ones(D)):
+        with pytest.raises(InputError, match="give one column per task"):
+            task_extremes(world.blocks, directions)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from grasp_pipeline.attribution.blocks import ArrayBlocks
-from grasp_pipeline.errors import InputError
+from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
+from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.selection.optimiser import optimise
-from grasp_pipeline.selection.residual_filter import ResidualFilter, token_agreement
+from grasp_pipeline.selection.residual_filter import (
+    FeatureView,
+    ResidualFilter,
+    apply_filter,
+    filter_agreement,
+    kept_agreement,
+    token_agreement,
+)
+from grasp_pipeline.selection.views import stack_views
 
 
 def test_filter_repeats_the_selection_and_transfers_to_unseen_chunks() -> None:
@@ -37,9 +49,106 @@ def test_agreement_counts_tokens() -> None:
     assert token_agreement(first, first, [1, 2, 7]) == 1
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 3000), st.integers(1, 2000))
+def test_applying_streams_what_applying_at_once_decides(seed: int, n: int, block_rows: int) -> None:
+    draw = generator("stream", seed)
+    sketches = draw.standard_normal((n, 6)).astype(np.float32)
+    residual = ResidualFilter.of(draw.standard_normal(6), 0.3)
+    end = 0
+    for start, keep, values in apply_filter(residual, ArrayBlocks(sketches, block_rows=block_rows)):
+        assert start == end
+        end = start + len(keep)
+        np.testing.assert_allclose(values, sketches[start:end].astype(float) @ residual.q, atol=1e-5)
+        np.testing.assert_array_equal(keep, values >= residual.tau)
+        np.testing.assert_array_equal(keep, residual.apply(sketches)[start:end])
+    assert end == n
+
+
+def test_agreement_of_what_is_kept() -> None:
+    first, second = np.array([True, True, False, False]), np.array([True, False, True, False])
+    assert kept_agreement(first, second, [3, 1, 2, 90]) == pytest.approx(3 / 5)
+    assert kept_agreement(np.ones(4, dtype=bool), second, [3, 1, 2, 90]) == pytest.approx(5 / 96)
+    assert kept_agreement(first & ~first, second & ~second, [3, 1, 2, 90]) == 1
+    assert kept_agreement(first & ~first, second, [3, 1, 2, 90]) == 0
+
+
+class TestGrowth:
+    """A fifth more chunks of the same clusters, a few of which serve the target."""
+
+    DRAW = generator("growth")
+    CENTRES = DRAW.standard_normal((20, 16))
+    SKETCHES = (CENTRES[DRAW.integers(0, 20, 6000)] + 0.5 * DRAW.standard_normal((6000, 16))).astype(
+        np.float32
+    )
+    TOKENS = DRAW.integers(16, 129, 6000)
+    TARGET = CENTRES[:3].mean(axis=0)
+
+    def agreement(self, lam: float, new: np.ndarray) -> float:
+        old, tokens = ArrayBlocks(self.SKETCHES[:5000]), self.TOKENS
+        return filter_agreement(
+            old, ArrayBlocks(new), tokens[:5000], tokens[5000:], self.TARGET, 0.25, lam=lam
+        ).arrivals
+
+    @pytest.mark.parametrize("lam", [0.0, 0.4, 0.7])
+    def test_the_filter_keeps_what_optimising_again_would(self, lam: float) -> None:
+        assert self.agreement(lam, self.SKETCHES[5000:]) >= 0.95
+
+    def test_arrivals_of_another_kind_are_told_by_less_agreement(self) -> None:
+        flood = np.repeat(self.SKETCHES[:1] * 0 + self.CENTRES[0].astype(np.float32), 1000, axis=0)
+        assert self.agreement(1.0, flood) < 0.8
+
+    def test_it_equals_the_steps_by_hand(self) -> None:
+        old, new, tokens = self.SKETCHES[:5000], self.SKETCHES[5000:], self.TOKENS
+        found = filter_agreement(
+            ArrayBlocks(old), ArrayBlocks(new), tokens[:5000], tokens[5000:], self.TARGET, 0.25
+        )
+        fit = optimise(old, tokens[:5000], self.TARGET, int(0.25 * tokens[:5000].sum()), lam=0.7)
+        kept = new @ np.float32(fit.q) >= fit.tau
+        again = optimise(self.SKETCHES, tokens, self.TARGET, int(0.25 * tokens.sum()), lam=0.7).membership
+        assert found.filtered_tokens == tokens[5000:][kept].sum()
+        assert found.optimal_tokens == tokens[5000:][again[5000:]].sum()
+        both = tokens[5000:][kept & again[5000:]].sum()
+        assert found.arrivals == pytest.approx(both / max(found.filtered_tokens, found.optimal_tokens))
+        assert found.decisions == pytest.approx(token_agreement(kept, again[5000:], tokens[5000:]))
+        grown = np.concatenate([fit.membership, kept])
+        assert found.grown == pytest.approx(kept_agreement(grown, again, tokens))
+
+
+def test_features_of_new_chunks_are_made_as_those_of_the_fit() -> None:
+    draw = generator("view")
+    sketches = draw.standard_normal((40, 6)).astype(np.float32)
+    lists = [draw.integers(0, 30, draw.integers(2, 20)) for _ in range(40)]
+    chunks = Chunks.of(lists)
+    fitted = NgramFeatures.fit(chunks, d=32)
+    target = fitted.transform(chunks).astype(float).mean(axis=0)
+    stacked, _ = stack_views(
+        [(ArrayBlocks(sketches), np.ones(6)), (ArrayBlocks(fitted.transform(chunks)), target)],
+        chunks.lengths(),
+    )
+    view = FeatureView.of(stacked, chunks)
+    every = np.arange(40)
+    expected = gather(stacked, every)
+    np.testing.assert_array_equal(gather(view.features(ArrayBlocks(sketches), chunks), every), expected)
+    some = view.features(ArrayBlocks(sketches[7:12]), Chunks.of(lists[7:12]))
+    np.testing.assert_array_equal(gather(some, np.arange(5)), expected[7:12])
+
+    weights = chunks.lengths() / chunks.lengths().sum()
+    np.testing.assert_allclose(view.mean(weights @ sketches, chunks), weights @ expected, atol=1e-5)
+    plain = FeatureView.of(ArrayBlocks(sketches), chunks)
+    assert plain == FeatureView()
+    np.testing.assert_array_equal(gather(plain.features(ArrayBlocks(sketches), chunks), every), sketches)
+
+
 def test_refusals() -> None:
     with pytest.raises(InputError, match="has 3 values and the sketches 2"):
         ResidualFilter.of(np.ones(3), 0.0).apply(np.ones((4, 2), dtype=np.float32))
     for q, tau in ((np.array([np.nan]), 0.0), (np.ones((2, 2)), 0.0), (np.ones(2), np.inf)):
         with pytest.raises(InputError, match="finite direction"):
             ResidualFilter.of(q, tau)
+    with pytest.raises(InputError, match="has 3 values and the sketches 2"):
+        next(apply_filter(ResidualFilter.of(np.ones(3), 0.0), ArrayBlocks(np.ones((4, 2), dtype=np.float32))))
+    same = ArrayBlocks(np.ones((4, 2), dtype=np.float32))
+    for fraction in (0.0, 1.0, -1.0):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            filter_agreement(same, same, np.ones(4), np.ones(4), np.ones(2), fraction)

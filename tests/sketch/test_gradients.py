@@ -1,11 +1,13 @@
-"""Per-example gradients of torch.func against a loop of backward(), parameter by parameter."""
+"""Per-example gradients, by hooks and by vmap, against a loop of backward(), parameter by parameter."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from toys import LENGTH, random_pool
 
 from grasp_pipeline.proxy.objective import CausalLM, Parameters, pad_chunks
+from grasp_pipeline.sketch import full
 from grasp_pipeline.sketch.full import FullSketcher
 
 POOL = random_pool(9, "gradients")
@@ -13,15 +15,28 @@ CHUNKS = [POOL.chunk(i) for i in range(POOL.n)]
 ROWS, SIZES = pad_chunks(CHUNKS, 0, LENGTH)
 
 
+@pytest.fixture(autouse=True, params=["hooks", "vmap"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "vmap":
+        monkeypatch.setattr(full, "known_modules", lambda objective, parameters: None)
+    return request.param
+
+
 def fast(
     objective: CausalLM, rows: torch.Tensor, sizes: torch.Tensor, parameters: Parameters | None = None
 ) -> tuple[Parameters, torch.Tensor]:
     """Gradients of mean token losses, name -> (B, ...), and the losses (B,), as the sketcher takes them."""
     parameters = objective.parameters() if parameters is None else parameters
-    sketcher = FullSketcher(objective, parameters, d=8, sparsity=1, seed=0)
-    valid = torch.arange(LENGTH).unsqueeze(0) < sizes.unsqueeze(1)
-    weights = valid.to(next(iter(parameters.values())).dtype) / sizes.unsqueeze(1)
-    return sketcher._per_example(parameters, rows[:, :-1], rows[:, 1:], weights)
+    found, losses = FullSketcher(objective, parameters, d=8, sparsity=1, seed=0).gradients(rows, sizes)
+    parts = found.split([p.numel() for p in parameters.values()], dim=1)
+    return {
+        name: part.view(len(rows), *p.shape)
+        for (name, p), part in zip(parameters.items(), parts, strict=True)
+    }, losses
+
+
+def test_the_path_is_as_asked(llama: CausalLM, path: str) -> None:
+    assert FullSketcher(llama, llama.parameters(), 8, 1, 0).describe()["path"] == path
 
 
 def slow(objective: CausalLM, chunk: list[int]) -> tuple[Parameters, torch.Tensor]:
@@ -80,5 +95,5 @@ def test_a_gradient_is_the_slope_of_the_loss(llama: CausalLM) -> None:
         for sign in (1, -1)
     ]
     slopes = sum((gradients[name] * direction[name]).flatten(1).sum(1) for name in parameters)
-    # The loss is taken from logits in single precision: its rounding, over 2 step, bounds the error.
+    # Losses come in single precision: their rounding, over 2 step, bounds the error.
     torch.testing.assert_close((losses[0] - losses[1]).double() / (2 * step), slopes, rtol=1e-2, atol=1e-2)

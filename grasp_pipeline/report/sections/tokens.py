@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from grasp_pipeline.report import figures
+from grasp_pipeline.report.accounts import KEPT
 from grasp_pipeline.report.blocks import MOST_ROWS, folded, numeric, picture
 from grasp_pipeline.report.formats import count, share, size
 from grasp_pipeline.report.glossary import DROP_REASONS, REJECTION_REASONS
@@ -99,11 +100,31 @@ def _reasons_tables(inputs: ReportInputs) -> list[Html]:
         ]
         parts += [
             table("Chunks dropped by the selection", columns, rows),
-            _by_source("Dropped tokens by reason and source", inputs.drop_reasons, "tokens"),
+            *(_outcomes(inputs, counted) for counted in ("tokens", "chunks")),
         ]
     else:
         parts.append(element("p", "The selection dropped nothing."))
     return parts
+
+
+def _outcomes(inputs: ReportInputs, counted: str) -> Html:
+    """Return a folded table of what became of each source's tokens or chunks: kept, or dropped for which reason."""
+    kept = inputs.sources.select(
+        "source", pl.lit(KEPT).alias("reason"), pl.col(f"kept_{counted}").alias(counted)
+    )
+    both = pl.concat([kept, inputs.drop_reasons.select("source", "reason", counted)])
+    reasons = [KEPT, *totals(inputs.drop_reasons, "reason", "tokens")["reason"]]
+    wide = both.pivot("reason", index="source", values=counted, aggregate_function="sum").fill_null(0)
+    sums = wide.with_columns(all=pl.sum_horizontal(reasons)).sort("all", "source", descending=[True, False])
+    rest = sums.slice(MOST_ROWS).drop("source").sum()
+    lines = list(sums.head(MOST_ROWS).iter_rows(named=True))
+    if sums.height > MOST_ROWS:
+        lines.append(
+            rest.row(0, named=True) | {"source": f"{count(sums.height - MOST_ROWS)} smaller sources"}
+        )
+    rows = [[named(line["source"]), *(count(line[name]) for name in (*reasons, "all"))] for line in lines]
+    caption = f"Kept and dropped {counted} by source and reason"
+    return folded(caption, table(caption, [Column("Source"), *numeric(*reasons, "All")], rows))
 
 
 def _by_source(caption: str, frame: pl.DataFrame, counted: str) -> Html:

@@ -1,0 +1,277 @@
+"""The residual filter at work: files that came after the fit are scored and kept without optimising again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.common import GPU_POOL, OWNERS, Step
+from assets.partitions import ONE_RUN
+from assets.sections import FilterRun
+from grasp_pipeline import tables
+from grasp_pipeline.errors import StoreError
+from grasp_pipeline.progress import Progress
+from resources.compute import Compute
+from resources.models import LoadedTokenizer, Models
+from resources.store import DeltaStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from grasp_pipeline.corpus.arrivals import Arrivals
+    from grasp_pipeline.corpus.files import InputFile
+    from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
+    from grasp_pipeline.sketch.protocol import Sketcher
+    from resources.delta import Commit, Provenance
+
+GROUP = "filtering"
+BOTH = (tables.FILTERED_SHARDS, tables.FILTERED_REJECTIONS)
+
+
+@dataclass
+class Scorer:
+    """The stored filter with all that it takes to score text: tokenizer, sketcher, features."""
+
+    row: dict[str, Any]
+    tokenizer: LoadedTokenizer
+    sketcher: "Sketcher"
+    residual: "ResidualFilter"
+    view: "FeatureView"
+    batch_tokens: int
+
+    @classmethod
+    def load(
+        cls, row: dict[str, Any], tokenizer: LoadedTokenizer, proxies: int, models: Models, compute: Compute
+    ) -> "Scorer":
+        """Build the scorer of a row of `residual_filter`; proxies: version of `proxy_checkpoints`.
+
+        Raises:
+            StoreError: the store's tokenizer or checkpoint is not the one that the filter was fitted with.
+        """
+        import numpy as np
+        import torch
+
+        from grasp_pipeline.config import SketchConfig
+        from grasp_pipeline.selection.ngram_features import NgramFeatures
+        from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
+        from grasp_pipeline.sketch.build import build_sketcher
+        from grasp_pipeline.sketch.storage import decode_vector
+
+        proxy = models.proxy(proxies, row["checkpoint_role"])
+        for what, fitted, stored in (
+            ("tokenizer", row["tokenizer_id"], tokenizer.tokenizer_id),
+            ("checkpoint", row["checkpoint_id"], proxy.checkpoint_id),
+        ):
+            if fitted != stored:
+                raise StoreError(
+                    f"the residual filter was fitted with the {what} {fitted[:12]}, but the store now holds "
+                    f"{stored[:12]}; run the job curate to fit it again"
+                )
+        config = SketchConfig.model_validate_json(row["sketch_config"])
+        sketcher = build_sketcher(
+            row["sketch_kind"], proxy.objective, config, compute.prepare(), getattr(torch, compute.dtype)
+        )
+        ngrams = None
+        if row["ngram_idf"] is not None:
+            ngrams = NgramFeatures(row["ngram_d"], np.frombuffer(row["ngram_idf"], dtype="<f8"))
+        return cls(
+            row,
+            tokenizer,
+            sketcher,
+            ResidualFilter.of(decode_vector(row["q"]), row["tau"]),
+            FeatureView(tuple(row["view_factors"]), ngrams),
+            compute.sketch_batch_tokens,
+        )
+
+    def score(self, documents: "pl.DataFrame", progress: Progress) -> "pl.DataFrame":
+        """Return the chunks of documents as rows of `filtered_shards`, sketched as those of the fit were."""
+        import numpy as np
+        import polars as pl
+
+        from assets.data import token_pool
+        from grasp_pipeline.attribution.blocks import ArrayBlocks
+        from grasp_pipeline.corpus.chunking import chunk_documents
+        from grasp_pipeline.selection.ngrams import Chunks
+        from grasp_pipeline.selection.residual_filter import apply_filter
+        from grasp_pipeline.sketch.run import sketch_chunks
+        from grasp_pipeline.sketch.storage import decode, encode
+
+        chunks = chunk_documents(documents, self.tokenizer.encoder, self.tokenizer.chunk_tokens)
+        ids = chunks["chunk_id"].to_list()
+        sketches, _ = sketch_chunks(
+            self.sketcher,
+            chunks["input_ids"].to_list(),
+            ids,
+            self.tokenizer.encoder.bos,
+            self.batch_tokens,
+            progress.advance,
+        )
+        scale = self.row["sketch_scale"]
+        stored = pl.Series("sketch", encode(sketches, scale, ids), dtype=pl.Binary)
+        pool = token_pool(chunks)
+        features = self.view.features(
+            ArrayBlocks(decode(stored, self.row["sketch_d"], scale)), Chunks(pool.tokens, pool.offsets)
+        )
+        kept, values = np.empty(len(ids), dtype=bool), np.empty(len(ids))
+        for start, keep, value in apply_filter(self.residual, features):
+            kept[start : start + len(keep)], values[start : start + len(keep)] = keep, value
+        text = pl.col("text").str.slice(pl.col("start"), pl.col("end") - pl.col("start"))
+        return (
+            chunks.drop("input_ids")
+            .with_columns(kept=pl.Series(kept, dtype=pl.Boolean), value=pl.Series(values, dtype=pl.Float64))
+            .join(
+                documents.select("doc_id", "text", "origin"), on="doc_id", how="left", maintain_order="left"
+            )
+            .with_columns(text=pl.when("kept").then(text))
+            .select(list(tables.FILTERED_SHARDS.schema))
+        )
+
+
+@dg.multi_asset(
+    name="filtered_shards",
+    specs=[
+        dg.AssetSpec(
+            table.name,
+            group_name=GROUP,
+            kinds={"pytorch", "deltalake"},
+            owners=OWNERS,
+            code_version="1",
+            deps=["residual_filter", "tokenizer", "proxy_checkpoints", "documents", "task_documents"],
+            description=text,
+        )
+        for table, text in zip(
+            BOTH,
+            (
+                "Chunks of new files with their value under the residual filter, and the text of those worth keeping.",
+                "Rows of new files that could not be scored, each with its reason.",
+            ),
+            strict=True,
+        )
+    ],
+    pool=GPU_POOL,
+    backfill_policy=ONE_RUN,
+)
+def filtered_shards(
+    context: dg.AssetExecutionContext, config: FilterRun, store: DeltaStore, models: Models, compute: Compute
+) -> Iterator[dg.MaterializeResult]:
+    """Score file by file in order of their URIs; a file that was scored with this filter is not touched again."""
+    from grasp_pipeline.corpus.arrivals import Arrivals
+    from grasp_pipeline.corpus.files import resolve_inputs
+
+    step = Step(context, store, config, "1")
+    row = step.read(tables.RESIDUAL_FILTER).collect().row(0, named=True)
+    tokenizer_read, proxies = step.pin(tables.TOKENIZER), step.pin(tables.PROXY_CHECKPOINTS)
+    tasks = step.read(tables.TASK_DOCUMENTS)
+    documents = step.read(tables.DOCUMENTS)
+    files = resolve_inputs(config, store.storage_options)
+    step.say(f"scoring {len(files)} files by the filter of {row['config_id']}")
+    scorer = arrivals = None
+    totals = dict.fromkeys(("documents", "rejected", "tokens", "kept_tokens", "chunks", "kept_chunks"), 0)
+    written = 0
+    for file in files:
+        provenance = _provenance(step, config, file)
+        commit = step.current(tables.FILTERED_SHARDS, provenance, {"shard": shard_of(file)})
+        if commit is None:
+            if scorer is None or arrivals is None:
+                tokenizer = models.tokenizer(tokenizer_read.version)
+                scorer = Scorer.load(row, tokenizer, proxies.version, models, compute)
+                arrivals = Arrivals(config.cleaning, _held_out(tasks), _known(step, documents))
+            commit = _score_file(step, config, file, scorer, arrivals, provenance)
+            written += 1
+        for name in totals:
+            totals[name] += commit.statistics[name]
+    share = totals["kept_tokens"] / totals["tokens"] if totals["tokens"] else 0.0
+    extra = {
+        "files": len(files),
+        "files_scored": written,
+        **totals,
+        "share_kept": round(share, 4),
+        "tau": row["tau"],
+    }
+    for table in BOTH:
+        newest = step.tables.latest(table)
+        assert newest is not None, "every file writes both tables"
+        rows = step.rows(table, newest)
+        yield step.result(table, newest, rows, extra, totals["tokens"], up_to_date=written == 0)
+
+
+def shard_of(file: "InputFile") -> str:
+    """Return the name under which a file's rows are stored: its source and a digest of its URI."""
+    from grasp_pipeline.seeds import digest
+
+    return f"{file.source}-{digest(file.uri)[:12]}"
+
+
+def _provenance(step: Step, config: FilterRun, file: "InputFile") -> "Provenance":
+    """Return what a file's rows are made from: the filter, the rules and the file's content.
+
+    The paths are no part of it, so another glob over the same files scores none of them again.
+    """
+    from grasp_pipeline.seeds import digest
+
+    rules = config.model_dump(mode="json", exclude={"paths"})
+    return replace(step.provenance(), config_digest=digest(rules, file.uri, file.fingerprint))
+
+
+def _held_out(tasks: "pl.LazyFrame") -> dict[str, str]:
+    """Return the tasks' documents by name."""
+    rows = tasks.select("task", "split", "document", "text").collect()
+    return {f"{task}/{split}/{document}": text for task, split, document, text in rows.iter_rows()}
+
+
+def _known(step: Step, documents: "pl.LazyFrame") -> dict[str, str]:
+    """Return the ids of the corpus's documents and of those of files scored before, with their shards."""
+    frames = [documents]
+    if (commit := step.tables.latest(tables.FILTERED_SHARDS)) is not None:
+        frames.append(step.tables.read(tables.FILTERED_SHARDS, commit.version))
+    known: dict[str, str] = {}
+    for frame in frames:
+        rows = frame.select("doc_id", "shard").unique().collect()
+        known |= {doc_id.partition(":")[0]: shard for doc_id, shard in rows.iter_rows()}
+    return known
+
+
+def _score_file(
+    step: Step,
+    config: FilterRun,
+    file: "InputFile",
+    scorer: Scorer,
+    arrivals: "Arrivals",
+    provenance: "Provenance",
+) -> "Commit":
+    """Read, sort and score a file block by block and store it in one commit to each table.
+
+    Holds one block, and of the file the rows of both tables: numbers of every chunk, text of the kept ones.
+    """
+    import polars as pl
+
+    from grasp_pipeline.corpus.readers import read_blocks
+
+    shard = shard_of(file)
+    partition = {"shard": shard}
+    arrivals.forget(shard)
+    scored, rejected = [tables.FILTERED_SHARDS.empty()], [tables.FILTERED_REJECTIONS.empty()]
+    documents = 0
+    progress = Progress(f"scoring {file.uri}", (file.size or 0) / 4, "tokens", step.say)
+    for block in read_blocks(file, config, step.store.storage_options):
+        good, bad = arrivals.sort(block.frame, file.uri, shard)
+        documents += good.height
+        rejected.append(bad)
+        if good.height:
+            scored.append(scorer.score(good, progress))
+    frame, refused = pl.concat(scored).sort("chunk_id"), pl.concat(rejected)
+    kept = frame.filter("kept")
+    statistics = {
+        "documents": documents,
+        "rejected": refused.height,
+        "chunks": frame.height,
+        "kept_chunks": kept.height,
+        "tokens": int(frame["n_tokens"].sum()),
+        "kept_tokens": int(kept["n_tokens"].sum()),
+        "tau": scorer.residual.tau,
+        "made_from": provenance.input_digest(),
+    }
+    # The scores come last: they are what says that the file is done.
+    step.tables.write(tables.FILTERED_REJECTIONS, refused, provenance, partition, statistics)
+    return step.tables.write(tables.FILTERED_SHARDS, frame, provenance, partition, statistics)

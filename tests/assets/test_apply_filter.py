@@ -1,0 +1,217 @@
+"""The job apply_filter on files that came after the fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from toys import toy_texts
+from workplace import Workplace, changed_tables, event_log, materialized
+
+from grasp_pipeline import tables
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.sketch.storage import decode, decode_vector, encode_vector
+from resources.delta import Provenance
+
+SECTION = {"text_column": "body", "source_column": "origin_name", "id_column": "key"}
+
+
+def write_arrivals(folder: Path, name: str, texts: Sequence[tuple[str, str | None]]) -> None:
+    folder.mkdir(exist_ok=True)
+    frame = pl.DataFrame(texts, schema={"origin_name": pl.String, "body": pl.String}, orient="row")
+    frame.with_row_index("key").with_columns(pl.col("key").cast(pl.String)).write_parquet(folder / name)
+
+
+def apply(place: Workplace, paths: str = "arrivals/*", fails: bool = False) -> dg.ExecuteInProcessResult:
+    return place.run("apply_filter", {"filtered_shards": {"paths": [paths], **SECTION}}, fails=fails)
+
+
+@pytest.fixture
+def filtered(copied: Workplace) -> Workplace:
+    """A curated store with two new files: unseen texts, copies, noise and a row without text."""
+    fresh = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 8, "tomorrow")]
+    old = pl.read_parquet(copied.corpus / "a.parquet")
+    write_arrivals(
+        copied.folder / "arrivals", "a.parquet", [*fresh, ("news", old["body"][0]), ("news", None)]
+    )
+    french = [("french", text) for text in toy_texts("french", 6, "tomorrow")]
+    write_arrivals(copied.folder / "arrivals", "b.parquet", [*french, fresh[0], ("junk", "too short")])
+    return copied
+
+
+def test_new_files_are_scored_and_kept_by_value(filtered: Workplace) -> None:
+    before = filtered.versions()
+    result = apply(filtered)
+    assert changed_tables(before, filtered.versions()) == tables.ARRIVALS
+    frame, refused = filtered.read(tables.FILTERED_SHARDS), filtered.read(tables.FILTERED_REJECTIONS)
+    (row,) = filtered.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+
+    assert frame["doc_id"].n_unique() == 8 + 8 + 6
+    assert sorted(refused["reason"]) == ["exact_duplicate", "exact_duplicate", "missing_text", "too_short"]
+    assert (frame["kept"] == (frame["value"] >= row["tau"])).all()
+    assert frame["kept"].any()
+    assert not frame["kept"].all()
+    assert frame.filter(pl.col("kept") != pl.col("text").is_not_null()).is_empty()
+    spans = frame.filter("kept").select("text", "start", "end")
+    assert all(len(text) == end - start for text, start, end in spans.iter_rows())
+    share = frame.group_by("source").agg(pl.col("kept").mean()).sort("source")
+    by_source = dict(share.iter_rows())
+    assert by_source["junk"] < min(by_source["news"], by_source["french"])
+
+    metadata = materialized(result, "filtered_shards")
+    assert metadata["dagster/row_count"] == frame.height
+    assert metadata["kept_tokens"] == frame.filter("kept")["n_tokens"].sum()
+    assert metadata["rejected"] == refused.height
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    log = event_log(filtered, result.run_id)
+    assert [text for text in frame["text"].drop_nulls() if text[:30] in log] == []
+
+
+def with_ngrams(place: Workplace) -> None:
+    """Store a filter that looks at n-grams beside gradients, whatever the toy run shipped."""
+    (row,) = place.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    chunks = Chunks.of(place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")["input_ids"].to_list())
+    q = np.concatenate([decode_vector(row["q"])[: row["sketch_d"]], generator("q").standard_normal(32)])
+    row |= {
+        "features": "gradient+ngrams",
+        "d": len(q),
+        "q": encode_vector(q),
+        "tau": 0.0,
+        "view_factors": [1.5, 0.7],
+        "ngram_d": 32,
+        "ngram_idf": NgramFeatures.fit(chunks, 32).idf.astype("<f8").tobytes(),
+    }
+    frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
+    place.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+
+
+@pytest.mark.parametrize("ngrams", [False, True], ids=["as-shipped", "with-ngrams"])
+def test_the_decision_is_one_dot_product_with_what_is_stored(filtered: Workplace, ngrams: bool) -> None:
+    """The first chunks of the corpus's own documents get the values that their stored sketches give."""
+    if ngrams:
+        with_ngrams(filtered)
+    texts = filtered.read(tables.DOCUMENTS).filter(source="news").head(5)
+    write_arrivals(
+        filtered.folder / "edited", "c.parquet", [("news", text + " the end of it") for text in texts["text"]]
+    )
+    apply(filtered, "edited/*")
+    frame = filtered.read(tables.FILTERED_SHARDS).filter(pl.col("position") == 0)
+    assert frame.height == 5
+
+    (row,) = filtered.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    stored = filtered.read(tables.GRADIENT_SKETCHES).filter(sketch_kind=row["sketch_kind"])
+    first = filtered.read(tables.TOKENIZED_SHARDS).filter(
+        pl.col("position") == 0, pl.col("doc_id").is_in(texts["doc_id"].implode())
+    )
+    both = first.join(stored.select("chunk_id", "sketch"), on="chunk_id")
+    features = decode(both["sketch"], row["sketch_d"], row["sketch_scale"]) * row["view_factors"][0]
+    if row["ngram_idf"] is not None:
+        grams = NgramFeatures(row["ngram_d"], np.frombuffer(row["ngram_idf"]))
+        beside = grams.transform(Chunks.of(both["input_ids"].to_list())) * row["view_factors"][1]
+        features = np.hstack([features, beside])
+    values = features @ decode_vector(row["q"])
+    assert sorted(frame["value"]) == pytest.approx(sorted(values.tolist()), rel=1e-3, abs=1e-6)
+
+
+def test_a_second_run_scores_only_what_is_new(filtered: Workplace) -> None:
+    apply(filtered)
+    before = filtered.delta_versions()
+    again = apply(filtered)
+    assert filtered.delta_versions() == before
+    assert materialized(again, "filtered_shards")["up_to_date"] is True
+
+    late = [("news", text) for text in toy_texts("news", 4, "later")]
+    write_arrivals(filtered.folder / "arrivals", "c.parquet", late)
+    versions = filtered.versions()
+    third = apply(filtered)
+    assert materialized(third, "filtered_shards")["files_scored"] == 1
+    assert materialized(third, "filtered_shards")["files"] == 3
+    shards = filtered.read(tables.FILTERED_SHARDS)["shard"].unique().to_list()
+    fresh = {key for key, version in filtered.versions().items() if versions.get(key) != version}
+    assert fresh == {(table, name) for table in tables.ARRIVALS for name in shards if name.startswith("c-")}
+
+
+def test_a_changed_file_replaces_its_own_rows(filtered: Workplace) -> None:
+    apply(filtered)
+    before = filtered.read(tables.FILTERED_SHARDS)
+    write_arrivals(
+        filtered.folder / "arrivals", "b.parquet", [("french", toy_texts("french", 6, "tomorrow")[0])]
+    )
+    apply(filtered)
+    after = filtered.read(tables.FILTERED_SHARDS)
+    assert after.filter(pl.col("shard").str.starts_with("b-"))["doc_id"].n_unique() == 1
+    untouched = pl.col("shard").str.starts_with("a-")
+    key = "chunk_id"
+    assert after.filter(untouched).sort(key).equals(before.filter(untouched).sort(key))
+
+
+def test_lineage_names_the_filter_and_its_checkpoint(filtered: Workplace) -> None:
+    apply(filtered)
+    for name in tables.ARRIVALS:
+        commit = filtered.lake.latest(tables.ALL[name])
+        assert commit is not None
+        upstream = json.loads(commit.metadata["upstream"])
+        assert {"residual_filter", "tokenizer", "proxy_checkpoints", "documents"} <= set(upstream)
+        assert upstream["residual_filter"] == filtered.lake.pin(tables.RESIDUAL_FILTER).version
+
+
+def test_blocks_change_nothing(filtered: Workplace) -> None:
+    apply(filtered)
+    whole = filtered.read(tables.FILTERED_SHARDS).sort("chunk_id")
+    filtered.run(
+        "apply_filter", {"filtered_shards": {"paths": ["arrivals/*"], "block_bytes": 10_000, **SECTION}}
+    )
+    parts = filtered.read(tables.FILTERED_SHARDS).sort("chunk_id")
+    assert parts.drop("value").equals(whole.drop("value"))
+    np.testing.assert_allclose(parts["value"], whole["value"], rtol=1e-5, atol=1e-7)
+
+
+def test_another_checkpoint_than_the_filters_is_refused(
+    filtered: Workplace, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    changes = {"proxy_checkpoints": {"reference_tokens": 10_000}}
+    filtered.run(changes=changes, only=["proxy_checkpoints"])
+    section = {"filtered_shards": {"paths": ["arrivals/*"], **SECTION}}
+    config = filtered.run_config(section, "apply_filter")
+    del config["loggers"]
+    path = filtered.folder / "filter.yaml"
+    path.write_text(json.dumps(config))
+    assert filtered.run_file(path, "apply_filter") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "was fitted with the checkpoint" in printed
+    assert "run the job curate to fit it again" in printed
+
+
+def test_the_terminal_says_what_was_kept(
+    filtered: Workplace, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    section = {"filtered_shards": {"paths": ["arrivals/*"], **SECTION}}
+    config = filtered.run_config(section, "apply_filter")
+    del config["loggers"]
+    path = filtered.folder / "filter.yaml"
+    path.write_text(json.dumps(config))
+    assert filtered.run_file(path, "apply_filter") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 files: 22 documents scored, 4 rows rejected. Kept" in printed
+    assert "filtered_shards" in printed
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    return str(event.step_failure_data.error)
+
+
+def test_a_missing_filter_says_what_to_do(place: Workplace) -> None:
+    write_arrivals(place.folder / "arrivals", "a.parquet", [("news", "text " * 40)])
+    assert "residual_filter has not been written" in failure(apply(place, fails=True))
+
+
+def test_a_missing_path_says_what_to_do(copied: Workplace) -> None:
+    assert "matches no file" in failure(apply(copied, "nowhere/*", fails=True))

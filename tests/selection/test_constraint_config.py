@@ -1,0 +1,90 @@
+"""The constraints' configuration: bounds with a way out, ids and names of a corpus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.constraint_config import (
+    ConstraintsConfig,
+    build_constraints,
+    documents_to_tokens,
+    listed_chunks,
+)
+
+CORPUS: dict[str, Any] = {
+    "chunk_ids": np.array(["c0", "c1", "c2", "c3", "c4", "c5"]),
+    "document_ids": np.array(["x", "x", "y", "z", "z", "v"]),
+    "sources": np.array(["web", "web", "web", "books", "books", "books"]),
+    "clusters": np.array(["x", "x", "x", "z", "z", "v"]),
+}
+TOKENS = np.full(6, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source_floors": {"a": -1}}, "source_floors.a is -1"),
+        ({"source_caps": {"a": float("nan")}}, "source_caps.a is nan"),
+        (
+            {"source_floors": {"a": 0.5}, "source_caps": {"a": 0.4}},
+            "lower the floor to 0.4 or raise the cap to 0.5",
+        ),
+        ({"source_floors": {"a": 0.7, "b": 0.5}}, "sum to 1.2; lower them by 0.2 in all"),
+        ({"cluster_max_units": 1, "cluster_max_tokens": 9}, "set one of them to 0"),
+        ({"must_keep": ["k"], "must_drop": ["k"]}, "both hold k"),
+        ({"task_weights": {"a": 0}}, "give one task a weight above 0"),
+        ({"objective": "best"}, "worst_task"),
+        ({"unit": "word"}, "document"),
+        ({"budget_documents": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_bounds(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ConstraintsConfig.model_validate(values)
+
+
+def test_every_field_is_described_and_the_default_asks_for_nothing() -> None:
+    assert all(field.description for field in ConstraintsConfig.model_fields.values())
+    plain = build_constraints(ConstraintsConfig(), 30, TOKENS, **CORPUS)
+    np.testing.assert_array_equal(plain.vertex(np.arange(6.0)), [0, 0, 0, 1, 1, 1])
+
+
+def test_a_corpus_with_all_of_it() -> None:
+    config = ConstraintsConfig(
+        source_floors={"web": 0.5},
+        source_caps={"books": 20},
+        cluster_max_units=1,
+        must_keep=["c0"],
+        must_drop=["v"],
+    )
+    with pytest.raises(ConfigError, match="the cluster maximum of 1 chunk"):
+        build_constraints(config, 40, TOKENS, **CORPUS)
+    made = build_constraints(config, 20, TOKENS, **CORPUS)
+    np.testing.assert_array_equal(made.vertex(np.arange(6.0)), [1, 0, 0, 0, 1, 0])
+    allowed = np.arange(6) != 4
+    made = build_constraints(config, 20, TOKENS, **CORPUS, allowed=allowed)
+    np.testing.assert_array_equal(made.vertex(np.arange(6.0)), [1, 0, 0, 1, 0, 0])
+
+
+def test_documents_as_unit_and_budget() -> None:
+    config = ConstraintsConfig(unit="document", budget_documents=2)
+    made = build_constraints(config, 1, TOKENS, **CORPUS)
+    assert made.budget == 30
+    np.testing.assert_array_equal(made.vertex(np.array([0.0, 4, 3, 0, 0, 5])), [0.5, 0.5, 1, 0, 0, 1])
+    assert documents_to_tokens(3, 100, 7) == 42
+    for wrong in (0, 8):
+        with pytest.raises(ConfigError, match="between 1 and 7"):
+            documents_to_tokens(wrong, 100, 7)
+
+
+def test_ids() -> None:
+    chunks, documents = CORPUS["chunk_ids"], CORPUS["document_ids"]
+    assert listed_chunks(["z", "c0"], chunks, documents, "must_keep").tolist() == [1, 0, 0, 1, 1, 0]
+    assert not listed_chunks([], chunks, documents, "must_keep").any()
+    with pytest.raises(ConfigError, match=r"must_drop holds 1 ids .* such as q; correct or remove"):
+        listed_chunks(["q", "z"], chunks, documents, "must_drop")
