@@ -43,12 +43,16 @@ def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budge
     queries = step.read(tables.TASKS).filter(pl.col("split") == "query")
     if target != MEAN:
         queries = queries.filter(pl.col("task") == target)
-    query_pool = token_pool(queries.collect().sort("task", "chunk_id"))
+    frame = queries.collect().sort("task", "chunk_id")
+    query_pool = token_pool(frame)
+    # Tasks count alike in the mean, tokens within a task: as in the mean sketch.
+    share = pl.col("n_tokens") / pl.col("n_tokens").sum().over("task") / pl.col("task").n_unique()
     return Ingredients(
         ArrayBlocks(load_sketches(step, corpus, kind)),
         vectors[names.index(target)].astype(float),
         Chunks(corpus.pool.tokens, corpus.pool.offsets),
         Chunks(query_pool.tokens, query_pool.offsets),
+        frame.select(share).to_series().to_numpy(),
         corpus.frame["survivor"].to_numpy(),
         load_losses(step, corpus, kind),
         budget,

@@ -84,6 +84,7 @@ class Ingredients:
         target: (d,) mean query sketch of the target task.
         chunks: token ids of the n chunks.
         queries: token ids of the target's query chunks.
+        query_share: (q,) weights of the query chunks in the target, as in `target`'s mean; they sum to 1.
         survivors: (n,) chunks of the surviving document of each near-duplicate cluster.
         losses: (n,) mean token loss of each chunk at the reference proxy, nats.
         budget: tokens to keep.
@@ -93,6 +94,7 @@ class Ingredients:
     target: Float64
     chunks: Chunks
     queries: Chunks
+    query_share: Float64
     survivors: NDArray[np.bool_]
     losses: Float64
     budget: int
@@ -120,8 +122,7 @@ class Ingredients:
     @cached_property
     def _both(self) -> tuple[SketchBlocks, Float64]:
         features = NgramFeatures.fit(self.chunks)
-        weights = self.queries.lengths() / self.queries.lengths().sum()
-        target = weights @ features.transform(self.queries).astype(np.float64)
+        target = self.query_share @ features.transform(self.queries).astype(np.float64)
         ngrams = ArrayBlocks(features.transform(self.chunks))
         return stack_views([(self.blocks, self.target), (ngrams, target)], self.n_tokens)
 

@@ -8,7 +8,10 @@ a sum of s count sketches (Kane and Nelson, arXiv 1012.1577), so no (P, d) matri
 
 Per-example gradients g in R^P are exact. They come from hooks (`grasp_pipeline.sketch.gradients`) where the objective
 is a language model of known modules: the gradient of a block of a weight is formed, projected and dropped. Any other
-objective takes `torch.func` (vmap of grad), which holds all gradients of the batch at once.
+objective takes `torch.func` (vmap of grad), which holds all gradients of the batch at once. Sums are float32, in a
+fixed order; on CUDA those of embedding rows are in a fixed order only with `torch.use_deterministic_algorithms`.
+In bfloat16 activations and output gradients are rounded as in the model's own passes: sketches are within 5%
+(toy models).
 """
 
 from __future__ import annotations
@@ -70,9 +73,8 @@ class _Projection:
     """The transform of all parameters.
 
     matrices: name -> for each of `row_blocks`, parts of its rows and their projections.
-    tables: name -> columns (s, V, H) int32 of an embedding: the
-    coordinate, plus d where the sign is negative. vectors: of all one-dimensional parameters, end to end as in
-    `places`; None without any.
+    tables: name -> columns (s, V, H) int32 of an embedding: the coordinate, plus d where the sign is negative.
+    vectors: of all one-dimensional parameters, end to end as in `places`; None without any.
     """
 
     def __init__(

@@ -134,9 +134,11 @@ def watched(model: nn.Module, modules: Mapping[str, nn.Module], batch: int, visi
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
     """Switch dropout off while the body runs."""
-    training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True

@@ -36,7 +36,10 @@ def ingredients(duplicates: bool = True) -> Ingredients:
     chunks = Chunks.of(lists)
     budget = int(chunks.lengths().sum() * 0.25)
     losses = rng.normal(5, 1, n)
-    return Ingredients(ArrayBlocks(sketches), target, chunks, Chunks.of(queries), survivors, losses, budget)
+    share = np.full(len(queries), 1 / len(queries))
+    return Ingredients(
+        ArrayBlocks(sketches), target, chunks, Chunks.of(queries), share, survivors, losses, budget
+    )
 
 
 def test_every_family_competes_within_the_budget() -> None:

@@ -138,8 +138,8 @@ def test_the_embedding_row_of_padding_has_no_gradient(
     assert_rows_close(seen, expected)
 
 
-def test_a_sketch_is_the_same_bit_by_bit_beside_other_chunks(llama: CausalLM) -> None:
-    """Sums have a fixed order: a batch repeated gives the same sketches."""
+def test_a_batch_repeated_gives_the_same_bits(llama: CausalLM) -> None:
+    """Sums have a fixed order."""
     sketcher = sketcher_of(llama)
     rows, sizes = pad_chunks(CHUNKS, 0, LENGTH)
     first, _ = sketcher.sketch(rows, sizes)
