@@ -168,5 +168,6 @@ def _check_finite(losses: Tensor, names: Sequence[str], step: int, recipe: Recip
     if bad:
         raise TrainingError(
             f"the training loss of {names[bad[0]]} is not finite at step {step} of {recipe.steps}; "
-            f"lower learning_rate (now {recipe.learning_rate:g})"
+            f"lower proxy_checkpoints.learning_rate, now {recipe.learning_rate:g} (of images: "
+            "vision_fidelity.learning_rate)"
         )
