@@ -202,8 +202,8 @@ def finalists(
             owners=OWNERS,
             code_version="2",
             deps=["document_losses", "finalists"],
-            description="Improvement of the picked corpus over random, over the best simple arm and over every comparison "
-            "arm, with the two-fold cross-fitted lower bound.",
+            description="Improvement of the picked corpus over random, over the best simple arm and over every "
+            "comparison arm, with the two-fold cross-fitted lower bound.",
         ),
     ],
     pool=GPU_POOL,

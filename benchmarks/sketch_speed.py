@@ -35,7 +35,8 @@ from grasp_pipeline.sketch.build import build_sketcher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SKETCH = SketchConfig(output_hidden_dim=64, output_vocab_dim=64)
+SKETCH = SketchConfig(full_sparsity=1)
+"""The default dimensions; a count sketch of the whole gradient, the cheapest sparse projection."""
 PASSES = {"output": 1, "layers": 2, "full": 3}
 """Work of a kind, in forward passes."""
 

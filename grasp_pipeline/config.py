@@ -255,9 +255,9 @@ class SketchConfig(Section):
         description="`output`: output layer, forward pass only. `full`: whole gradient, sparse JL projection. "
         "`layers`: every linear layer and embedding, projected on both sides, one block per layer.",
     )
-    output_hidden_dim: int = Field(default=32, ge=1, le=512, description="Projected hidden side of `output`.")
+    output_hidden_dim: int = Field(default=64, ge=1, le=512, description="Projected hidden side of `output`.")
     output_vocab_dim: int = Field(
-        default=32, ge=1, le=4096, description="Projected vocabulary side of `output`."
+        default=64, ge=1, le=4096, description="Projected vocabulary side of `output`."
     )
     full_dim: int = Field(default=1024, ge=8, le=65_536, description="Dimension of `full`.")
     full_sparsity: int = Field(
