@@ -351,7 +351,9 @@ def _statement(c: Certificate) -> str:
             f"nats per token on {where}; {level} lower bound {c.lower_bound:.3f}."
         )
     total = c.document_variance + c.run_variance
-    share = c.run_variance / total if total > 0 else 0.0
+    if total == 0:
+        return f"The pruned corpus ({arms}) is {c.baseline} itself: there is nothing to compare on {where}."
+    share = c.run_variance / total
     remedy = (
         f"{share:.0%} of its variance is of training seeds and random draws: more of those narrow it"
         if share > 0.5
