@@ -162,7 +162,9 @@ def test_a_pick_against_itself_gains_nothing() -> None:
     certificate = certify(evidence, picks, "arm 4", 1000)
     assert certificate.improvement == certificate.lower_bound == 0
     assert not certificate.certified
-    assert certificate.statement.startswith("The pruned corpus (arm 4) is arm 4 itself: there is nothing to compare")
+    assert certificate.statement.startswith(
+        "The pruned corpus (arm 4) is arm 4 itself: there is nothing to compare"
+    )
 
 
 def test_picks_use_run_zero_of_their_fold_alone() -> None:
