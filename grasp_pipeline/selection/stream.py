@@ -177,7 +177,7 @@ class _Problem:
             worth = np.where(self.tokens > 0, marginal, _NEVER)
             best = longest_run(worth, self.budget, self.tokens)
             value, scale = self.objective.value(point.mean), self.objective.scale(point.mean)
-            missing = max(0.0, self._value_of(best, marginal) - float(q @ point.mean))
+            missing = self._missing(best, marginal, point.weights)
             if passes > 1:
                 self.listener(
                     f"optimiser: pass {passes}, objective {value:.6g}, relative gap {missing / scale:.2e}"
@@ -212,18 +212,19 @@ class _Problem:
             marginal=marginal,
         )
 
-    def _value_of(self, best: Run, marginal: Float32) -> float:
-        """Return <q, mean> of the vertex that takes a run whole and of its edge what is left of the budget."""
-        worth = 0.0
+    def _missing(self, best: Run, marginal: Float32, weights: Float32) -> float:
+        """Return <q, mean of the best vertex - mean of the weights>, the vertex being a run and its edge in part.
+
+        Counted from the threshold g of the run, because both spend the budget: sum_i n_i |v_i - w_i| |g_i - g| / B. No
+        term is negative, so nothing is lost to cancellation where the vertex and the weights nearly agree.
+        """
+        edge = marginal[self.tokens > 0].min() if best.edge is None else marginal[best.edge]
+        missing = 0.0
         for start in range(0, len(marginal), HELD_ROWS):
             part = slice(start, start + HELD_ROWS)
-            taken = best.taken[part]
-            worth += float(
-                self.tokens[part][taken].astype(np.float64) @ marginal[part][taken].astype(np.float64)
-            )
-        if best.edge is not None:
-            worth += (self.budget - best.spent) * float(marginal[best.edge])
-        return worth / self.budget
+            moved = np.abs(best.taken[part] - weights[part]) * self.tokens[part]
+            missing += float(moved.astype(np.float64) @ np.abs(marginal[part] - edge).astype(np.float64))
+        return missing / self.budget
 
     def _bracket(self, worth: Float32, best: Run) -> tuple[Bools, NDArray[np.int64]]:
         """Return which chunks (n,) are surely kept, and the ascending rows around the edge of a run, to be held."""
