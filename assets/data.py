@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from assets.common import Step
+    from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.proxy.packing import TokenPool
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Corpus:
     """All chunks, sorted by chunk_id, at one version of `tokenized_shards`.
 
-    frame: chunk_id, doc_id, n_tokens, source, shard, cluster, survivor (n rows).
+    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows).
     """
 
     version: int
@@ -42,54 +43,122 @@ class Corpus:
         """Tokens in all."""
         return int(self.pool.offsets[-1])
 
+    def ids(self, membership: NDArray[np.bool_]) -> list[str]:
+        """Return the chunk ids of a subset (n,)."""
+        return self.frame["chunk_id"].filter(membership).to_list()
+
     def codes(self, column: str) -> NDArray[np.int64]:
         """Return a column as integer codes in order of the sorted values, (n,)."""
-        return np.unique(self.frame[column].to_numpy(), return_inverse=True)[1].astype(np.int64)
+        return self.frame[column].rank("dense").to_numpy().astype(np.int64) - 1
 
 
 def token_pool(frame: pl.DataFrame) -> TokenPool:
     """Return the token ids of a frame's rows as a flat pool."""
     from grasp_pipeline.proxy.packing import TokenPool
 
-    offsets = np.concatenate([[0], np.cumsum(frame["n_tokens"].to_numpy())]).astype(np.int64)
-    tokens = frame["input_ids"].explode().to_numpy().astype(np.int32)
-    return TokenPool(tokens, offsets)
+    tokens, sizes = _flat(frame["input_ids"])
+    return TokenPool(tokens, _offsets(sizes))
+
+
+def _offsets(sizes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return (n + 1,) where rows of the given sizes begin and end in one flat array."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _flat(lists: pl.Series) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return all values of a column of lists one after the other, and the lists' lengths, from Arrow's own buffers."""
+    column = lists.rechunk().to_arrow()
+    values: Any = column.flatten()
+    return values.to_numpy().astype(np.int32, copy=False), lists.list.len().to_numpy().astype(np.int32)
 
 
 def load_corpus(step: Step) -> Corpus:
-    """Pin and load all chunks with their documents' near-duplicate clusters."""
+    """Pin and load all chunks with their documents' near-duplicate clusters.
+
+    Raises:
+        StoreError: there is no chunk, or a shard's chunks are older than its documents.
+    """
     import polars as pl
 
     read = step.pin(tables.TOKENIZED_SHARDS)
     documents = step.read(tables.DOCUMENTS).select("doc_id", "cluster", "survivor").collect()
-    chunks = step.tables.read(tables.TOKENIZED_SHARDS, read.version).collect().sort("chunk_id")
+    columns = [name for name in tables.TOKENIZED_SHARDS.schema if name != "input_ids"]
+    stored = step.tables.read(tables.TOKENIZED_SHARDS, read.version).select(columns)
+    chunks = stored.collect().sort("chunk_id")
     if chunks.is_empty():
         raise StoreError("tokenized_shards holds no chunks; materialize it for every shard first")
-    pool = token_pool(chunks)
-    frame = chunks.drop("input_ids").join(documents, on="doc_id", how="left", maintain_order="left")
+    frame = chunks.join(documents, on="doc_id", how="left", maintain_order="left")
     if frame["cluster"].null_count():
         missing = frame.filter(pl.col("cluster").is_null())["shard"].unique().sort().to_list()
         raise StoreError(
             f"the shards {', '.join(missing)} of tokenized_shards are older than their documents; "
             "materialize tokenized_shards for them again"
         )
-    return Corpus(read.version, frame, pool)
+    return Corpus(read.version, frame, _load_tokens(step, read.version, frame))
 
 
-def load_sketches(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float32]:
-    """Pin and load one kind's sketches in the corpus's order: (n, d) float32 at their true scale."""
-    frame, rows = _sketch_rows(step, corpus, kind)
-    if len(rows) < corpus.pool.n:
-        have = np.zeros(corpus.pool.n, dtype=bool)
+_BATCH_ROWS = 4096
+"""Chunks of token ids read at once: 16 MiB at 1,024 tokens."""
+
+
+def _load_tokens(step: Step, version: int, frame: pl.DataFrame) -> TokenPool:
+    """Read the token ids of all chunks to where a frame sorted by chunk_id has them, a batch at a time."""
+    from assets.scratch import scratch_array
+    from grasp_pipeline.proxy.packing import TokenPool
+
+    sizes = frame["n_tokens"].to_numpy()
+    offsets = _offsets(sizes)
+    tokens = scratch_array(step.store, (int(offsets[-1]),), np.dtype(np.int32))
+    batches = step.tables.batches(
+        tables.TOKENIZED_SHARDS, version, columns=["chunk_id", "input_ids"], rows=_BATCH_ROWS
+    )
+    for batch in batches:
+        rows = frame["chunk_id"].search_sorted(batch["chunk_id"]).to_numpy().astype(np.int64)
+        values, lengths = _flat(batch["input_ids"])
+        if (lengths != sizes[rows]).any():
+            bad = batch["chunk_id"][int(np.argmax(lengths != sizes[rows]))]
+            raise StoreError(
+                f"the chunk {bad} of tokenized_shards does not hold the n_tokens it says; materialize its shard again"
+            )
+        ends = _offsets(lengths)
+        tokens[np.repeat(offsets[rows] - ends[:-1], lengths) + np.arange(len(values))] = values
+    return TokenPool(tokens, offsets)
+
+
+def load_sketches(step: Step, corpus: Corpus, kind: str) -> SketchBlocks:
+    """Pin one kind's sketches and return them at their true scale in the corpus's order, in one pass over the shards.
+
+    They are held as they are stored, in float16: see `assets.scratch` for where.
+
+    Raises:
+        StoreError: a chunk has no sketch of the kind, or the shards' sketches do not match.
+    """
+    from assets.scratch import scratch_array
+    from grasp_pipeline.attribution.blocks import TILE_ROWS, ArrayBlocks
+
+    read = step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
+    stored = step.tables.sketches(read.version, kind)
+    ids = corpus.frame["chunk_id"]
+    sketches = scratch_array(step.store, (corpus.pool.n, stored.d), np.dtype(np.float16))
+    have = np.zeros(corpus.pool.n, dtype=bool)
+    for block in stored.blocks():
+        rows, known = places(ids, block.ids)
+        sketches[rows] = block.sketches[known]
         have[rows] = True
-        shards = sorted(set(corpus.frame["shard"].to_numpy()[~have]))
+    if not have.all():
+        shards = sorted(set(corpus.frame["shard"].filter(~have)))
         raise StoreError(
-            f"{corpus.pool.n - len(rows)} chunks have no {kind} sketch; materialize gradient_sketches for "
+            f"{int((~have).sum())} chunks have no {kind} sketch; materialize gradient_sketches for "
             + ", ".join(shards)
         )
-    from grasp_pipeline.sketch.storage import decode
+    return ArrayBlocks(sketches, stored.scale, TILE_ROWS)
 
-    return decode(frame["sketch"], frame["d"][0], frame["scale"][0])
+
+def places(ids: pl.Series, wanted: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where sorted ids hold those wanted (k,), and which of the wanted they hold."""
+    rows = ids.search_sorted(wanted).to_numpy().astype(np.int64)
+    known = (ids.gather(np.minimum(rows, len(ids) - 1)) == wanted).to_numpy()
+    return rows[known], known
 
 
 def load_losses(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float64]:
@@ -112,14 +181,13 @@ def load_losses(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float64]:
 def load_sketch_sample(
     step: Step, corpus: Corpus, kind: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pin and load a kind that only a sample of the chunks has: their positions (k,) and sketches (k, d)."""
+    """Pin and load a kind that only a sample of the chunks has: their positions (k,) and sketches (k, d).
+
+    Raises:
+        StoreError: the shards' sketches do not match.
+    """
     from grasp_pipeline.sketch.storage import decode
 
-    frame, rows = _sketch_rows(step, corpus, kind)
-    return rows, decode(frame["sketch"], frame["d"][0], frame["scale"][0])
-
-
-def _sketch_rows(step: Step, corpus: Corpus, kind: str) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     positions = corpus.frame.select("chunk_id").with_row_index("row")
     frame = (
         step.read(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
@@ -132,7 +200,8 @@ def _sketch_rows(step: Step, corpus: Corpus, kind: str) -> tuple[pl.DataFrame, N
         raise StoreError(
             f"the {kind} sketches of different shards do not match; materialize gradient_sketches for every shard"
         )
-    return frame, frame["row"].to_numpy().astype(np.int64)
+    rows = frame["row"].to_numpy().astype(np.int64)
+    return rows, decode(frame["sketch"], frame["d"][0], frame["scale"][0])
 
 
 def load_task_vectors(step: Step, kind: str, split: str) -> tuple[list[str], NDArray[np.float32]]:
@@ -148,12 +217,16 @@ def load_task_vectors(step: Step, kind: str, split: str) -> tuple[list[str], NDA
 
 @dataclass(frozen=True)
 class Subsets:
-    """Designed subsets of one split: ids, membership (m, n), strata, and training seeds per subset."""
+    """Designed subsets of one split: ids, membership (m, n), strata, and training seeds per subset.
+
+    calibration_pool: version of that table when they were drawn, None where there was none yet.
+    """
 
     ids: list[str]
     membership: NDArray[np.bool_]
     strata: list[str]
     seeds: int
+    calibration_pool: int | None
 
 
 def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
@@ -168,12 +241,29 @@ def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
     assert commit is not None, "pinned above"
     membership = np.stack([unpack_membership(data, corpus.pool.n) for data in frame["membership"]])
     return Subsets(
-        frame["subset_id"].to_list(), membership, frame["stratum"].to_list(), commit.statistics["seeds"]
+        frame["subset_id"].to_list(),
+        membership,
+        frame["stratum"].to_list(),
+        commit.statistics["seeds"],
+        commit.statistics.get("calibration_pool"),
     )
 
 
-def load_utilities(step: Step, subsets: Subsets, split: str) -> tuple[list[str], NDArray[np.float64]]:
-    """Load the utilities of subsets, all seeds: task names (without `mean`) and (m, T, S)."""
+@dataclass(frozen=True)
+class Utilities:
+    """Measured utilities of subsets: task names (without `mean`), values (m, T, S), digest of the conditions."""
+
+    names: list[str]
+    values: NDArray[np.float64]
+    recipe: str
+
+
+def load_utilities(step: Step, subsets: Subsets, split: str) -> Utilities:
+    """Load the utilities of subsets, all seeds.
+
+    Raises:
+        StoreError: utilities are missing, or not all were measured under the same conditions.
+    """
     import polars as pl
 
     from grasp_pipeline.sketch.targets import MEAN
@@ -193,7 +283,13 @@ def load_utilities(step: Step, subsets: Subsets, split: str) -> tuple[list[str],
             f"subset_utilities holds {frame.height} of {int(np.prod(shape))} utilities of the {split} subsets; "
             "materialize the asset that measures them again"
         )
-    return names, frame["utility"].to_numpy().reshape(shape)
+    recipes = frame["recipe"].unique().to_list()
+    if len(recipes) > 1:
+        raise StoreError(
+            f"the utilities of the {split} subsets were measured under {len(recipes)} different conditions; "
+            "materialize the asset that measures them again"
+        )
+    return Utilities(names, frame["utility"].to_numpy().reshape(shape), recipes[0])
 
 
 def predict_grid(
@@ -252,50 +348,6 @@ def load_held_out(step: Step, split: str, bos: int, chunk_tokens: int) -> HeldOu
         split, frame["task"].to_list(), frame["chunk_id"].to_list(), frame["input_ids"].to_list()
     )
     return HeldOut(frame.drop("input_ids"), rows, sizes, sorted(frame["task"].unique().to_list()), identity)
-
-
-@dataclass(frozen=True)
-class Arms:
-    """The finalists with their memberships.
-
-    frame: rows of `tables.FINALISTS`; settings: what the finalists asset was asked for.
-    """
-
-    frame: pl.DataFrame
-    settings: dict[str, Any]
-    _memberships: dict[str, NDArray[np.bool_]]
-
-    def row(self, arm: str) -> dict[str, Any]:
-        """Return one arm's row."""
-        return next(row for row in self.frame.iter_rows(named=True) if row["arm"] == arm)
-
-    def subset_id(self, arm: str) -> str:
-        """Return the arm's subset id."""
-        return self.row(arm)["subset_id"]
-
-    def membership(self, arm: str) -> NDArray[np.bool_]:
-        """Return the arm's membership (n,)."""
-        return self._memberships[self.subset_id(arm)]
-
-    def best_linear(self) -> dict[str, Any]:
-        """Return the best-judged arm that ranks by one direction, for a filter beside an arm that does not."""
-        linear = [row for row in self.frame.iter_rows(named=True) if row["role"] == "candidate"]
-        return max(linear, key=lambda row: row["judge_score"])
-
-
-def load_finalists(step: Step, corpus: Corpus) -> Arms:
-    """Pin and load the finalists and their subsets."""
-    frame = step.read(tables.FINALISTS).collect()
-    subsets = step.read(tables.SUBSETS, {"split": "finalist"}).collect()
-    commit = step.tables.latest(tables.FINALISTS)
-    assert commit is not None, "read above"
-    if subsets["pool_version"].unique().to_list() != [corpus.version]:
-        raise StoreError("the finalists belong to another version of the corpus; materialize finalists again")
-    memberships = {
-        row["subset_id"]: unpack_membership(row["membership"], corpus.pool.n)
-        for row in subsets.iter_rows(named=True)
-    }
-    return Arms(frame, commit.statistics, memberships)
 
 
 def pack_membership(membership: NDArray[np.bool_]) -> bytes:

@@ -37,7 +37,7 @@ EXPORT_VERSION = "2"
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
             code_version="1",
-            deps=["certificates", "finalists"],
+            deps=["certificates", "finalists", "refitted_finalists"],
             description="Loss of the picked corpus and the comparison arms on the evaluation documents, fresh seeds.",
         ),
     ],
@@ -54,7 +54,8 @@ def sealed_evaluation(
     """Open the sealed subsets, retrain them, and compare every method with what was measured."""
     import polars as pl
 
-    from assets.data import load_corpus, load_finalists, load_held_out, load_subsets, load_utilities
+    from assets.data import load_corpus, load_held_out, load_subsets, load_utilities
+    from assets.finalists import load_finalists
     from assets.methods import predict_methods
     from assets.plots import fidelity_chart
     from assets.retraining import Bench, evidence
@@ -92,13 +93,13 @@ def sealed_evaluation(
         for seed in range(sealed.seeds)
     ]
     _, retrained = bench.measure_utilities(step, provenance, "evaluation", jobs, "retraining sealed subsets")
-    names, utilities = load_utilities(step, sealed, "evaluation")
-    methods, reference = predict_methods(step, corpus, sealed.membership, chosen, names)
+    measured = load_utilities(step, sealed, "evaluation")
+    methods, reference = predict_methods(step, corpus, sealed.membership, chosen, measured.names)
     rows = fidelity_rows(
         methods,
-        utilities,
+        measured.values,
         sealed.strata,
-        names,
+        measured.names,
         reference,
         config.bootstrap,
         0.95,

@@ -36,7 +36,11 @@ class ExportTables:
     def pinned(cls, step: Step) -> ExportTables:
         """Pin and read all of them."""
         tokenizer = step.read(tables.TOKENIZER).collect().row(0, named=True)
-        protocol = step.read(tables.CANDIDATES).select("target", "budget_tokens", "budget_fraction").head(1)
+        protocol = (
+            step.read(tables.CANDIDATES)
+            .head(1)
+            .select("target", "task_weights", "budget_tokens", "budget_documents", "budget_fraction")
+        )
         uris = step.read(tables.MANIFEST).select(pl.col("uri").unique()).collect()["uri"]
         return cls(
             corpus=KeptCorpus(
@@ -73,6 +77,7 @@ class ExportTables:
                 **{name: self.selected[name] for name in ("config_id", "sketch_kind", "rho", "lam", "form")},
                 "reason": self.selected["reason"],
                 "arm": self.certificates[0]["arm"],
+                "repeats": self.corpus.pruned.select(pl.col("repeats").max()).collect().item(),
                 "shard_tokens": config.shard_tokens,
             },
             versions=step.upstream(),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.common import GPU_POOL, OWNERS, Step
+from assets.engines import stored_engine
 from assets.partitions import ONE_RUN
 from assets.sections import FilterRun
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.progress import Progress
+from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
 from resources.store import DeltaStore
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.corpus.arrivals import Arrivals
     from grasp_pipeline.corpus.files import InputFile
     from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
-    from grasp_pipeline.sketch.protocol import Sketcher
+    from grasp_pipeline.sketch.run import SketchEngine
     from resources.delta import Commit, Provenance
 
 GROUP = "filtering"
@@ -31,18 +32,23 @@ BOTH = (tables.FILTERED_SHARDS, tables.FILTERED_REJECTIONS)
 
 @dataclass
 class Scorer:
-    """The stored filter with all that it takes to score text: tokenizer, sketcher, features."""
+    """The stored filter with all that it takes to score text: tokenizer, sketches, features."""
 
     row: dict[str, Any]
     tokenizer: LoadedTokenizer
-    sketcher: "Sketcher"
+    engine: "SketchEngine"
     residual: "ResidualFilter"
     view: "FeatureView"
-    batch_tokens: int
 
     @classmethod
     def load(
-        cls, row: dict[str, Any], tokenizer: LoadedTokenizer, proxies: int, models: Models, compute: Compute
+        cls,
+        row: dict[str, Any],
+        tokenizer: LoadedTokenizer,
+        proxies: int,
+        models: Models,
+        compute: Compute,
+        say: Listener,
     ) -> "Scorer":
         """Build the scorer of a row of `residual_filter`; proxies: version of `proxy_checkpoints`.
 
@@ -50,12 +56,9 @@ class Scorer:
             StoreError: the store's tokenizer or checkpoint is not the one that the filter was fitted with.
         """
         import numpy as np
-        import torch
 
-        from grasp_pipeline.config import SketchConfig
         from grasp_pipeline.selection.ngram_features import NgramFeatures
         from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
-        from grasp_pipeline.sketch.build import build_sketcher
         from grasp_pipeline.sketch.storage import decode_vector
 
         proxy = models.proxy(proxies, row["checkpoint_role"])
@@ -68,9 +71,15 @@ class Scorer:
                     f"the residual filter was fitted with the {what} {fitted[:12]}, but the store now holds "
                     f"{stored[:12]}; run the job curate to fit it again"
                 )
-        config = SketchConfig.model_validate_json(row["sketch_config"])
-        sketcher = build_sketcher(
-            row["sketch_kind"], proxy.objective, config, compute.prepare(), getattr(torch, compute.dtype)
+        engine = stored_engine(
+            row["sketch_kind"],
+            row["sketch_config"],
+            proxy.objective,
+            tokenizer.chunk_tokens,
+            models.store,
+            compute,
+            say,
+            compute.prepare(),
         )
         ngrams = None
         if row["ngram_idf"] is not None:
@@ -78,10 +87,9 @@ class Scorer:
         return cls(
             row,
             tokenizer,
-            sketcher,
+            engine,
             ResidualFilter.of(decode_vector(row["q"]), row["tau"]),
             FeatureView(tuple(row["view_factors"]), ngrams),
-            compute.sketch_batch_tokens,
         )
 
     def score(self, documents: "pl.DataFrame", progress: Progress) -> "pl.DataFrame":
@@ -94,18 +102,13 @@ class Scorer:
         from grasp_pipeline.corpus.chunking import chunk_documents
         from grasp_pipeline.selection.ngrams import Chunks
         from grasp_pipeline.selection.residual_filter import apply_filter
-        from grasp_pipeline.sketch.run import sketch_chunks
+        from grasp_pipeline.sketch.run import sketch_in_memory
         from grasp_pipeline.sketch.storage import decode, encode
 
         chunks = chunk_documents(documents, self.tokenizer.encoder, self.tokenizer.chunk_tokens)
         ids = chunks["chunk_id"].to_list()
-        sketches, _ = sketch_chunks(
-            self.sketcher,
-            chunks["input_ids"].to_list(),
-            ids,
-            self.tokenizer.encoder.bos,
-            self.batch_tokens,
-            progress.advance,
+        sketches, _ = sketch_in_memory(
+            self.engine, chunks["input_ids"].to_list(), ids, self.tokenizer.encoder.bos, progress.advance
         )
         scale = self.row["sketch_scale"]
         stored = pl.Series("sketch", encode(sketches, scale, ids), dtype=pl.Binary)
@@ -175,7 +178,7 @@ def filtered_shards(
         if commit is None:
             if scorer is None or arrivals is None:
                 tokenizer = models.tokenizer(tokenizer_read.version)
-                scorer = Scorer.load(row, tokenizer, proxies.version, models, compute)
+                scorer = Scorer.load(row, tokenizer, proxies.version, models, compute, step.say)
                 arrivals = Arrivals(config.cleaning, _held_out(tasks), _known(step, documents))
             commit = _score_file(step, config, file, scorer, arrivals, provenance)
             written += 1

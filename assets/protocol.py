@@ -31,12 +31,13 @@ def candidates(
     context: dg.AssetExecutionContext, config: ProtocolRun, store: DeltaStore
 ) -> dg.MaterializeResult:
     """Write the grid down; refuse a target or a budget that the data cannot meet."""
+    import json
+
     import polars as pl
 
-    from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.calibration.grid import build_grid
-    from grasp_pipeline.errors import ConfigError
-    from grasp_pipeline.sketch.targets import MEAN
+    from grasp_pipeline.selection.target import Target
 
     step = Step(context, store, config, "1")
     names = step.read(tables.TASKS).select("task").unique().collect()["task"].sort().to_list()
@@ -46,15 +47,16 @@ def candidates(
         .select("sketch_kind")
         .collect()["sketch_kind"]
     )
-    total = step.read(tables.TOKENIZED_SHARDS).select(pl.col("n_tokens").sum()).collect().item()
-    if config.target not in (MEAN, *names):
-        raise ConfigError(
-            f"candidates.target is {config.target!r}; choose {MEAN} or one of {', '.join(names)}"
-        )
-    budget = resolve_budget(config.budget_tokens, config.budget_fraction, total)
+    sizes = step.read(tables.TOKENIZED_SHARDS).select(
+        tokens=pl.col("n_tokens").sum(), documents=pl.col("doc_id").n_unique()
+    )
+    Target.of(config.target, names, config.task_weights)
+    asked = Budget(config.budget_tokens, config.budget_documents, config.budget_fraction)
+    budget = asked.resolve(**sizes.collect().row(0, named=True))
     provenance = step.provenance()
     if (commit := step.current(tables.CANDIDATES, provenance)) is not None:
         return step.unchanged(tables.CANDIDATES, commit)
+    budget_counted = config.budget_tokens or config.budget_documents
     grid = build_grid(kinds.to_list(), config.metrics, config.lambdas)
     frame = pl.DataFrame(
         [
@@ -62,7 +64,9 @@ def candidates(
                 **c.__dict__,
                 "target": config.target,
                 "budget_tokens": config.budget_tokens,
-                "budget_fraction": 0.0 if config.budget_tokens else config.budget_fraction,
+                "task_weights": json.dumps(config.task_weights, sort_keys=True),
+                "budget_documents": config.budget_documents,
+                "budget_fraction": 0.0 if budget_counted else config.budget_fraction,
                 "confidence": config.confidence,
                 "bootstrap": config.bootstrap,
             }
@@ -79,26 +83,29 @@ def candidates(
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["tokenized_shards", "documents", "gradient_sketches", "task_sketches", "candidates"],
     backfill_policy=ONE_RUN,
     description="Subsets to retrain, in declared strata: calibration, and evaluation subsets drawn and sealed apart.",
 )
 def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaStore) -> dg.MaterializeResult:
-    """Design calibration and evaluation subsets.
+    """Design calibration and evaluation subsets, and note which earlier finalists will count beside them.
 
     The draws are named by everything this step reads, so a new grid or corpus never meets evaluation subsets that
-    were measured before.
+    were measured before. Nothing that it draws depends on `calibration_pool`, so a pool that has grown is no reason
+    to draw again: its version is noted, not read.
     """
     import polars as pl
 
     from assets.data import load_corpus, load_sketches, load_task_vectors, pack_membership
-    from grasp_pipeline.calibration.budget import resolve_budget
+    from assets.pool import newest
+    from grasp_pipeline.attribution.blocks import project
+    from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.calibration.designs import design_subsets
     from grasp_pipeline.seeds import digest
-    from grasp_pipeline.sketch.targets import MEAN
+    from grasp_pipeline.selection.target import MEAN, WORST
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     kind = protocol["sketch_kind"]
     corpus = load_corpus(step)
@@ -108,11 +115,11 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     done = [step.current(tables.SUBSETS, provenance, {"split": split}) for split in SPLITS]
     if done[0] is not None and done[1] is not None:
         return step.unchanged(tables.SUBSETS, done[1])
-    columns = names if protocol["target"] == MEAN else [name for name in names if name != MEAN]
-    scores = load_sketches(step, corpus, kind) @ directions[[names.index(name) for name in columns]].T
-    budget = resolve_budget(protocol["budget_tokens"], protocol["budget_fraction"], corpus.total)
+    columns = names if protocol["target"] in (MEAN, WORST) else [name for name in names if name != MEAN]
+    targets = directions[[names.index(name) for name in columns]].T
+    scores = project(load_sketches(step, corpus, kind), targets)
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     draw = f"{config.seed}-{provenance.input_digest()[:16]}"
-    ids = corpus.frame["chunk_id"].to_numpy()
     frames = []
     for split, count in zip(SPLITS, (config.calibration_subsets, config.evaluation_subsets), strict=True):
         designs = design_subsets(
@@ -127,7 +134,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
         )
         rows = [
             {
-                "subset_id": digest(ids[d.membership].tolist()),
+                "subset_id": digest(corpus.ids(d.membership)),
                 "split": split,
                 "stratum": d.stratum,
                 "n_chunks": int(d.membership.sum()),
@@ -139,9 +146,9 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             for d in designs
         ]
         frames.append(pl.DataFrame(rows, schema=tables.SUBSETS.schema))
-    seeds = {"seeds": config.seeds}
+    noted = {"seeds": config.seeds, "calibration_pool": newest(step)}
     commits = [
-        step.tables.write(tables.SUBSETS, frame, provenance, {"split": split}, seeds)
+        step.tables.write(tables.SUBSETS, frame, provenance, {"split": split}, noted)
         for split, frame in zip(SPLITS, frames, strict=True)
     ]
     strata = pl.concat(frames).group_by("split", "stratum").len().sort("split", "stratum")
@@ -150,6 +157,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             {f"{split}/{name}": count for split, name, count in strata.iter_rows()}
         ),
         "budget_tokens": budget,
+        "calibration_pool_version": noted["calibration_pool"],
     }
     return step.result(tables.SUBSETS, commits[-1], sum(frame.height for frame in frames), extra)
 
@@ -205,7 +213,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="2",
+            code_version="3",
             deps=[
                 "subset_utilities",
                 "subsets",
@@ -221,7 +229,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="2",
+            code_version="3",
             deps=["subset_utilities", "candidates"],
             description="The configuration with the highest lower bound that beats additive attribution, and why.",
         ),
@@ -229,14 +237,16 @@ def subset_utilities(
     backfill_policy=ONE_RUN,
 )
 def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator[dg.MaterializeResult]:
-    """Fit all candidates on the calibration subsets and choose by the lower confidence bound."""
+    """Fit all candidates on the calibration subsets and earlier finalists; choose by the lower confidence bound."""
+    import numpy as np
     import polars as pl
 
     from assets.data import load_corpus, load_subsets, load_utilities, predict_grid
     from assets.plots import bounds_chart
+    from assets.pool import STRATUM, load_pool, snapshot
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store, None, "3")
     candidates_read = step.pin(tables.CANDIDATES)
     grid = step.tables.read(tables.CANDIDATES, candidates_read.version).collect()
     corpus = load_corpus(step)
@@ -245,7 +255,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     step.pin(tables.TASK_SKETCHES)
     for kind in grid["sketch_kind"].unique().sort():
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-    provenance = step.provenance()
+    provenance = step.provenance(*snapshot(calibration.calibration_pool))
     done = [step.current(table, provenance) for table in (tables.SURROGATES, tables.SELECTED_CONFIG)]
     if done[0] is not None and done[1] is not None:
         yield step.unchanged(tables.SURROGATES, done[0])
@@ -255,19 +265,26 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         Configuration(row["config_id"], row["sketch_kind"], row["rho"], row["lam"], row["form"])
         for row in grid.iter_rows(named=True)
     ]
-    names, utilities = load_utilities(step, calibration, "calibration")
-    predictions = predict_grid(step, corpus, calibration.membership, configurations, names)
+    measured = load_utilities(step, calibration, "calibration")
+    pooled = load_pool(
+        step, corpus, calibration.calibration_pool, measured.recipe, measured.names, calibration.ids
+    )
+    if calibration.calibration_pool is not None:
+        step.say(pooled.account())
+    membership = np.concatenate([calibration.membership, pooled.membership])
+    utilities = np.concatenate([measured.values.mean(axis=2), pooled.utilities])
+    predictions = predict_grid(step, corpus, membership, configurations, measured.names)
     seconds = {kind: step.tables.sketch_seconds(kind) for kind in grid["sketch_kind"].unique()}
     cost = [seconds[c.sketch_kind] for c in configurations]
     choice = choose_configuration(
         configurations,
         predictions,
-        utilities.mean(axis=2),
+        utilities,
         cost,
         grid["confidence"][0],
         grid["bootstrap"][0],
         f"surrogates/{candidates_read.version}",
-        calibration.strata,
+        [*calibration.strata, *[STRATUM] * len(pooled.utilities)],
     )
     frame = pl.DataFrame(
         [
@@ -288,7 +305,13 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         tables.SURROGATES,
         commit,
         frame.height,
-        {"bounds": dg.MetadataValue.md(bounds_chart(frame)), "bootstrap_resamples": choice.resamples},
+        {
+            "bounds": dg.MetadataValue.md(bounds_chart(frame)),
+            "bootstrap_resamples": choice.resamples,
+            "calibration_pool_version": calibration.calibration_pool,
+            "earlier_finalists": len(pooled.utilities),
+            "earlier_finalists_left_out": dg.MetadataValue.json(pooled.left_out),
+        },
     )
     row = frame.drop("cost_seconds", "rank").row(choice.chosen, named=True) | {
         "best_additive": configurations[choice.best_additive].config_id,
@@ -308,3 +331,34 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
             "lower_bound": float(choice.lower_bound[choice.chosen]),
         },
     )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "deltalake"},
+    owners=OWNERS,
+    code_version="1",
+    deps=["finalists", "refitted_finalists", "document_losses"],
+    backfill_policy=ONE_RUN,
+    description="Every finalist ever retrained, with its measured utilities: calibration subsets of the next choice. "
+    "surrogates reads the version that subsets found when it drew; the graph does not show it, for it leads back.",
+)
+def calibration_pool(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
+    """Add the finalists that were retrained, certified or not; those of earlier runs stay."""
+    import polars as pl
+
+    from assets.pool import RETRAINED, mean_utilities
+
+    step = Step(context, store, None, "1")
+    subsets = pl.concat([step.read(tables.SUBSETS, {"split": split}) for split in RETRAINED])
+    losses = step.read(tables.DOCUMENT_LOSSES, {"split": "calibration"})
+    provenance = step.provenance()
+    if (commit := step.current(tables.CALIBRATION_POOL, provenance)) is not None:
+        return step.unchanged(tables.CALIBRATION_POOL, commit)
+    kept = ("subset_id", "n_chunks", "n_tokens", "pool_version", "membership")
+    about = subsets.select(*kept, family="stratum").unique("subset_id", keep="first", maintain_order=True)
+    about = about.collect()
+    measured = mean_utilities(losses.collect().join(about, on="subset_id", how="semi"))
+    commit = step.tables.upsert(tables.CALIBRATION_POOL, measured.join(about, on="subset_id"), provenance)
+    rows = step.rows(tables.CALIBRATION_POOL, commit)
+    return step.result(tables.CALIBRATION_POOL, commit, rows, {"of_this_run": measured.height})

@@ -25,7 +25,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     """
     import polars as pl
 
-    from grasp_pipeline.calibration.budget import resolve_budget
+    from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.evaluation.fidelity import TEXT
     from grasp_pipeline.report.accounts import KEPT, account
     from grasp_pipeline.report.inputs import ReportInputs
@@ -42,7 +42,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     certified = lake.latest(tables.CERTIFICATES)
     if certified is None:
         raise StoreError(f"there is no certificate in the store {lake.root}; run the job curate first")
-    chunks = read(tables.TOKENIZED_SHARDS).select("source", "n_tokens").collect()
+    chunks = read(tables.TOKENIZED_SHARDS).select("doc_id", "source", "n_tokens").collect()
     counts = account(
         read(tables.PRUNED_CORPUS).select("source", "kept_tokens").collect(),
         read(tables.DROP_REASONS).select("source", "reason", "n_tokens").collect(),
@@ -66,7 +66,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         .collect()
     )
     protocol = read(tables.CANDIDATES).collect().row(0, named=True)
-    finalists = read(tables.FINALISTS).collect()
+    finalists = pl.concat([read(tables.FINALISTS).collect(), read(tables.REFITTED_FINALISTS).collect()])
     checkpoints = read(tables.PROXY_CHECKPOINTS).select(
         "role", "tokens_seen", "train_loss", "validation_loss"
     )
@@ -86,9 +86,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         store=lake.root,
         run_id=certified.metadata["run_id"],
         target=protocol["target"],
-        budget_tokens=resolve_budget(
-            protocol["budget_tokens"], protocol["budget_fraction"], int(chunks["n_tokens"].sum())
-        ),
+        budget_tokens=Budget.of(protocol).resolve(int(chunks["n_tokens"].sum()), chunks["doc_id"].n_unique()),
         timings=timings
         if timings is not None
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),

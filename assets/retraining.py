@@ -29,8 +29,13 @@ COMMIT_EVERY = 64
 """Retrainings per commit: a killed run loses at most these."""
 
 
-def evidence(frame: pl.DataFrame, runs: dict[str, list[Job]]) -> Evidence:
-    """Return rows of `document_losses` as the certificate's evidence: arm -> (runs, documents)."""
+def evidence(
+    frame: pl.DataFrame, runs: dict[str, list[Job]], weights: dict[str, float] | None = None
+) -> Evidence:
+    """Return rows of `document_losses` as the certificate's evidence: arm -> (runs, documents).
+
+    weights: of the tasks in the target, where they differ.
+    """
     from grasp_pipeline.selection.certificate import Evidence
 
     columns = ["task", "document", "fold", "n_tokens"]
@@ -45,6 +50,7 @@ def evidence(frame: pl.DataFrame, runs: dict[str, list[Job]]) -> Evidence:
         documents["n_tokens"].to_numpy().astype(np.float64),
         documents["fold"].to_numpy(),
         documents["task"].to_numpy().astype(np.str_),
+        weights or {},
     )
 
 
@@ -71,7 +77,7 @@ class Bench:
 
     def subset_id(self, membership: NDArray[np.bool_]) -> str:
         """Return the digest of a subset's chunk ids."""
-        return digest(self.corpus.frame["chunk_id"].to_numpy()[membership].tolist())
+        return digest(self.corpus.ids(membership))
 
     def job(self, subset_id: str, membership: NDArray[np.bool_], seed: int) -> Job:
         """Return one retraining."""

@@ -44,8 +44,16 @@ class SubsetsRun(dg.Config, config.SubsetsConfig):
     """Configuration of `subsets`."""
 
 
+class ConstraintsRun(dg.Config, config.ConstraintsConfig):
+    """Constraints of `finalists`."""
+
+
 class FinalistsRun(dg.Config, config.FinalistsConfig):
     """Configuration of `finalists`."""
+
+    constraints: ConstraintsRun = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=ConstraintsRun(), description=config.FinalistsConfig.model_fields["constraints"].description
+    )
 
 
 class FidelityRun(dg.Config, config.FidelityConfig):

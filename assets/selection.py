@@ -1,7 +1,7 @@
-"""From the chosen configuration to the corpus that ships: finalists, their certificates, the kept and the dropped."""
+"""From the chosen configuration to a certificate: finalists, the retrained shortlist, and what can be said of it."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -9,7 +9,6 @@ from assets.common import GPU_POOL, OWNERS, Step
 from assets.partitions import ONE_RUN
 from assets.sections import FinalistsRun
 from grasp_pipeline import tables
-from grasp_pipeline.errors import ConfigError
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
@@ -20,42 +19,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from assets.data import Corpus
-    from grasp_pipeline.selection.finalists import Ingredients, Rule
-    from grasp_pipeline.selection.residual_filter import FeatureView
+    from assets.finalists import Arms
+    from grasp_pipeline.attribution.blocks import SketchBlocks
+    from grasp_pipeline.calibration.lcb import Configuration
+    from grasp_pipeline.selection.certificate import Evidence, Picks
+    from grasp_pipeline.selection.finalists import Finalist
+    from grasp_pipeline.selection.ingredients import Ingredients
+    from grasp_pipeline.selection.judge import Judgement
+    from grasp_pipeline.selection.target import Target
 
 GROUP = "selection"
 RANDOM = "random"
 PICK_SEED, FRESH_SEED, DRAW_SEED = 100, 101, 200
 """Training seeds of the runs that pick, of the fresh runs that certify, and of the first random draw."""
 
+FRESH_RUNS = 2
+"""Most fresh runs of a certificate: one for the pick of each fold."""
 
-def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budget: int) -> "Ingredients":
-    """Pin and load what the arms are built from."""
-    import polars as pl
+REFITS = 2
+"""Corpora of the on-policy refit: one from the losses of each fold."""
 
-    from assets.data import load_losses, load_sketches, load_task_vectors, token_pool
-    from grasp_pipeline.attribution.blocks import ArrayBlocks
-    from grasp_pipeline.selection.finalists import Ingredients
-    from grasp_pipeline.selection.ngrams import Chunks
-    from grasp_pipeline.sketch.targets import MEAN
 
-    names, vectors = load_task_vectors(step, kind, "query")
-    queries = step.read(tables.TASKS).filter(pl.col("split") == "query")
-    if target != MEAN:
-        queries = queries.filter(pl.col("task") == target)
-    frame = queries.collect().sort("task", "chunk_id")
-    query_pool = token_pool(frame)
-    # Tasks count alike in the mean, tokens within a task: as in the mean sketch.
-    share = pl.col("n_tokens") / pl.col("n_tokens").sum().over("task") / pl.col("task").n_unique()
-    return Ingredients(
-        ArrayBlocks(load_sketches(step, corpus, kind)),
-        vectors[names.index(target)].astype(float),
-        Chunks(corpus.pool.tokens, corpus.pool.offsets),
-        Chunks(query_pool.tokens, query_pool.offsets),
-        frame.select(share).to_series().to_numpy(),
-        corpus.frame["survivor"].to_numpy(),
-        load_losses(step, corpus, kind),
-        budget,
+def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
+    """Return the configuration of the row of `selected_config`."""
+    from grasp_pipeline.calibration.lcb import Configuration
+
+    return Configuration(
+        chosen["config_id"], chosen["sketch_kind"], chosen["rho"], chosen["lam"], chosen["form"]
     )
 
 
@@ -63,8 +53,16 @@ def load_ingredients(step: Step, corpus: "Corpus", kind: str, target: str, budge
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="2",
-    deps=["selected_config", "candidates", "gradient_sketches", "task_sketches", "tokenized_shards", "tasks"],
+    code_version="3",
+    deps=[
+        "selected_config",
+        "candidates",
+        "gradient_sketches",
+        "task_sketches",
+        "tokenized_shards",
+        "tasks",
+        "subset_utilities",
+    ],
     backfill_policy=ONE_RUN,
     description="Candidate corpora at the budget: optimised, simple, full. A judge with evidence that no optimiser has "
     "seen decides which are retrained.",
@@ -74,137 +72,152 @@ def finalists(
 ) -> dg.MaterializeResult:
     """Build, judge and shortlist the candidate corpora."""
     import numpy as np
-    import polars as pl
 
-    from assets.data import load_corpus, load_sketch_sample, load_task_vectors, pack_membership, token_pool
-    from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-    from grasp_pipeline.calibration.budget import resolve_budget
-    from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.seeds import digest
+    from assets.data import load_corpus
+    from assets.finalists import finalist_frames, load_ingredients, load_target, make_rooms
+    from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.arms import random_arm
-    from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
     from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
-    from grasp_pipeline.selection.judge import LAMBDA, combine
-    from grasp_pipeline.selection.ngrams import Chunks
     from grasp_pipeline.sketch.build import EARLY
-    from grasp_pipeline.sketch.targets import MEAN
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config, "3")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
-    kind, target = chosen["sketch_kind"], protocol["target"]
+    kind, target = chosen["sketch_kind"], load_target(step, protocol)
     for needed in (kind, EARLY):
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": needed})
     step.pin(tables.TASK_SKETCHES)
-    step.pin(tables.TASKS)
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
 
-    budget = resolve_budget(protocol["budget_tokens"], protocol["budget_fraction"], corpus.total)
-    given = load_ingredients(step, corpus, kind, target, budget)
-    selected = Configuration(chosen["config_id"], kind, chosen["rho"], chosen["lam"], chosen["form"])
-    entries = build_finalists(given, selected, config.optimiser_gap, config.max_passes)
-    membership = np.stack([entry.arm.membership for entry in entries])
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    rooms = make_rooms(corpus, budget, config.constraints, config.trust_share)
+    draws = [Finalist(random_arm(rooms.room(), draw), None) for draw in range(config.random_draws)]
+    beside = len(draws) + FRESH_RUNS + (REFITS if config.refit else 0)
+    most = config.max_retrainings - beside if config.max_retrainings else None
+
+    given = load_ingredients(step, corpus, kind, target, rooms)
+    selected = selected_configuration(chosen)
+    entries = build_finalists(given, selected, config.optimiser_gap, config.max_passes, step.say)
     step.say(f"built {len(entries)} candidate corpora of {budget:,} tokens; judging them")
+    judgement = judge_finalists(step, corpus, given, entries, kind)
+    listed = shortlist(entries, judgement.score, config.shortlist, most)
+    runs = sum(listed) + beside
+    step.say(retraining_cost(step, runs))
 
-    judged = pl.col("split") == "judge"
-    if target != MEAN:
-        judged &= pl.col("task") == target
-    judge_pool = token_pool(step.read(tables.TASKS).filter(judged).collect().sort("task", "chunk_id"))
-    repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
-    likelihood = BigramLikelihood(given.chunks, Chunks(judge_pool.tokens, judge_pool.offsets), repeats)
-    sample, early_sketches = load_sketch_sample(step, corpus, EARLY)
-
-    def view(sketches: "NDArray[np.float32]", rows: "NDArray[np.int64]", kind: str) -> "NDArray[np.float64]":
-        names, vectors = load_task_vectors(step, kind, "judge")
-        means = subset_means(sketches, corpus.n_tokens[rows], membership[:, rows])
-        return predict_from_means(means, vectors[names.index(target)], None, LAMBDA)[:, 0]
-
-    everything = np.arange(corpus.pool.n)
-    final = view(given.blocks.sketches, everything, kind)  # type: ignore[attr-defined]
-    ranked = np.array([entry.arm.name not in ("full", "random-deduplicated") for entry in entries])
-    judgement = combine(likelihood.scores(membership), view(early_sketches, sample, EARLY), final, ranked)
-    retrained = shortlist(entries, judgement.score, config.shortlist)
-
-    draws = [Finalist(random_arm(corpus.n_tokens, budget, draw), None) for draw in range(config.random_draws)]
-    ids = corpus.frame["chunk_id"].to_numpy()
-    rows, subset_rows = [], {}
-    scores = [*judgement.score.tolist(), *[None] * len(draws)]
-    for entry, score, listed in zip(
-        [*entries, *draws], scores, [*retrained, *[True] * len(draws)], strict=True
-    ):
-        arm, rule = entry.arm, entry.rule
-        subset_id = digest(ids[arm.membership].tolist())
-        rows.append(
-            {
-                "arm": arm.name,
-                "family": arm.family,
-                "subset_id": subset_id,
-                "role": arm.role,
-                "features": rule.features if rule else None,
-                "rho": rule.rho if rule else None,
-                "lam": rule.lam if rule else None,
-                "deduplicated": entry.deduplicated,
-                "judge_score": score,
-                "shortlisted": listed,
-                "surrogate_value": arm.surrogate_value,
-                "relative_gap": arm.relative_gap,
-                "passes": arm.passes,
-                "n_chunks": arm.n_chunks,
-                "n_tokens": arm.n_tokens,
-                "description": arm.description,
-            }
-        )
-        subset_rows[subset_id] = {
-            "subset_id": subset_id,
-            "split": "finalist",
-            "stratum": arm.family,
-            "n_chunks": arm.n_chunks,
-            "n_tokens": arm.n_tokens,
-            "seed": 0,
-            "pool_version": corpus.version,
-            "membership": pack_membership(arm.membership),
-        }
-    frame = pl.DataFrame(list(subset_rows.values()), schema=tables.SUBSETS.schema)
-    step.tables.write(tables.SUBSETS, frame, provenance, {"split": "finalist"})
-    settings = {"confidence": config.confidence, "allow_uncertified": config.allow_uncertified}
-    table = pl.DataFrame(rows, schema=tables.FINALISTS.schema)
-    commit = step.tables.write(tables.FINALISTS, table, provenance, statistics=settings)
-    runs = sum(retrained) + len(draws) + 2
+    frame, subsets = finalist_frames(
+        corpus,
+        [*entries, *draws],
+        [*judgement.score.tolist(), *[None] * len(draws)],
+        [*listed, *[True] * len(draws)],
+        config.constraints,
+        "finalist",
+    )
+    step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "finalist"})
+    settings = {
+        "confidence": config.confidence,
+        "allow_uncertified": config.allow_uncertified,
+        "refit": config.refit,
+        "trust_share": config.trust_share,
+        "optimiser_gap": config.optimiser_gap,
+        "max_passes": config.max_passes,
+    }
+    commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=settings)
     extra = {
         "candidates": len(entries),
         "shortlisted": dg.MetadataValue.json(
-            [entry.arm.name for entry, on in zip(entries, retrained, strict=True) if on]
+            [entry.arm.name for entry, on in zip(entries, listed, strict=True) if on]
         ),
+        "budget_tokens": budget,
         "retrainings_ahead": runs,
+        "largest_gap": float(np.max([entry.arm.relative_gap or 0.0 for entry in entries])),
     }
-    return step.result(tables.FINALISTS, commit, len(rows), extra)
+    return step.result(tables.FINALISTS, commit, frame.height, extra)
+
+
+def judge_finalists(
+    step: Step, corpus: "Corpus", given: "Ingredients", entries: "list[Finalist]", kind: str
+) -> "Judgement":
+    """Judge the candidates by the judge documents, the early checkpoint and the final one."""
+    import numpy as np
+    import polars as pl
+
+    from assets.data import load_sketch_sample, load_task_vectors, token_pool
+    from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+    from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
+    from grasp_pipeline.selection.judge import LAMBDA, combine
+    from grasp_pipeline.selection.ngrams import Chunks
+    from grasp_pipeline.sketch.build import EARLY
+
+    membership = np.stack([entry.arm.membership for entry in entries])
+    judged = pl.col("split") == "judge", pl.col("task").is_in(given.target.counted)
+    pool = token_pool(step.read(tables.TASKS).filter(*judged).collect().sort("task", "chunk_id"))
+    repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
+    likelihood = BigramLikelihood(given.chunks, Chunks(pool.tokens, pool.offsets), repeats)
+
+    def view(
+        sketches: "SketchBlocks | NDArray[np.float32]", members: "NDArray[np.bool_]", tokens: Any, kind: str
+    ) -> "NDArray[np.float64]":
+        direction = given.target.direction(*load_task_vectors(step, kind, "judge"))
+        return predict_from_means(subset_means(sketches, tokens, members), direction, None, LAMBDA)[:, 0]
+
+    sample, early = load_sketch_sample(step, corpus, EARLY)
+    ranked = np.array([entry.arm.name not in ("full", "random-deduplicated") for entry in entries])
+    return combine(
+        likelihood.scores(membership),
+        view(early, membership[:, sample], corpus.n_tokens[sample], EARLY),
+        view(given.blocks, membership, corpus.n_tokens, kind),
+        ranked,
+    )
+
+
+def retraining_cost(step: Step, runs: int) -> str:
+    """Say how many retrainings are ahead, and their time at the pace of the calibration subsets."""
+    import polars as pl
+
+    seconds = step.read(tables.SUBSET_UTILITIES, {"split": "calibration"}).unique(["subset_id", "seed"])
+    pace = seconds.select(pl.col("seconds").mean()).collect().item()
+    return (
+        f"at most {runs} retrainings are ahead for the finalists, about {runs * pace / 60:.1f} minutes at the "
+        f"{pace:.1f} s that a calibration subset took; finalists.max_retrainings limits them"
+    )
 
 
 @dg.multi_asset(
     name="certificates",
     specs=[
         dg.AssetSpec(
-            "document_losses",
+            name,
             group_name=GROUP,
-            kinds={"pytorch", "deltalake"},
+            kinds=kinds,
             owners=OWNERS,
-            code_version="2",
-            deps=["finalists", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
-            description="Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
-        ),
-        dg.AssetSpec(
-            "certificates",
-            group_name=GROUP,
-            kinds={"numpy", "deltalake"},
-            owners=OWNERS,
-            code_version="2",
-            deps=["document_losses", "finalists"],
-            description="Improvement of the picked corpus over random, over the best simple arm and over every "
-            "comparison arm, with the two-fold cross-fitted lower bound.",
-        ),
+            code_version="3",
+            deps=deps,
+            description=text,
+        )
+        for name, kinds, deps, text in (
+            (
+                "document_losses",
+                {"pytorch", "deltalake"},
+                ["finalists", "candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
+                "Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
+            ),
+            (
+                "refitted_finalists",
+                {"numpy", "deltalake"},
+                ["document_losses", "finalists", "selected_config", "gradient_sketches", "task_sketches"],
+                "Corpora that the surrogate chose once more, corrected by what the finalists were really worth.",
+            ),
+            (
+                "certificates",
+                {"numpy", "deltalake"},
+                ["document_losses", "finalists", "refitted_finalists"],
+                "Improvement of the picked corpus over random, over the best simple arm and over every comparison arm, "
+                "with the two-fold cross-fitted lower bound.",
+            ),
+        )
     ],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
@@ -212,70 +225,186 @@ def finalists(
 def certificates(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
 ) -> Iterator[dg.MaterializeResult]:
-    """Retrain the shortlist, pick on one fold, certify on the other with a fresh seed, swap, average."""
+    """Retrain the shortlist, refit, pick on one fold, certify on the other with a fresh seed, swap, average."""
     import polars as pl
 
-    from assets.data import load_corpus, load_finalists, load_held_out
+    from assets.data import load_corpus, load_held_out
+    from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench, evidence
-    from grasp_pipeline.selection.certificate import certify, plan_picks
-    from grasp_pipeline.selection.finalists import ALWAYS
+    from grasp_pipeline.selection.certificate import plan_picks
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store, None, "3")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
-    target = step.read(tables.CANDIDATES).select("target").collect().item(0, 0)
+    protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
+    chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
+    target = load_target(step, protocol)
     corpus = load_corpus(step)
-    arms = load_finalists(step, corpus)
+    arms = load_finalists(step, corpus, refitted=False)
     held_out = load_held_out(step, "calibration", tokenizer.encoder.bos, tokenizer.chunk_tokens)
+    if arms.settings["refit"]:
+        step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
+        step.pin(tables.TASK_SKETCHES)
     provenance = step.provenance()
-    done = step.current(tables.CERTIFICATES, provenance)
+    written = (tables.DOCUMENT_LOSSES, tables.REFITTED_FINALISTS, tables.CERTIFICATES)
     losses_commit = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
-    if done is not None and losses_commit is not None:
-        yield step.unchanged(tables.DOCUMENT_LOSSES, losses_commit)
-        yield step.unchanged(tables.CERTIFICATES, done)
+    done = [losses_commit, *(step.current(table, provenance) for table in written[1:])]
+    if all(commit is not None for commit in done):
+        for table, commit in zip(written, done, strict=True):
+            assert commit is not None
+            yield step.unchanged(table, commit)
         return
 
-    settings = arms.settings
     listed = arms.frame.filter(pl.col("shortlisted"))
     draws = listed.filter(pl.col("role") == "random")["arm"].to_list()
-    pickable = listed.filter(pl.col("role") != "random")["arm"].to_list()
-    simple = listed.filter(pl.col("role").is_in(["simple", "full"]))["arm"].to_list()
+    pickable = listed.filter(pl.col("pickable"))["arm"].to_list()
+    compared = listed.filter(pl.col("role") != "random")["arm"].to_list()
     bench = Bench(corpus, tokenizer, proxy, held_out, compute)
 
     def job(arm: str, seed: int):
         return bench.job(arms.subset_id(arm), arms.membership(arm), seed)
 
-    runs = {arm: [job(arm, PICK_SEED)] for arm in pickable}
+    runs = {arm: [job(arm, PICK_SEED)] for arm in compared}
     runs[RANDOM] = [job(arm, DRAW_SEED + number) for number, arm in enumerate(draws)]
-    every = [one for jobs in runs.values() for one in jobs]
-    frame, first = bench.measure_documents(step, provenance, "calibration", every, "retraining finalists")
-    picks = plan_picks(evidence(frame, runs), pickable, target)
+    retrained = 0
+
+    def measure(what: str) -> "Evidence":
+        nonlocal retrained
+        every = [one for jobs in runs.values() for one in jobs]
+        frame, count = bench.measure_documents(step, provenance, "calibration", every, what)
+        retrained += count
+        return evidence(frame, runs, target.shares())
+
+    measured = measure("retraining finalists")
+    fitted_on: dict[str, int] = {}
+    if arms.settings["refit"] and not target.worst:
+        refits = refit_finalists(step, corpus, arms, measured, target, chosen["sketch_kind"])
+        for fold, entry in refits.items():
+            fitted_on[entry.arm.name] = fold
+            subset_id = bench.subset_id(entry.arm.membership)
+            runs[entry.arm.name] = [bench.job(subset_id, entry.arm.membership, PICK_SEED)]
+        if refits:
+            measured = measure("retraining the refitted corpora")
+    else:
+        refits = {}
+    picks = plan_picks(measured, [*pickable, *fitted_on], target.name, fitted_on=fitted_on)
     for arm, number in picks.missing:
-        runs[arm].append(job(arm, FRESH_SEED + number - 1))
-    every = [one for jobs in runs.values() for one in jobs]
-    frame, second = bench.measure_documents(step, provenance, "calibration", every, "retraining picks afresh")
+        first = runs[arm][0]
+        runs[arm].append(type(first)(first.subset_id, first.members, FRESH_SEED + number - 1))
+    measured = measure("retraining picks afresh")
+
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     assert newest is not None, "written above"
-    extra = {"models_retrained": first + second, "compute": dg.MetadataValue.json(compute.describe())}
+    extra = {"models_retrained": retrained, "compute": dg.MetadataValue.json(compute.describe())}
     count = step.rows(tables.DOCUMENT_LOSSES, newest)
-    tokens = (first + second) * proxy.recipe.tokens
-    yield step.result(tables.DOCUMENT_LOSSES, newest, count, extra, tokens, up_to_date=first + second == 0)
+    tokens = retrained * proxy.recipe.tokens
+    yield step.result(tables.DOCUMENT_LOSSES, newest, count, extra, tokens, up_to_date=retrained == 0)
 
-    measured = evidence(frame, runs)
+    entries = list(refits.values())
+    frame, subsets = finalist_frames(
+        corpus, entries, [None] * len(entries), [True] * len(entries), arms.constraints, "refit"
+    )
+    step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "refit"})
+    commit = step.tables.write(tables.REFITTED_FINALISTS, frame, provenance)
+    yield step.result(tables.REFITTED_FINALISTS, commit, frame.height)
+
+    simple = listed.filter(pl.col("role").is_in(["simple", "full"]), pl.col("pickable"))["arm"].to_list()
+    table = certificate_rows(
+        measured, picks, simple, compared, proxy.recipe.tokens, arms.settings["confidence"]
+    )
+    commit = step.tables.write(
+        tables.CERTIFICATES,
+        table,
+        provenance,
+        statistics={"target": target.name, "allow_uncertified": arms.settings["allow_uncertified"]},
+    )
+    head = table.row(0, named=True)
+    extra = {name: head[name] for name in ("statement", "improvement", "lower_bound", "certified")}
+    yield step.result(tables.CERTIFICATES, commit, table.height, extra)
+
+
+def refit_finalists(
+    step: Step, corpus: "Corpus", arms: "Arms", measured: "Evidence", target: "Target", kind: str
+) -> "dict[int, Finalist]":
+    """Return by fold the corpus that the surrogate chooses once its losses on that fold have corrected it.
+
+    The arm to be refitted is the one with the lowest loss on the fold among optimised ones with M = I.
+    """
+    import numpy as np
+
+    from assets.finalists import load_ingredients, make_rooms
+    from grasp_pipeline.attribution.surrogate import subset_means
+    from grasp_pipeline.calibration.budget import Budget
+    from grasp_pipeline.selection.certificate import fold_loss
+    from grasp_pipeline.selection.finalists import Plan, optimised
+    from grasp_pipeline.selection.ingredients import Rule
+    from grasp_pipeline.selection.refit import refit_direction
+
+    names = [arm for arm in measured.losses if arm != RANDOM]
+    draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == "random"]
+    fitting = [arm for arm in names if (rule := arms.rule(arm)) and rule.rho == 0 and rule.lam > 0]
+    if not fitting:
+        step.say("no optimised corpus was retrained that a refit could start from")
+        return {}
+    protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    rooms = make_rooms(corpus, budget, arms.constraints, arms.settings["trust_share"])
+    given = load_ingredients(step, corpus, kind, target, rooms)
+    membership = np.stack([arms.membership(arm) for arm in [*names, *draws]])
+    made = {}
+    for fold in (0, 1):
+        loss = np.array(
+            [
+                *(fold_loss(measured, arm, target.name, fold)[0] for arm in names),
+                *fold_loss(measured, RANDOM, target.name, fold),
+            ]
+        )
+        base = min(fitting, key=lambda arm: loss[names.index(arm)])
+        rule, row = arms.rule(base), arms.row(base)
+        assert rule is not None, "chosen for its rule"
+        blocks = given.view(rule)[0]
+        means = subset_means(blocks, corpus.n_tokens, membership).means
+        corrected = refit_direction(given.direction(rule), means, rule.lam, -loss)
+        if corrected is None:
+            step.say(f"fold {fold}: the finalists' losses correct nothing that {base} could be improved by")
+            continue
+        better = Rule(rule.features, 0.0, rule.lam, rule.ngram_weight, corrected)
+        plan = Plan(f"surrogate-refit-{fold}", better, row["near_duplicates"], row["repeats"])
+        entry = optimised(given, plan, arms.settings["optimiser_gap"], arms.settings["max_passes"])
+        if (membership == entry.arm.membership).all(axis=1).any():
+            step.say(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
+            continue
+        made[fold] = entry
+        step.say(f"fold {fold}: {base} was refitted on {len(loss)} retrained corpora")
+    return made
+
+
+def certificate_rows(
+    measured: "Evidence",
+    picks: "Picks",
+    simple: list[str],
+    compared: list[str],
+    tokens: int,
+    confidence: float,
+) -> "pl.DataFrame":
+    """Return the rows of `certificates`: the target against random first."""
+    import polars as pl
+
+    from grasp_pipeline.selection.certificate import certify, plan_picks
+    from grasp_pipeline.selection.finalists import ALWAYS
+    from grasp_pipeline.selection.target import MEAN
+
+    against: list[tuple[str | Picks, str, str]] = [(RANDOM, RANDOM, RANDOM)]
+    if simple:
+        best = plan_picks(measured, simple, picks.target, fresh=0)
+        several = f"the best simple arm ({' or '.join(dict.fromkeys(best.by_fold))})"
+        against.append((best, "best simple arm", several))
+    against += [(arm, arm, arm) for arm in ALWAYS if arm in compared and arm not in picks.by_fold]
+    tasks = dict.fromkeys([picks.target, *sorted(set(measured.task.tolist())), MEAN])
     rows = []
-    names = [target, *(name for name in [*held_out.task_names, "mean"] if name != target)]
-    best_simple = plan_picks(measured, simple, target, fresh=0)
-    several = f"the best simple arm ({' or '.join(dict.fromkeys(best_simple.by_fold))})"
-    against = [
-        (RANDOM, RANDOM, RANDOM),
-        (best_simple, "best simple arm", several),
-        *((arm, arm, arm) for arm in ALWAYS if arm in pickable and arm not in picks.by_fold),
-    ]
-    for task in names:
+    for task in tasks:
         for baseline, name, said in against:
-            found = certify(
-                measured, picks, baseline, proxy.recipe.tokens, task, RANDOM, settings["confidence"], said
-            )
+            found = certify(measured, picks, baseline, tokens, task, RANDOM, confidence, said)
             rows.append(
                 {
                     "arm": found.arm,
@@ -293,263 +422,4 @@ def certificates(
                     "statement": found.statement,
                 }
             )
-    table = pl.DataFrame(rows, schema=tables.CERTIFICATES.schema)
-    commit = step.tables.write(
-        tables.CERTIFICATES,
-        table,
-        provenance,
-        statistics={"target": target, "allow_uncertified": settings["allow_uncertified"]},
-    )
-    head = rows[0]
-    extra = {
-        "statement": head["statement"],
-        "improvement": head["improvement"],
-        "lower_bound": head["lower_bound"],
-        "certified": head["certified"],
-    }
-    yield step.result(tables.CERTIFICATES, commit, table.height, extra)
-
-
-def task_directions(
-    step: Step, given: "Ingredients", rule: "Rule", making: "FeatureView", kind: str
-) -> "tuple[list[str], NDArray[np.float64]]":
-    """Return the tasks' names and M r_t of each as a column (d, T), in the features of a rule."""
-    import numpy as np
-    import polars as pl
-
-    from assets.data import load_task_vectors, token_pool
-    from grasp_pipeline.attribution.metric import apply_metric
-    from grasp_pipeline.selection.ngrams import Chunks
-    from grasp_pipeline.sketch.targets import MEAN
-
-    names, vectors = load_task_vectors(step, kind, "query")
-    queries = step.read(tables.TASKS).filter(pl.col("split") == "query").collect().sort("task", "chunk_id")
-    tasks = [name for name in names if name != MEAN]
-    means = []
-    for task in tasks:
-        pool = token_pool(queries.filter(pl.col("task") == task))
-        means.append(making.mean(vectors[names.index(task)], Chunks(pool.tokens, pool.offsets)))
-    return tasks, apply_metric(given.metric(rule.rho), np.stack(means)).T
-
-
-MOST_ROWS = 200
-"""Rows of a table in the event log."""
-
-
-def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
-    """Return what became of every source's chunks, the sources of most tokens first, as a table for the log."""
-    import polars as pl
-
-    largest = counts.sort(pl.col("tokens").sum().over("source"), descending=True, maintain_order=True)
-    rows = largest.with_columns(pl.col("share").round(4)).head(MOST_ROWS)
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows.iter_rows(named=True)])
-
-
-@dg.multi_asset(
-    name="pruned_corpus",
-    specs=[
-        dg.AssetSpec(
-            name,
-            group_name=GROUP,
-            kinds={"numpy", "deltalake"},
-            owners=OWNERS,
-            code_version="2",
-            deps=[
-                "certificates",
-                "finalists",
-                "gradient_sketches",
-                "task_sketches",
-                "tokenized_shards",
-                "candidates",
-                "tasks",
-                "tokenizer",
-                "sketchers",
-                "proxy_checkpoints",
-            ],
-            description=text,
-        )
-        for name, text in (
-            ("pruned_corpus", "The chunks to train on, best first."),
-            (
-                "drop_reasons",
-                "Why every other chunk was dropped, with the nearest kept chunk for redundant ones.",
-            ),
-            (
-                "residual_filter",
-                "One direction and one threshold that score tomorrow's shards by a dot product.",
-            ),
-        )
-    ],
-    backfill_policy=ONE_RUN,
-)
-def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator[dg.MaterializeResult]:
-    """Publish the certified corpus, the reasons and the filter."""
-    import numpy as np
-    import polars as pl
-
-    from assets.data import load_corpus, load_finalists
-    from grasp_pipeline.calibration.budget import resolve_budget
-    from grasp_pipeline.report.accounts import account
-    from grasp_pipeline.selection.finalists import Rule, linear_view
-    from grasp_pipeline.selection.reasons import drop_reasons, task_extremes
-    from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter, token_agreement
-    from grasp_pipeline.sketch.storage import encode_vector
-
-    step = Step(context, store, None, "2")
-    certificate_read = step.pin(tables.CERTIFICATES)
-    certificates = step.tables.read(tables.CERTIFICATES, certificate_read.version).collect()
-    protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
-    chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
-    target, kind = protocol["target"], chosen["sketch_kind"]
-    head = certificates.filter(pl.col("task") == target, pl.col("baseline") == RANDOM).row(0, named=True)
-    settings = step.tables.latest(tables.CERTIFICATES)
-    assert settings is not None, "pinned above"
-    if not head["certified"] and not settings.statistics["allow_uncertified"]:
-        raise ConfigError(
-            f"{head['statement']} Nothing is published; set finalists.allow_uncertified to publish all the same."
-        )
-    corpus = load_corpus(step)
-    arms = load_finalists(step, corpus)
-    step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-    step.pin(tables.TASK_SKETCHES)
-    step.pin(tables.TASKS)
-    sketcher = step.read(tables.SKETCHERS).filter(pl.col("sketch_kind") == kind).collect().row(0, named=True)
-    tokenizer = step.read(tables.TOKENIZER).collect().row(0, named=True)
-    checkpoints = step.read(tables.PROXY_CHECKPOINTS).filter(
-        pl.col("checkpoint_id") == sketcher["checkpoint_id"]
-    )
-    checkpoint = checkpoints.collect().row(0, named=True)
-    provenance = step.provenance()
-    written = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.RESIDUAL_FILTER)
-    done = [step.current(table, provenance) for table in written]
-    if all(commit is not None for commit in done):
-        for table, commit in zip(written, done, strict=True):
-            assert commit is not None
-            yield step.unchanged(table, commit)
-        return
-
-    budget = resolve_budget(protocol["budget_tokens"], protocol["budget_fraction"], corpus.total)
-    given = load_ingredients(step, corpus, kind, target, budget)
-    kept = arms.membership(head["arm"])
-    shipped = arms.row(head["arm"])
-    filter_arm = shipped if shipped["features"] else arms.best_linear()
-    rule = Rule(filter_arm["features"], filter_arm["rho"], filter_arm["lam"])
-    view = linear_view(given, rule, arms.membership(filter_arm["arm"]), filter_arm["deduplicated"])
-    linear = filter_arm is shipped
-    if linear:
-        worth = view.marginal
-    elif shipped["family"] == "dsir":
-        worth = given.dsir
-    else:
-        worth = view.alignment
-
-    making = FeatureView.of(view.blocks, given.chunks)
-    task_names, directions = task_directions(step, given, rule, making, kind)
-    served = task_extremes(view.blocks, directions)
-    names = np.array(task_names)
-
-    order = np.flatnonzero(kept)
-    order = order[np.argsort(-worth[order], kind="stable")]
-    pruned = (
-        corpus.frame[order]
-        .select("chunk_id", "doc_id", pl.col("n_tokens").alias("kept_tokens"), "source", "shard")
-        .with_columns(
-            marginal_value=pl.Series(worth[order]),
-            order=pl.int_range(pl.len()),
-            top_task=pl.Series(names[served.strongest[order]]),
-            top_task_value=pl.Series(served.strongest_value[order]),
-        )
-    )
-    commit = step.tables.write(tables.PRUNED_CORPUS, pruned, provenance)
-    kept_tokens = int(pruned["kept_tokens"].sum())
-    by_source = pruned.group_by("source").agg(pl.col("kept_tokens").sum()).sort("source")
-    yield step.result(
-        tables.PRUNED_CORPUS,
-        commit,
-        pruned.height,
-        {
-            "arm": head["arm"],
-            "share_of_corpus": round(kept_tokens / corpus.total, 4),
-            "tokens_by_source": dg.MetadataValue.json(dict(by_source.iter_rows())),
-        },
-        kept_tokens,
-    )
-
-    allowed = given.survivors if shipped["deduplicated"] and given.deduplicable else None
-    reasons = drop_reasons(
-        kept,
-        view.alignment if linear else worth,
-        corpus.n_tokens,
-        min(budget, int(corpus.n_tokens[kept].sum())),
-        view.blocks,
-        marginal=view.marginal if linear else None,
-        tau=view.tau if linear else None,
-        clusters=corpus.codes("cluster"),
-        allowed=allowed,
-        random_draw=shipped["family"] == "random-deduplicated",
-    )
-    ids = corpus.frame["chunk_id"].to_numpy()
-    nearest = [ids[row] if row >= 0 else None for row in reasons.nearest_kept]
-    dropped = (
-        corpus.frame[reasons.chunk]
-        .select("chunk_id", "doc_id", "n_tokens", "source", "shard")
-        .with_columns(
-            reason=pl.Series(reasons.reason),
-            margin=pl.Series(reasons.margin).fill_nan(None),
-            value=pl.Series(reasons.value).fill_nan(None),
-            threshold=pl.Series(reasons.threshold).fill_nan(None),
-            alignment=pl.Series(reasons.alignment),
-            strongest_task=pl.Series(names[served.strongest[reasons.chunk]]),
-            strongest_value=pl.Series(served.strongest_value[reasons.chunk]),
-            weakest_task=pl.Series(names[served.weakest[reasons.chunk]]),
-            weakest_value=pl.Series(served.weakest_value[reasons.chunk]),
-            quota=pl.Series([name or None for name in reasons.quota.tolist()], dtype=pl.String),
-            nearest_kept=pl.Series(nearest, dtype=pl.String),
-            similarity=pl.Series(reasons.similarity).fill_nan(None),
-        )
-    )
-    commit = step.tables.write(tables.DROP_REASONS, dropped, provenance)
-    counts = dict(dropped.group_by("reason").len().sort("reason").iter_rows())
-    extra = {
-        "reasons": dg.MetadataValue.json(counts),
-        "by_source_and_reason": account_table(account(pruned, dropped)),
-    }
-    yield step.result(tables.DROP_REASONS, commit, dropped.height, extra)
-
-    residual = ResidualFilter.of(view.q, view.tau)
-    agreement = token_agreement(residual.apply(view.blocks), kept, corpus.n_tokens)
-    row = {
-        "config_id": chosen["config_id"],
-        "arm": filter_arm["arm"],
-        "target": target,
-        "rho": rule.rho,
-        "lam": rule.lam,
-        "sketch_kind": kind,
-        "features": rule.features,
-        "d": len(residual.q),
-        "q": encode_vector(residual.q),
-        "tau": residual.tau,
-        "agreement": agreement,
-        "sketch_d": sketcher["d"],
-        "sketch_scale": sketcher["scale"],
-        "sketch_config": sketcher["settings"],
-        "view_factors": list(making.factors),
-        "ngram_d": making.ngrams.d if making.ngrams else None,
-        "ngram_idf": making.ngrams.idf.astype("<f8").tobytes() if making.ngrams else None,
-        "checkpoint_id": sketcher["checkpoint_id"],
-        "checkpoint_role": checkpoint["role"],
-        "checkpoint_path": checkpoint["path"],
-        "checkpoint_sha256": checkpoint["sha256"],
-        "tokenizer_id": tokenizer["tokenizer_id"],
-        "tokenizer_path": tokenizer["path"],
-        "bos": tokenizer["bos"],
-        "chunk_tokens": tokenizer["chunk_tokens"],
-        "improvement": head["improvement"],
-        "lower_bound": head["lower_bound"],
-    }
-    commit = step.tables.write(
-        tables.RESIDUAL_FILTER, pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema), provenance
-    )
-    yield step.result(
-        tables.RESIDUAL_FILTER, commit, 1, {"agreement_with_pruned_corpus": round(agreement, 4)}
-    )
+    return pl.DataFrame(rows, schema=tables.CERTIFICATES.schema)

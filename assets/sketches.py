@@ -1,12 +1,17 @@
 """Gradient sketches: how they are taken, of every chunk shard by shard, and of the tasks."""
 
+import hashlib
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.common import GPU_POOL, OWNERS, Step
+from assets.engines import load_projection, new_engine, stored_engine
 from assets.partitions import ONE_RUN, SHARDS
 from assets.sections import SketchRun
 from grasp_pipeline import tables
@@ -19,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import polars as pl
+    import torch
 
+    from grasp_pipeline.sketch.build import StoredSettings
     from grasp_pipeline.sketch.protocol import Sketcher
     from grasp_pipeline.sketch.run import Sketched, SketchEngine
     from resources.delta import Commit, Provenance, Read
@@ -31,32 +38,47 @@ GROUP = "sketches"
     group_name=GROUP,
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="2",
-    deps=["tokenizer", "proxy_checkpoints"],
+    code_version="3",
+    deps=["tokenizer", "proxy_checkpoints", "tokenized_shards"],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
-    description="How each kind of sketch is computed and stored: checkpoint, dimensions, seed and scale.",
+    description="How each kind of sketch is computed and stored: checkpoint, dimensions, seed, fitted projection and "
+    "scale.",
 )
 def sketchers(
     context: dg.AssetExecutionContext, config: SketchRun, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
-    """Fix the settings and the storage scale of every kind."""
+    """Fix the settings, the projection and the storage scale of every kind."""
     import polars as pl
 
-    from grasp_pipeline.sketch.build import EARLY, build_sketcher, checkpoint_role, storage_scale
+    from grasp_pipeline.sketch.build import (
+        EARLY,
+        StoredSettings,
+        build_sketcher,
+        checkpoint_role,
+        storage_scale,
+    )
+    from grasp_pipeline.sketch.pca import PcaSketcher
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config, "3")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
+    corpus = step.pin(tables.TOKENIZED_SHARDS) if config.pca_dim else None
     provenance = step.provenance()
     if (commit := step.current(tables.SKETCHERS, provenance)) is not None:
         return step.unchanged(tables.SKETCHERS, commit)
     device = compute.prepare()
     encoder = tokenizer.encoder
+    sample = None if corpus is None else _sample(step, corpus, config)
     rows, described = [], {}
     for kind in [*config.kinds, EARLY]:
         proxy = models.proxy(version, checkpoint_role(kind))
-        sketcher = build_sketcher(kind, proxy.objective, config, device)
+        sketcher: Sketcher = build_sketcher(kind, proxy.objective, config, device)
+        settings = StoredSettings(**config.model_dump())
+        if sample is not None and config.pca_dim < sketcher.d:
+            engine = new_engine(sketcher, tokenizer.chunk_tokens, compute, step.say, device)
+            settings = _fit(step, kind, settings, proxy.checkpoint_id, engine, sample, encoder.bos)
+            sketcher = PcaSketcher(sketcher, load_projection(settings, store), device)
         rows.append(
             {
                 "sketch_kind": kind,
@@ -67,7 +89,7 @@ def sketchers(
                     sketcher, encoder.vocab_size, tokenizer.chunk_tokens, encoder.bos, device
                 ),
                 "share": config.early_share if kind == EARLY else 1.0,
-                "settings": config.model_dump_json(),
+                "settings": settings.model_dump_json(),
             }
         )
         described[kind] = {
@@ -82,6 +104,61 @@ def sketchers(
     return step.result(tables.SKETCHERS, commit, len(rows), {"sketchers": dg.MetadataValue.json(described)})
 
 
+def _sample(step: Step, corpus: "Read", config: SketchRun) -> "pl.DataFrame":
+    """Return the chunks that projections are fitted on."""
+    from grasp_pipeline.sketch.pca import sample_chunks, sample_size
+
+    columns = ["chunk_id", "input_ids", "n_tokens"]
+    frames = step.tables.batches(tables.TOKENIZED_SHARDS, corpus.version, columns=columns)
+    return sample_chunks(frames, sample_size(config.pca_dim), config.seed)
+
+
+def _fit(
+    step: Step,
+    kind: str,
+    settings: "StoredSettings",
+    checkpoint_id: str,
+    engine: "SketchEngine",
+    sample: "pl.DataFrame",
+    bos: int,
+) -> "StoredSettings":
+    """Return the settings with the projection of a kind, fitted unless the store holds that of the same sample."""
+    from grasp_pipeline.proxy.reference import file_digest
+    from grasp_pipeline.seeds import digest
+    from grasp_pipeline.sketch.pca import FILE, fit_projection
+    from grasp_pipeline.sketch.run import sketch_in_memory
+
+    ids = sample["chunk_id"].to_list()
+    made_from = digest("pca", kind, settings.of_kind(kind), checkpoint_id, token_digest([sample]))
+    path = f"files/projections/{made_from[:16]}"
+    if not step.store.has_file(f"{path}/{FILE}"):
+        step.say(f"fitting {settings.pca_dim:,} dimensions to {len(ids):,} chunks ({kind})")
+        progress = Progress(f"sketching a sample ({kind})", int(sample["n_tokens"].sum()), "tokens", step.say)
+        sketches, _ = sketch_in_memory(engine, sample["input_ids"].to_list(), ids, bos, progress.advance)
+        projection = fit_projection(sketches, sample["n_tokens"].to_numpy(), settings.pca_dim)
+        with step.store.new_files(path) as folder:
+            projection.save(folder)
+    with step.store.files(path) as folder:
+        found = {"projection": path, "projection_sha256": file_digest(folder / FILE)}
+    return settings.model_copy(update=found)
+
+
+def token_digest(frames: "Iterable[pl.DataFrame]") -> str:
+    """Return a digest of chunks, their ids and tokens, whatever the order and the pieces in which they come."""
+    from grasp_pipeline.sketch.run import TokenLists
+
+    rows: list[bytes] = []
+    for frame in frames:
+        tokens = TokenLists.of_column(frame["input_ids"], 0)
+        flat = tokens.flat.astype("<i4").tobytes()
+        ends = (4 * tokens.offsets).tolist()
+        for chunk_id, start, end in zip(frame["chunk_id"], ends[:-1], ends[1:], strict=True):
+            running = hashlib.blake2b(f"{chunk_id}/".encode(), digest_size=16)
+            running.update(flat[start:end])
+            rows.append(running.digest())
+    return hashlib.blake2b(b"".join(sorted(rows)), digest_size=16).hexdigest()
+
+
 def _description(sketcher: "Sketcher") -> dict[str, Any]:
     """Return what a sketcher tells of itself: dimensions, shares of parameters covered and skipped; {} if nothing."""
     describe = getattr(sketcher, "describe", None)
@@ -90,7 +167,7 @@ def _description(sketcher: "Sketcher") -> dict[str, Any]:
 
 @dataclass
 class _Kind:
-    """One row of `sketchers` with its engine, built on first use: a current shard loads no model."""
+    """One row of `sketchers` with an engine on each device, built on first use: a current shard loads no model."""
 
     row: dict[str, Any]
     proxy_version: int
@@ -98,42 +175,67 @@ class _Kind:
     models: Models
     compute: Compute
     say: Listener
-    _engine: "SketchEngine | None" = None
+    devices: "list[torch.device]"
+    _engines: "dict[int, SketchEngine]" = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.row["sketch_kind"]
 
-    @property
-    def engine(self) -> "SketchEngine":
-        if self._engine is None:
-            import torch
+    def made_from(self, *tokens: str) -> str:
+        """Return the digest of all that sketches depend on: checkpoint, this kind's settings and what is sketched."""
+        from grasp_pipeline.seeds import digest
+        from grasp_pipeline.sketch.build import StoredSettings
 
-            from grasp_pipeline.config import SketchConfig
-            from grasp_pipeline.sketch.build import build_sketcher
-            from grasp_pipeline.sketch.run import SketchEngine
+        settings = StoredSettings.model_validate_json(self.row["settings"]).of_kind(self.name)
+        row = {name: value for name, value in self.row.items() if name != "settings"}
+        return digest(row, settings, self.tokenizer.tokenizer_id, self.tokenizer.encoder.bos, tokens)
 
-            config = SketchConfig.model_validate_json(self.row["settings"])
-            device = self.compute.prepare()
+    def engine(self, worker: int) -> "SketchEngine":
+        """Return the engine on a device by its number; its model is used by no other."""
+        if worker not in self._engines:
             proxy = self.models.proxy(self.proxy_version, self.row["role"])
-            dtype = getattr(torch, self.compute.dtype)
-            sketcher = build_sketcher(self.name, proxy.objective, config, device, dtype)
-            self._engine = SketchEngine(sketcher, self.compute.sketch_batch_tokens, self.say, device)
-        return self._engine
+            self._engines[worker] = stored_engine(
+                self.name,
+                self.row["settings"],
+                proxy.objective,
+                self.tokenizer.chunk_tokens,
+                self.models.store,
+                self.compute,
+                self.say,
+                self.devices[worker],
+            )
+        return self._engines[worker]
 
-    def sketch(self, what: str, tokens: float, frames: "Iterable[pl.DataFrame]") -> "Iterator[Sketched]":
+    def sketch(
+        self, what: str, tokens: float, frames: "Iterable[pl.DataFrame]", worker: int = 0
+    ) -> "Iterator[Sketched]":
         """Sketch frames with columns chunk_id and input_ids group by group, showing progress towards `tokens`."""
         from grasp_pipeline.sketch.run import sketch_stream
 
         progress = Progress(f"sketching {what} ({self.name})", tokens, "tokens", self.say)
-        return sketch_stream(self.engine, frames, self.tokenizer.encoder.bos, progress.advance)
+        return sketch_stream(self.engine(worker), frames, self.tokenizer.encoder.bos, progress.advance)
 
 
 def _kinds(step: Step, models: Models, compute: Compute) -> list[_Kind]:
     rows = step.read(tables.SKETCHERS).collect().sort("sketch_kind")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
-    return [_Kind(row, version, tokenizer, models, compute, step.say) for row in rows.iter_rows(named=True)]
+    devices, say = compute.devices(), _one_at_a_time(step.say)
+    return [
+        _Kind(row, version, tokenizer, models, compute, say, devices) for row in rows.iter_rows(named=True)
+    ]
+
+
+def _one_at_a_time(say: Listener) -> Listener:
+    """Return a listener that several threads may tell things at once."""
+    lock = threading.Lock()
+
+    def told(message: str) -> None:
+        with lock:
+            say(message)
+
+    return told
 
 
 @dg.asset(
@@ -150,74 +252,128 @@ def _kinds(step: Step, models: Models, compute: Compute) -> list[_Kind]:
 def gradient_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
-    """Sketch the shards that are new or changed; a finished shard is never touched again."""
+    """Sketch the shards that are new or changed, on every device; a finished shard is never touched again."""
+    from grasp_pipeline.sketch.spread import spread
+
     step = Step(context, store, None, "2")
     kinds = _kinds(step, models, compute)
-    totals: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
-    written = 0
-    for shard in context.partition_keys:
-        if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": shard}) is None:
-            context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=shard)
+    found: dict[str, dict[str, Commit]] = {}
+    waiting: list[tuple[_Shard, _Kind]] = []
+    for name in context.partition_keys:
+        if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": name}) is None:
+            context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=name)
             continue
-        source = step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": shard})
-        provenance = step.provenance(source)
-        in_shard = dict.fromkeys(totals, 0)
+        source = step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": name})
+        shard = _Shard(step, name, source, step.provenance(source))
+        found[name] = {}
         for kind in kinds:
-            partition = {"sketch_kind": kind.name, "shard": shard}
-            commit = step.current(tables.GRADIENT_SKETCHES, provenance, partition)
+            commit = shard.current(kind)
             if commit is None:
-                commit = _sketch_shard(step, kind, source, provenance, shard)
-                written += 1
-            for name in totals:
-                totals[name] += commit.statistics[name]
-                in_shard[name] += commit.statistics[name]
+                waiting.append((shard, kind))
+            else:
+                found[name][kind.name] = commit
+    if waiting:
+        shard, _ = waiting[0]
+        step.tables.create(tables.GRADIENT_SKETCHES, shard.provenance)
+    commits = spread(waiting, len(kinds[0].devices), lambda job, worker: job[0].sketch(job[1], worker))
+    for (shard, kind), commit in zip(waiting, commits, strict=True):
+        found[shard.name][kind.name] = commit
+    totals: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
+    for name, written in found.items():
+        sums = {figure: sum(c.statistics[figure] for c in written.values()) for figure in totals}
+        totals = {figure: totals[figure] + sums[figure] for figure in totals}
         context.add_asset_metadata(
             {
-                "dagster/partition_row_count": in_shard["rows"],
-                "partition_tokens": in_shard["tokens"],
-                "partition_sketch_seconds": round(in_shard["seconds"], 2),
+                "dagster/partition_row_count": sums["rows"],
+                "partition_tokens": sums["tokens"],
+                "partition_sketch_seconds": round(sums["seconds"], 2),
             },
-            partition_key=shard,
+            partition_key=name,
         )
     newest = step.tables.latest(tables.GRADIENT_SKETCHES)
     if newest is None:
         raise dg.Failure(
             f"none of the shards {', '.join(context.partition_keys)} holds chunks; pick another shard"
         )
-    extra: dict[str, Any] = {"commits": written, "sketch_seconds": round(totals["seconds"], 1)}
-    if written:
+    extra: dict[str, Any] = {"commits": len(waiting), "sketch_seconds": round(totals["seconds"], 1)}
+    if waiting:
         extra["compute"] = dg.MetadataValue.json(compute.describe())
     return step.result(
-        tables.GRADIENT_SKETCHES, newest, totals["rows"], extra, totals["tokens"], up_to_date=written == 0
+        tables.GRADIENT_SKETCHES, newest, totals["rows"], extra, totals["tokens"], up_to_date=not waiting
     )
 
 
-def _sketch_shard(step: Step, kind: _Kind, source: "Read", provenance: "Provenance", shard: str) -> "Commit":
-    """Sketch one shard with one kind and commit it; groups are read, sketched and written one after the other."""
-    from grasp_pipeline.sketch.storage import group_rows
+@dataclass
+class _Shard:
+    """One shard of `tokenized_shards` to sketch: the version read, and what its sketches say they are made from."""
 
-    begun = time.perf_counter()
-    counted = {"rows": 0, "tokens": 0}
+    step: Step
+    name: str
+    source: "Read"
+    provenance: "Provenance"
 
-    def frames() -> "Iterator[pl.DataFrame]":
-        tokens = _tokens(step, source, shard) * kind.row["share"]
-        for sketched in kind.sketch(shard, tokens, _chunks(step, source, shard, kind.row["share"])):
-            counted["rows"] += sketched.chunks.height
-            counted["tokens"] += int(sketched.chunks["n_tokens"].sum())
-            yield _rows(kind.row, sketched)
+    @cached_property
+    def tokens(self) -> str:
+        """Digest of the shard's chunks."""
+        columns = ["chunk_id", "input_ids"]
+        return token_digest(
+            self.step.tables.batches(
+                tables.TOKENIZED_SHARDS, self.source.version, {"shard": self.name}, columns
+            )
+        )
 
-    def statistics() -> dict[str, Any]:
-        seconds = time.perf_counter() - begun
-        return {**counted, "seconds": seconds, "bytes_per_chunk": 2 * kind.row["d"]}
+    def current(self, kind: _Kind) -> "Commit | None":
+        """Return the last commit of the shard's sketches where it was made from the same things, else None.
 
-    return step.tables.write_stream(
-        tables.GRADIENT_SKETCHES,
-        frames(),
-        provenance,
-        {"sketch_kind": kind.name, "shard": shard},
-        statistics,
-        group_rows(kind.row["d"]),
-    )
+        Versions decide first, since they cost nothing. Where they moved, the content does: tables upstream may be
+        written anew with what they held before. Nothing is committed then, so nothing downstream is stale either; the
+        old commit names the versions that it was really made from.
+        """
+        partition = self.partition(kind)
+        if (commit := self.step.current(tables.GRADIENT_SKETCHES, self.provenance, partition)) is not None:
+            return commit
+        last = self.step.tables.latest(tables.GRADIENT_SKETCHES, partition)
+        if last is None or last.metadata["code_version"] != self.provenance.code_version:
+            return None
+        made_from = last.statistics.get("made_from")
+        return last if made_from is not None and made_from == kind.made_from(self.tokens) else None
+
+    def partition(self, kind: _Kind) -> Mapping[str, str]:
+        """Return the partition of `gradient_sketches` that a kind's sketches of the shard are."""
+        return {"sketch_kind": kind.name, "shard": self.name}
+
+    def sketch(self, kind: _Kind, worker: int) -> "Commit":
+        """Sketch the shard and commit it; groups are read, sketched and written one after the other."""
+        from grasp_pipeline.sketch.storage import group_rows
+
+        begun = time.perf_counter()
+        counted = {"rows": 0, "tokens": 0}
+        row = kind.row
+
+        def frames() -> "Iterator[pl.DataFrame]":
+            tokens = _tokens(self.step, self.source, self.name) * row["share"]
+            chunks = _chunks(self.step, self.source, self.name, row["share"])
+            for sketched in kind.sketch(self.name, tokens, chunks, worker):
+                counted["rows"] += sketched.chunks.height
+                counted["tokens"] += int(sketched.chunks["n_tokens"].sum())
+                yield _rows(row, sketched)
+
+        def statistics() -> dict[str, Any]:
+            return {
+                **counted,
+                "seconds": time.perf_counter() - begun,
+                "bytes_per_chunk": 2 * row["d"],
+                "made_from": kind.made_from(self.tokens),
+            }
+
+        return self.step.tables.write_stream(
+            tables.GRADIENT_SKETCHES,
+            frames(),
+            self.provenance,
+            self.partition(kind),
+            statistics,
+            group_rows(row["d"]),
+        )
 
 
 def _tokens(step: Step, source: "Read", shard: str) -> int:

@@ -30,7 +30,7 @@ class Figure:
 
 
 def machine() -> str:
-    """Describe the machine: processor, cores, memory."""
+    """Describe the machine: processor, cores, memory, GPU."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -41,16 +41,26 @@ def machine() -> str:
         ]
         name = names[0] if names else name
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, no GPU"
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {gpus()}"
+
+
+def gpus() -> str:
+    """Return the names of the GPUs that torch can use, `no GPU` where there is none."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [torch.cuda.get_device_name(number) for number in range(count)]
+    return " and ".join(dict.fromkeys(names)) or "no GPU"
 
 
 def commit() -> str:
-    """Return the commit that was measured, marked when files differ from it."""
+    """Return the commit that was measured, marked when files other than pages and results differ from it."""
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
+    code = [".", ":!*.md", ":!benchmarks/results"]
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no"],
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", *code],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -61,26 +71,35 @@ def commit() -> str:
 
 def save(name: str, command: str, figures: Sequence[Figure]) -> Path:
     """Write `results/NAME.json` and the table in the README; returns the file."""
-    where = {"command": command, "machine": machine(), "commit": commit()}
-    rows = [asdict(figure) | where for figure in figures]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-    README.write_text(with_table(README.read_text(), name, rows))
-    return path
+    return _write(name, _rows(command, figures))
 
 
 def update(name: str, command: str, figures: Sequence[Figure]) -> Path:
     """Replace some figures of `results/NAME.json`, by name up to a bracket, and keep the others; returns the file.
 
-    Every row says which commit it was measured at.
+    Every row says which commit it was measured at. A figure keeps its place, new ones come last.
     """
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text()) if path.exists() else []
-    path = save(name, command, figures)
-    measured = {figure.figure.partition("[")[0] for figure in figures}
-    kept = [row for row in before if row["figure"].partition("[")[0] not in measured]
-    rows = kept + json.loads(path.read_text())
+    measured = _rows(command, figures)
+    replaced = {_plain(row) for row in measured}
+    rows = [row for row in before if _plain(row) not in replaced] + measured
+    places = list(dict.fromkeys(map(_plain, before + measured)))
+    return _write(name, sorted(rows, key=lambda row: places.index(_plain(row))))
+
+
+def _rows(command: str, figures: Sequence[Figure]) -> list[dict]:
+    where = {"command": command, "machine": machine(), "commit": commit()}
+    return [asdict(figure) | where for figure in figures]
+
+
+def _plain(row: dict) -> str:
+    return row["figure"].partition("[")[0]
+
+
+def _write(name: str, rows: Sequence[dict]) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
     README.write_text(with_table(README.read_text(), name, rows))
     return path
@@ -106,10 +125,12 @@ def replace_between(text: str, name: str, body: str) -> str:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Return figures as a Markdown table, with command, machine and commit above."""
-    first = rows[0]
+    """Return figures as a Markdown table, with command, machines and commits above."""
+    command, machines, commits = (
+        list(dict.fromkeys(row[field] for row in rows)) for field in ("command", "machine", "commit")
+    )
     lines = [
-        f"`{first['command']}` on {first['machine']}, commit {first['commit']}.",
+        f"`{command[0]}` on {'; '.join(machines)}, commit {', '.join(commits)}.",
         "",
         "| figure | value | interval | unit | goal | note |",
         "|---|---:|---|---|---|---|",

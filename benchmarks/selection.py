@@ -1,9 +1,11 @@
-"""Selection at corpus scale: gap, time, memory and growth on ten million stored sketches; exactness on small problems.
+"""Selection at corpus scale: gap, time, memory and growth on ten million stored sketches; exactness on small problems;
+the residual filter on new shards.
 
-    python -m benchmarks.selection [--rows 1000000]
+    python -m benchmarks.selection [--only NAME ...] [--rows 1000000]
 
 The sketches are written once, to a table `gradient_sketches` below `$GRASP_STORE/benchmark-selection`; a smaller run
-reads its first shards. Every measurement is a process of its own. Fewer rows than the default are printed, not stored.
+reads its first shards. Every measurement at scale is a process of its own. Fewer rows than the default are printed, not
+stored.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.record import ROOT, Figure, save
+from benchmarks import selection_filter
+from benchmarks.record import ROOT, Figure, save, update
+from benchmarks.sketch_bergson import peak_mib
 from grasp_pipeline.attribution.blocks import ReadAhead, project_single
 from grasp_pipeline.seeds import digest, generator
 from grasp_pipeline.tables import GRADIENT_SKETCHES
@@ -47,7 +50,12 @@ Float32 = NDArray[np.float32]
 
 def store() -> Path:
     """Return the folder of the benchmark's table."""
-    return Path(os.environ.get("GRASP_STORE", "store")).resolve() / "benchmark-selection"
+    return curated() / "benchmark-selection"
+
+
+def curated() -> Path:
+    """Return the store that the pipeline writes to."""
+    return Path(os.environ.get("GRASP_STORE", "store")).resolve()
 
 
 class World:
@@ -66,9 +74,17 @@ class World:
         noise = draw.standard_normal((len(labels), D), dtype=np.float32)
         return (self.centres[labels] + noise) * self.spectrum
 
-    def target(self) -> Float32:
+    def chunks(self, draw: np.random.Generator, count: int) -> tuple[Float32, NDArray[np.int64]]:
+        """Return sketches (count, D), a share of them copies from the pool, and tokens (count,)."""
+        sketches = self.draw(draw, draw.choice(CLUSTERS, count, p=self.sizes))
+        copies = np.flatnonzero(draw.random(count) < COPIES)
+        sketches[copies] = self.pool[draw.integers(0, POOL, len(copies))]
+        full = draw.random(count) < 0.7
+        return sketches, np.where(full, 128, draw.integers(8, 128, count))
+
+    def target(self, *seed: int) -> Float32:
         """Return the mean sketch (D,) of query chunks from a few clusters."""
-        draw = generator("benchmark selection target")
+        draw = generator("benchmark selection target", *seed)
         wanted = draw.choice(CLUSTERS, TARGET_CLUSTERS, replace=False)
         return self.draw(draw, draw.choice(wanted, QUERIES)).mean(axis=0)
 
@@ -78,11 +94,8 @@ class World:
 
         draw = generator("benchmark selection", shard)
         for start in range(0, SHARD_ROWS, PIECE_ROWS):
-            sketches = self.draw(draw, draw.choice(CLUSTERS, PIECE_ROWS, p=self.sizes))
-            copies = np.flatnonzero(draw.random(PIECE_ROWS) < COPIES)
-            sketches[copies] = self.pool[draw.integers(0, POOL, len(copies))]
+            sketches, tokens = self.chunks(draw, PIECE_ROWS)
             ids = [digest(shard, row) for row in range(start, start + PIECE_ROWS)]
-            full = draw.random(PIECE_ROWS) < 0.7
             yield pl.DataFrame(
                 {
                     "sketch_kind": pl.Series([KIND]).new_from_index(0, PIECE_ROWS),
@@ -92,7 +105,7 @@ class World:
                     "scale": np.ones(PIECE_ROWS),
                     "loss": np.zeros(PIECE_ROWS),
                     "norm": np.linalg.norm(sketches, axis=1).astype(np.float64),
-                    "n_tokens": np.where(full, 128, draw.integers(8, 128, PIECE_ROWS)),
+                    "n_tokens": tokens,
                     "shard": pl.Series([shard]).new_from_index(0, PIECE_ROWS),
                 }
             )
@@ -182,7 +195,7 @@ def select(rows: int, factor: float) -> dict[str, float]:
         "gap": found.relative_gap,
         "fractional_gap": found.fractional_gap,
         "seconds": time.monotonic() - begun,
-        "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "gib": peak_mib() / 1024,
         "passes": found.passes,
         "fractional": int(np.count_nonzero((found.weights > 0) & (found.weights < 1))),
         "unspent": budget - found.n_tokens,
@@ -227,13 +240,14 @@ def pass_speed(rows: int) -> dict[str, float]:
     return {"ratio": float(np.median(ratios)), "low": ratios[0], "high": ratios[-1], **seconds}
 
 
-def small_error() -> tuple[float, str]:
-    """Return the worst relative error of F at the fractional optimum against an exact solver, and what was tried."""
+def small_errors(_: int) -> list[Figure]:
+    """Measure the worst relative error of F at the fractional optimum against an exact solver."""
     from benchmarks.small_selection import CONSTRAINTS, worst_errors
 
     errors = worst_errors(trials=25)
     parts = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
-    return max(errors.values()), f"16 chunks, 25 problems each of {len(CONSTRAINTS)} kinds: {parts}"
+    tried = f"16 chunks, 25 problems each of {len(CONSTRAINTS)} kinds: {parts}"
+    return [Figure("selection.small_error", max(errors.values()), "relative", "at most 0.0001", note=tried)]
 
 
 def measured(what: str, rows: int, factor: float = 1.0) -> dict[str, float]:
@@ -244,37 +258,25 @@ def measured(what: str, rows: int, factor: float = 1.0) -> dict[str, float]:
         command += ["--factor", str(factor), "--out", str(path)]
         begun = time.monotonic()
         subprocess.run(command, cwd=ROOT, check=True)
-        return json.loads(path.read_text()) | {"process_seconds": time.monotonic() - begun}
+        seconds = time.monotonic() - begun
+        return json.loads(path.read_text()) | {"process_seconds": seconds}
 
 
-def figures_of(rows: int) -> list[Figure]:
-    """Measure everything."""
-    few = max(SHARD_ROWS, rows // 10 // SHARD_ROWS * SHARD_ROWS)
+def growth(rows: int) -> list[Figure]:
+    """Select from all rows and from a tenth of them."""
+    few = tenth(rows)
     smaller, larger = measured("select", few), measured("select", rows)
-    reached = measured("select", few, REACHABLE)
-    speed = measured("pass", few)
-    error, tried = small_error()
     size = f"{rows // 1_000_000}m"
     note = (
         f"{larger['passes']:.0f} times scored, {larger['fractional']:,.0f} chunks fractional before rounding, "
         f"{larger['unspent']:,.0f} tokens of the budget unspent"
     )
-    times = ", ".join(f"{name} {speed[name]:.2f} s" for name in ("pass", "torch", "torch in pieces", "numpy"))
     return [
         Figure(f"selection.gap_{size}", larger["gap"], "relative", "at most 0.0001", note=note),
         Figure(
             f"selection.seconds_{size}", larger["process_seconds"], "s", "at most 600", note="whole process"
         ),
         Figure(f"selection.rss_gib_{size}", larger["gib"], "GiB", "at most 2", note="peak of the process"),
-        Figure(
-            "selection.pass_speed_ratio",
-            speed["ratio"],
-            "ratio",
-            "at least 0.5",
-            speed["low"],
-            speed["high"],
-            f"of stored rows over the fastest plain mat-vec in memory; {few:,} rows, medians: {times}",
-        ),
         Figure(
             "selection.time_growth",
             larger["process_seconds"] / smaller["process_seconds"],
@@ -287,25 +289,72 @@ def figures_of(rows: int) -> list[Figure]:
             larger["gib"] / smaller["gib"],
             "ratio",
             "at most 1.2",
-            note=f"{few:,} rows: {smaller['gib']:.2f} GiB",
+            note=f"{few:,} rows: {smaller['gib']:.2f} GiB; {rows:,} rows: "
+            f"{(larger['gib'] - smaller['gib']) * 2**30 / (rows - few):.0f} bytes more per further row",
         ),
-        Figure("selection.small_error", error, "relative", "at most 0.0001", note=tried),
+    ]
+
+
+def passes(rows: int) -> list[Figure]:
+    """Time a pass over a tenth of the rows."""
+    few = tenth(rows)
+    speed = measured("pass", few)
+    times = ", ".join(f"{name} {speed[name]:.2f} s" for name in ("pass", "torch", "torch in pieces", "numpy"))
+    return [
+        Figure(
+            "selection.pass_speed_ratio",
+            speed["ratio"],
+            "ratio",
+            "at least 0.5",
+            speed["low"],
+            speed["high"],
+            f"of stored rows over the fastest plain mat-vec in memory; {few:,} rows, medians: {times}",
+        )
+    ]
+
+
+def reachable(rows: int) -> list[Figure]:
+    """Select from a tenth of the rows for a target that the corpus can meet."""
+    few = tenth(rows)
+    reached = measured("select", few, REACHABLE)
+    return [
         Figure(
             "selection.gap_reachable_target",
             reached["gap"],
             "relative",
             note=f"{few:,} rows; all marginal values vanish; {reached['passes']:.0f} times scored, "
             f"{reached['process_seconds']:.1f} s",
-        ),
+        )
     ]
 
 
+def filtered(_: int) -> list[Figure]:
+    """Compare the residual filter on new shards with optimising again."""
+    return selection_filter.figures(curated())
+
+
+def tenth(rows: int) -> int:
+    """Return about a tenth of the rows, in whole shards."""
+    return max(SHARD_ROWS, rows // 10 // SHARD_ROWS * SHARD_ROWS)
+
+
+PARTS: dict[str, tuple[Callable[[int], list[Figure]], bool]] = {
+    "growth": (growth, True),
+    "pass": (passes, True),
+    "small": (small_errors, False),
+    "reachable": (reachable, True),
+    "filter": (filtered, False),
+}
+"""Name of a part -> what measures it, given the rows, and whether it reads the benchmark's table."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and, at full size, store."""
+    """Measure, print and, at full size, store; a part replaces its own figures alone."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=ROWS, help=f"a multiple of {SHARD_ROWS:,}")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), help="parts to measure; all by default")
     parser.add_argument("--measure", choices=["generate", "select", "pass"], help=argparse.SUPPRESS)
     parser.add_argument("--factor", type=float, default=1.0, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -318,12 +367,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = select(given.rows, given.factor) if given.measure == "select" else pass_speed(given.rows)
         given.out.write_text(json.dumps(found))
     else:
-        generate(given.rows)
-        figures = figures_of(given.rows)
+        parts = [PARTS[name] for name in given.only or PARTS]
+        if any(reads for _, reads in parts):
+            generate(given.rows)
+        figures = [figure for part, _ in parts for figure in part(given.rows)]
         for figure in figures:
             print(f"{figure.figure} {figure.value:.4g} {figure.unit} ({figure.goal}) {figure.note}")
         if given.rows == ROWS:
-            print(f"wrote {save('selection', COMMAND, figures)}")
+            store_figures = update if given.only else save
+            print(f"wrote {store_figures('selection', COMMAND, figures)}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from assets import (
     jobs,
     protocol,
     proxy,
+    publishing,
     selection,
     sketches,
     tokens,
@@ -28,7 +29,7 @@ store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [corpus, tokens, proxy, sketches, protocol, selection, filtering, evidence, vision]
+        [corpus, tokens, proxy, sketches, protocol, selection, publishing, filtering, evidence, vision]
     ),
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,

@@ -194,8 +194,9 @@ SKETCHERS = Table(
         "share": pl.Float64,
         "settings": pl.String,
     },
-    description="How each kind is computed: the checkpoint's role and id, settings as JSON, the power of two by which "
-    "stored values are divided, and the share of the chunks that is sketched.",
+    description="How each kind is computed: the checkpoint's role and id, settings as JSON (with the path in the store "
+    "and the sha-256 of the fitted projection, where there is one), the power of two by which stored values are "
+    "divided, and the share of the chunks that is sketched.",
 )
 
 GRADIENT_SKETCHES = Table(
@@ -242,12 +243,15 @@ CANDIDATES = Table(
         "lam": pl.Float64,
         "form": pl.String,
         "target": pl.String,
+        "task_weights": pl.String,
         "budget_tokens": pl.Int64,
+        "budget_documents": pl.Int64,
         "budget_fraction": pl.Float64,
         "confidence": pl.Float64,
         "bootstrap": pl.Int64,
     },
-    description="The finite grid and the protocol, written before anything is measured. rho 0: M is the identity.",
+    description="The finite grid and the protocol, written before anything is measured. rho 0: M is the identity; "
+    "task_weights: JSON, empty for equal weights.",
 )
 
 SUBSETS = Table(
@@ -304,6 +308,25 @@ DOCUMENT_LOSSES = Table(
     "Held-out loss per document of every finalist and final arm: the evidence behind the certificates.",
 )
 
+CALIBRATION_POOL = Table(
+    "calibration_pool",
+    ("subset_id", "recipe"),
+    {
+        "subset_id": pl.String,
+        "recipe": pl.String,
+        "family": pl.String,
+        "n_chunks": pl.Int64,
+        "n_tokens": pl.Int64,
+        "pool_version": pl.Int64,
+        "membership": pl.Binary,
+        "tasks": pl.List(pl.String),
+        "utilities": pl.List(pl.Float64),
+        "seeds": pl.Int64,
+    },
+    description="Every finalist ever retrained: membership as in subsets; utilities per task, means over its seeds; "
+    "recipe as in subset_utilities. The next choice of a configuration counts them among its calibration subsets.",
+)
+
 SURROGATES = Table(
     "surrogates",
     ("config_id",),
@@ -319,7 +342,8 @@ SURROGATES = Table(
         "cost_seconds": pl.Float64,
         "rank": pl.Int64,
     },
-    description="Every candidate's rank correlation on the calibration subsets with its simultaneous lower bound.",
+    description="Every candidate's rank correlation on the calibration subsets, earlier finalists among them, with its "
+    "simultaneous lower bound.",
 )
 
 SELECTED_CONFIG = Table(
@@ -352,7 +376,12 @@ FINALISTS = Table(
         "features": pl.String,
         "rho": pl.Float64,
         "lam": pl.Float64,
-        "deduplicated": pl.Boolean,
+        "ngram_weight": pl.Float64,
+        "direction": pl.Binary,
+        "near_duplicates": pl.String,
+        "repeats": pl.Int64,
+        "constraints": pl.String,
+        "pickable": pl.Boolean,
         "judge_score": pl.Float64,
         "shortlisted": pl.Boolean,
         "surrogate_value": pl.Float64,
@@ -363,7 +392,17 @@ FINALISTS = Table(
         "description": pl.String,
     },
     description="Candidate corpora: role candidate, simple, random or full; the judge's score says who is retrained. "
-    "features, rho and lam say what a linear arm ranked by (null for draws, groups and resamples).",
+    "features, ngram_weight, rho, lam and direction (r, d float64, null for the mean of the tasks) say what a linear "
+    "arm ranked by (null for draws, groups and resamples); near_duplicates: how far they were left out, none, soft or "
+    "hard; repeats: times that every chunk is trained on; constraints: what every arm but `full` meets, JSON; "
+    "pickable: whether the arm may be published.",
+)
+
+REFITTED_FINALISTS = Table(
+    "refitted_finalists",
+    FINALISTS.key,
+    dict(FINALISTS.schema),
+    description="More finalists, built from the losses of the first ones on one fold; columns as there.",
 )
 
 CERTIFICATES = Table(
@@ -394,6 +433,7 @@ PRUNED_CORPUS = Table(
         "chunk_id": pl.String,
         "doc_id": pl.String,
         "kept_tokens": pl.Int64,
+        "repeats": pl.Int64,
         "marginal_value": pl.Float64,
         "order": pl.Int64,
         "top_task": pl.String,
@@ -402,8 +442,8 @@ PRUNED_CORPUS = Table(
         "shard": pl.String,
     },
     ("shard",),
-    "The chunks to train on, best first by `order`. marginal_value: what a token of the chunk is worth; top_task: the "
-    "task t of highest <r_t, phi>_M, and that value.",
+    "The chunks to train on, best first by `order`, each `repeats` times. marginal_value: what a token of the chunk is "
+    "worth; top_task: the task t of highest <r_t, phi>_M, and that value.",
 )
 
 DROP_REASONS = Table(
@@ -563,9 +603,11 @@ ALL: dict[str, Table] = {
         SUBSETS,
         SUBSET_UTILITIES,
         DOCUMENT_LOSSES,
+        CALIBRATION_POOL,
         SURROGATES,
         SELECTED_CONFIG,
         FINALISTS,
+        REFITTED_FINALISTS,
         CERTIFICATES,
         PRUNED_CORPUS,
         DROP_REASONS,

@@ -19,7 +19,9 @@ class Compute(dg.ConfigurableResource):
 
     device: str = Field(
         default="auto",
-        description="`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.",
+        description="`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`, or several, such as "
+        "`cuda:0,cuda:1`: shards are sketched on all of them at once, everything else on the first. `auto` takes every "
+        "CUDA device.",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -29,10 +31,10 @@ class Compute(dg.ConfigurableResource):
         default=0, ge=0, le=1024, description="CPU threads of torch; 0 uses every core allowed."
     )
     sketch_batch_tokens: int = Field(
-        default=4096,
-        ge=64,
-        description="Most padded tokens per sketching batch; halved where memory runs out. Speed and memory only: a "
-        "GPU wants more, for example 65,536.",
+        default=0,
+        ge=0,
+        description="Most padded tokens per sketching batch; halved where memory runs out. Speed and memory only. 0: "
+        "by the free memory on CUDA (at most 65,536), 4,096 elsewhere.",
     )
     stacked_models: int = Field(
         default=16,
@@ -42,37 +44,52 @@ class Compute(dg.ConfigurableResource):
     )
 
     def prepare(self) -> torch.device:
-        """Set the thread count and return the device.
+        """Set the thread count and return the device, the first where there are several.
 
         Raises:
             ConfigError: the device is not on this machine.
         """
+        return self.devices()[0]
+
+    def devices(self) -> list[torch.device]:
+        """Set the thread count and return every device.
+
+        Raises:
+            ConfigError: one of them is not on this machine.
+        """
         import torch
 
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
-        return self._device()
+        return self._devices()
 
-    def _device(self) -> torch.device:
+    def _devices(self) -> list[torch.device]:
         import torch
 
-        if self.device == "auto":
-            if torch.cuda.is_available():
-                return torch.device("cuda")
-            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        if self.device != "auto":
+            return [self._named(name.strip()) for name in self.device.split(",")]
+        if torch.cuda.is_available():
+            return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+
+    def _named(self, name: str) -> torch.device:
+        import torch
+
         try:
-            chosen = torch.device(self.device)
+            chosen = torch.device(name)
             torch.empty(1, device=chosen)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"the device {self.device!r} cannot be used here ({str(error).splitlines()[0]}); "
+                f"the device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
                 "set resources.compute.config.device to auto or cpu"
             ) from error
         return chosen
 
     def describe(self) -> dict[str, str | int]:
-        """Return device name, threads and dtype for metadata."""
+        """Return device names, threads and dtype for metadata."""
         import torch
 
-        device = self._device()
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return {"device": name, "threads": torch.get_num_threads(), "dtype": self.dtype}
+        names = [
+            torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+            for device in self._devices()
+        ]
+        return {"device": ", ".join(names), "threads": torch.get_num_threads(), "dtype": self.dtype}

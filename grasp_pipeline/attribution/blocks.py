@@ -40,14 +40,14 @@ class SketchBlocks(Protocol):
 
 @dataclass(frozen=True)
 class ArrayBlocks:
-    """Sketches in memory.
+    """Sketches in memory, or mapped from a file.
 
-    sketches: (n, d) float16 or float32; scale: (n,) factors of the rows, applied on reading, or None. float16
-    and scales are converted in each pass.
+    sketches: (n, d) float16 or float32; scale: a factor of all rows or (n,) factors, applied on reading, or None.
+    float16 and scales are converted in each pass.
     """
 
     sketches: NDArray[np.floating[Any]]
-    scale: NDArray[np.floating[Any]] | None = None
+    scale: NDArray[np.floating[Any]] | float | None = None
     block_rows: int = 8 * TILE_ROWS
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class ArrayBlocks:
             raise InputError(
                 f"sketches have shape {self.sketches.shape}; give an array of n rows and d columns"
             )
-        if self.scale is not None and self.scale.shape != (self.n,):
+        if isinstance(self.scale, np.ndarray) and self.scale.shape != (self.n,):
             raise InputError(f"scale has shape {self.scale.shape}; give one factor per sketch: ({self.n},)")
 
     @property
@@ -72,8 +72,13 @@ class ArrayBlocks:
         for start in range(0, self.n, self.block_rows):
             block = self.sketches[start : start + self.block_rows]
             if self.scale is not None:
-                factors = self.scale[start : start + self.block_rows].astype(np.float32)
-                block = block.astype(np.float32) * factors[:, None]
+                scaled = np.empty(block.shape, dtype=np.float32)
+                _convert(block, scaled)
+                if isinstance(self.scale, np.ndarray):
+                    scaled *= self.scale[start : start + self.block_rows].astype(np.float32)[:, None]
+                else:
+                    scaled *= np.float32(self.scale)
+                block = scaled
             yield start, block
 
 

@@ -43,7 +43,8 @@ def subset_means(
             f"{blocks.n} sketches, token counts of shape {tokens.shape} and memberships of shape "
             f"{membership.shape} do not belong together"
         )
-    sizes = membership @ tokens
+    # Row by row: the product of the whole boolean matrix would first copy it to float64.
+    sizes = np.array([row @ tokens for row in membership])
     if not (sizes > 0).all():
         raise InputError(f"subset {int(np.argmin(sizes > 0))} holds no tokens and so has no mean sketch")
     sums = np.zeros((len(membership), blocks.d))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from grasp_pipeline.selection.certificate import MEAN, Evidence
+from grasp_pipeline.selection.certificate import Evidence, Part
+from grasp_pipeline.selection.target import MEAN
 
 
 def arm_rows(
@@ -28,11 +29,12 @@ def arm_rows(
     names = [*np.unique(evidence.task).tolist(), MEAN]
     rows = []
     for task in names:
-        groups = evidence.groups(task)
+        parts = evidence.parts(task)
 
-        def loss(arm: str, groups: list = groups) -> np.ndarray:
-            values, weights = evidence.runs(arm), evidence.n_tokens
-            return np.mean([values[:, g] @ weights[g] / weights[g].sum() for g in groups], axis=0)
+        def loss(arm: str, parts: list[Part] = parts) -> np.ndarray:
+            values, tokens = evidence.runs(arm), evidence.n_tokens
+            means = [share * (values[:, task] @ tokens[task]) / tokens[task].sum() for task, share in parts]
+            return np.sum(means, axis=0)
 
         base = loss(baseline)
         for arm in evidence.losses:

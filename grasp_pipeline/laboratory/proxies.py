@@ -22,6 +22,7 @@ from grasp_pipeline.laboratory.views import (
     exact_view,
     join_views,
     ngram_view,
+    pca_view,
     take_view,
     train_checkpoints,
 )
@@ -49,6 +50,7 @@ class SketchPlan:
         batch_tokens: padded tokens per batch.
         gradient_rows: examples per batch where whole gradients are formed.
         ngram_dim: hashed bigram features.
+        pca_dim: dimensions that `output` is reduced to, to see what that loses; at most a quarter of the pool.
     """
 
     hidden_dim: int = 64
@@ -60,6 +62,7 @@ class SketchPlan:
     batch_tokens: int = 4096
     gradient_rows: int = 32
     ngram_dim: int = 4096
+    pca_dim: int = 128
 
 
 def text_trainer(
@@ -143,10 +146,16 @@ def take_views(
                 kind + TWO_CHECKPOINTS + NGRAMS: join_views([ngrams, *pair], corpus.n_tokens)
                 for kind, pair in pairs.items()
             }
-        return {kind: compress(view) for kind, view in found.items()}
+        compressed = {kind: compress(view) for kind, view in found.items()}
+        dimension = min(plan.pca_dim, corpus.n // 4)
+        reduced = timed(
+            f"output{PCA}", lambda: pca_view(compressed["output"], corpus.n_tokens, dimension, seed)
+        )
+        return compressed | {f"output{PCA}": reduced}
 
     first = taken(seed, "")
     here, again = kinds(first), kinds(taken(seed + 1, " again"))
+    seconds[f"output{PCA}"] += seconds["output"]
     seconds |= {kind + TWO_CHECKPOINTS: seconds[kind] + seconds[f"{kind} early"] for kind in first}
     if ngrams is not None:
         seconds |= {
@@ -179,6 +188,9 @@ def take_views(
 TWO_CHECKPOINTS = "+early"
 """Ending of a kind whose sketches of the early and of the final checkpoint stand side by side."""
 
+PCA = "-pca"
+"""Ending of a kind whose sketches are reduced to their principal directions."""
+
 NGRAMS = "+ngrams"
 """Ending of a kind that has n-gram features beside its sketches."""
 
@@ -186,6 +198,7 @@ SKETCHES = ("output", "full")
 
 TEXT_KINDS = (
     *SKETCHES,
+    f"output{PCA}",
     *(kind + TWO_CHECKPOINTS for kind in SKETCHES),
     "ngrams",
     *(kind + TWO_CHECKPOINTS + NGRAMS for kind in SKETCHES),

@@ -24,6 +24,7 @@ from grasp_pipeline.selection.groups import group_chunks
 from grasp_pipeline.selection.judge import LAMBDA as JUDGE_LAMBDA
 from grasp_pipeline.selection.judge import combine
 from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.rooms import Rooms
 from grasp_pipeline.selection.views import stack_views
 
 Floats = NDArray[np.float64]
@@ -42,7 +43,8 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
     blocks = ArrayBlocks(view.sketches)
     groups = group_chunks(blocks, min(GROUPS, corpus.n // 8), "laboratory")
     _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
-    survivors = corpus.document == corpus.document[head][cluster]
+    rooms = Rooms.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
+    room = rooms.room()
     text = corpus.chunks
     ngrams = None if text is None else NgramFeatures.fit(text)
     features = None if text is None or ngrams is None else ArrayBlocks(ngrams.transform(text))
@@ -51,23 +53,21 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
         target = view.targets[task]
         alignment = view.sketches @ target
 
-        surrogate = partial(
-            surrogate_arm, family="surrogate", n_tokens=tokens, target=target, budget=budget, description=""
-        )
+        surrogate = partial(surrogate_arm, family="surrogate", room=room, target=target, description="")
         arms = [surrogate(f"surrogate {lam:g}", blocks=blocks, lam=lam) for lam in LAMBDAS]
         arms += [
             surrogate("surrogate whitened", blocks=blocks, metric=ranking, lam=1.0),
-            surrogate("surrogate deduplicated", blocks=blocks, allowed=survivors),
-            top_k_arm("graddot", alignment, tokens, budget, ""),
-            top_k_arm("influence", view.sketches @ (inverse @ target), tokens, budget, ""),
-            group_arm(groups, alignment, tokens, budget),
+            surrogate("surrogate deduplicated", blocks=blocks, room=rooms.room("hard")),
+            top_k_arm("graddot", alignment, room, ""),
+            top_k_arm("influence", view.sketches @ (inverse @ target), room, ""),
+            group_arm(groups, alignment, room),
         ]
         if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
             query = corpus.queries[task]
             wanted = query.lengths() / query.lengths().sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
             arms += [
-                dsir_arm(dsir_scores(text, query), tokens, budget),
+                dsir_arm(dsir_scores(text, query), room),
                 surrogate("surrogate ngrams", blocks=both, target=direction),
             ]
         members = np.stack([arm.membership for arm in arms])

@@ -110,6 +110,11 @@ class Sample:
         k = self.keys.index(key)
         return float(self.observed[:, k].mean()), self.drawn[:, k]
 
+    def lost(self, whole: Method, reduced: Method) -> tuple[float, float, float]:
+        """Return how much lower one method's correlation is than another's, with its 95% interval, paired."""
+        (value, drawn), (other, others) = self.column(whole), self.column(reduced)
+        return value - other, *self.interval(drawn - others)
+
 
 def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name: str) -> Sample:
     """Return the correlations of every method that all cells have.

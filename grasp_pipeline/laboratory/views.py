@@ -14,9 +14,11 @@ from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
+from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.ngram_features import NgramFeatures
 from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.pca import principal_directions
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_rows
 
@@ -136,6 +138,27 @@ def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
         np.zeros(corpus.n, dtype=np.float32),
         np.empty((0, dimension), dtype=np.float32),
         dimension,
+    )
+
+
+def pca_view(view: View, n_tokens: NDArray[np.int64], dimension: int, seed: int) -> View:
+    """Return the view in the principal directions of half of the pool; see `grasp_pipeline.sketch.pca`.
+
+    The other half and the tasks are projected as what the fit has not seen. Dampings keep their unit, so that nothing
+    but the lost directions makes a difference.
+
+    Raises:
+        InputError: half of the pool is fewer examples than dimensions.
+    """
+    order = generator("laboratory", "pca", seed).permutation(len(view.sketches))
+    fitted = np.sort(order[: len(order) // 2])
+    basis = principal_directions(view.sketches[fitted], n_tokens[fitted], dimension)
+    return replace(
+        view,
+        sketches=view.sketches @ basis,
+        targets=view.targets @ basis,
+        judges=view.judges @ basis,
+        queries=view.queries @ basis,
     )
 
 

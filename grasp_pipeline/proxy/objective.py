@@ -61,6 +61,12 @@ class CausalLM:
         self.vocab_size = int(head.weight.shape[0])
         self.hidden_size = int(head.weight.shape[1])
 
+    @property
+    def tied(self) -> bool:
+        """Whether the output weight is the input embedding too."""
+        embedding = self.model.get_input_embeddings().get_parameter("weight")
+        return embedding is self.model.get_parameter(self.output_name)
+
     def parameters(self) -> Parameters:
         """Return the model's parameters, detached; tied ones once."""
         return {name: p.detach() for name, p in self.model.named_parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from grasp_pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+_BUILDING = threading.Lock()
+"""Held while a checkpoint is loaded: transformers replaces initialisation for the whole process meanwhile."""
 
 # hidden size, layers, heads, intermediate size, standard deviation of the initial weights. `tiny` starts at about
 # 1/sqrt(hidden size): at transformers' default of 0.02 a model this narrow spends most of a short training on scale.
@@ -148,7 +152,8 @@ def load_model(folder: str | Path) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    with _BUILDING:
+        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
     model.set_attn_implementation("eager")
     return model.eval()
 

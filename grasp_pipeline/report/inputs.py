@@ -9,7 +9,7 @@ import polars as pl
 
 from grasp_pipeline import tables
 from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
-from grasp_pipeline.selection.certificate import MEAN
+from grasp_pipeline.selection.target import MEAN
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Arms: candidate corpora at one token budget, each built by one simple rule or by the optimiser."""
+"""Arms: candidate corpora, each filling a room by one simple rule or by the optimiser."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.attribution.blocks import Float64, SketchBlocks
 from grasp_pipeline.attribution.metric import Metric
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.budget import check_budget, descending, fill_whole
+from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.selection.budget import TokenBudget, descending
 from grasp_pipeline.selection.dsir import dsir_resample
 from grasp_pipeline.selection.optimiser import Selection, optimise
+from grasp_pipeline.selection.polytope import Polytope
+from grasp_pipeline.selection.rooms import unit_luck
+from grasp_pipeline.selection.stream import optimise_stream
 
 Role = Literal["candidate", "simple", "random", "full"]
 """`candidate`: optimised, for the judge; `simple`: a baseline; `random`: a draw; `full`: do not prune."""
 
+STREAMED_ROWS = 1 << 18
+"""Chunks up to which the optimiser may read the sketches as often as it likes."""
+
 
 @dataclass(frozen=True)
 class Arm:
-    """A candidate corpus: membership (n,) bool, n_tokens its tokens.
+    """A candidate corpus: membership (n,) bool, n_tokens its tokens, each chunk counted once.
 
     score: (n,) worth per token that the arm ranked by, and threshold: the score of its last chunk; None for
-    draws. selection: the optimiser's result, for arms that it built.
+    draws. selection: the optimiser's result, for arms that it built. repeats: times that every chunk is to be
+    trained on, which is how often it counts against the budget.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Arm:
     score: Float64 | None = None
     threshold: float | None = None
     selection: Selection | None = None
+    repeats: int = 1
 
     @property
     def n_chunks(self) -> int:
@@ -76,183 +84,163 @@ def full_arm(n_tokens: ArrayLike) -> Arm:
     return Arm("full", "full", "full", everything, int(tokens.sum()), "Every chunk of the clean corpus.")
 
 
-def random_arm(n_tokens: ArrayLike, budget: int, draw: int, seed: int = 0) -> Arm:
-    """Return one of several independent uniform draws of chunks; draw and seed name it."""
-    tokens = check_budget(n_tokens, budget)
-    order = generator("random_arm", seed, draw).permutation(len(tokens))
-    return _arm(
-        f"random-{draw}",
-        "random",
-        "random",
-        fill_whole(order, tokens, budget),
-        tokens,
-        "Chunks drawn uniformly.",
-    )
+def random_arm(room: Polytope, draw: int, seed: int = 0) -> Arm:
+    """Return one of several independent uniform draws of units; draw and seed name it."""
+    luck = unit_luck(room, "random_arm", seed, draw)
+    return _filled(f"random-{draw}", "random", room, luck, "Drawn uniformly.", role="random", scored=False)
 
 
-def dedup_random_arm(n_tokens: ArrayLike, budget: int, survivors: NDArray[np.bool_], seed: int = 0) -> Arm:
-    """Return a uniform draw among survivors (n,): chunks of one document per near-duplicate cluster."""
-    tokens = check_budget(n_tokens, budget, survivors)
-    order = generator("dedup_random_arm", seed).permutation(len(tokens))
-    return _arm(
+def dedup_random_arm(room: Polytope, seed: int = 0) -> Arm:
+    """Return a uniform draw from a room without near duplicates."""
+    return _filled(
         "random-deduplicated",
         "random-deduplicated",
-        "simple",
-        fill_whole(order, tokens, budget),
-        tokens,
-        "Chunks drawn uniformly from one document per near-duplicate cluster.",
+        room,
+        unit_luck(room, "dedup_random_arm", seed),
+        "Drawn uniformly from one document per near-duplicate cluster.",
+        scored=False,
     )
 
 
-def top_k_arm(
-    family: str,
-    score: ArrayLike,
-    n_tokens: ArrayLike,
-    budget: int,
-    description: str,
-    allowed: NDArray[np.bool_] | None = None,
-    name: str = "",
-) -> Arm:
-    """Return the chunks of highest score per token (n,), for example GradDot's scores over token counts."""
-    tokens = check_budget(n_tokens, budget, allowed)
-    worth = _checked(score, len(tokens), "scores")
-    membership = fill_whole(descending(worth), tokens, budget)
-    threshold = float(worth[membership].min())
-    return _arm(
-        name or family, family, "simple", membership, tokens, description, score=worth, threshold=threshold
-    )
+def top_k_arm(family: str, score: ArrayLike, room: Polytope, description: str, name: str = "") -> Arm:
+    """Return the units of highest score (n,) per token, for example GradDot's scores over token counts."""
+    return _filled(name or family, family, room, _checked(score, room, "scores"), description)
 
 
-def middle_perplexity_arm(losses: ArrayLike, n_tokens: ArrayLike, budget: int) -> Arm:
-    """Return the chunks whose perplexity is nearest to the middle of the corpus.
+def middle_perplexity_arm(losses: ArrayLike, room: Polytope) -> Arm:
+    """Return the units whose perplexity is nearest to the middle of the corpus.
 
     Nearness is by rank: the distance of a chunk's place in the corpus's tokens, in order of mean token loss (n,) at the
     reference proxy, from one half. Of the perplexity filters of Marion et al. (arXiv 2309.04564) the middle of the
     distribution pruned best.
     """
-    tokens = check_budget(n_tokens, budget)
-    values = _checked(losses, len(tokens), "losses")
+    values, tokens = _checked(losses, room, "losses"), room.n_tokens
     order = np.argsort(values, kind="stable")
     place = np.empty(len(tokens))
     place[order] = (np.cumsum(tokens[order]) - tokens[order] / 2) / tokens.sum()
     text = "Perplexity at the reference proxy nearest to the corpus's median."
-    return top_k_arm("middle-perplexity", -np.abs(place - 0.5), n_tokens, budget, text)
+    return top_k_arm("middle-perplexity", -np.abs(place - 0.5), room, text)
 
 
-def dsir_arm(
-    scores: ArrayLike,
-    n_tokens: ArrayLike,
-    budget: int,
-    allowed: NDArray[np.bool_] | None = None,
-    seed: int = 0,
-    name: str = "dsir",
-) -> Arm:
+def dsir_arm(scores: ArrayLike, room: Polytope, seed: int = 0, name: str = "dsir") -> Arm:
     """Return a DSIR resample without replacement from log importance weights (n,) (see `dsir_scores`)."""
-    tokens = check_budget(n_tokens, budget, allowed)
-    weights = _checked(scores, len(tokens), "importance weights")
-    membership = dsir_resample(weights, tokens, budget, seed, allowed=allowed)
-    return _arm(
-        name,
-        "dsir",
-        "simple",
-        membership,
-        tokens,
-        "Resampled by hashed n-gram importance weights (DSIR, arXiv 2302.03169).",
-    )
+    membership = dsir_resample(_checked(scores, room, "importance weights"), room, seed)
+    text = "Resampled by hashed n-gram importance weights (DSIR, arXiv 2302.03169)."
+    return Arm(name, "dsir", "simple", membership, _tokens(room, membership), text)
 
 
 def group_arm(
-    labels: NDArray[np.integer[Any]],
-    alignment: ArrayLike,
-    n_tokens: ArrayLike,
-    budget: int,
-    allowed: NDArray[np.bool_] | None = None,
-    seed: int = 0,
-    name: str = "ggda",
+    labels: NDArray[np.integer[Any]], alignment: ArrayLike, room: Polytope, seed: int = 0, name: str = "ggda"
 ) -> Arm:
     """Return the best groups of chunks, GGDA's top-k (arXiv 2410.09940); the last group is drawn from.
 
     labels: (n,) group of every chunk (see `group_chunks`); alignment: (n,) <r, phi_i>_M. A group is worth its
     token-weighted mean alignment.
     """
-    tokens = check_budget(n_tokens, budget, allowed)
-    value = _checked(alignment, len(tokens), "alignments")
+    value, tokens = _checked(alignment, room, "alignments"), room.n_tokens
     size = np.bincount(labels, tokens)
     worth = (np.bincount(labels, tokens * value) / np.maximum(size, 1))[labels]
-    luck = generator("group_arm", seed).random(len(tokens))
-    membership = fill_whole(descending(worth, -labels, luck), tokens, budget)
-    return _arm(
-        name,
-        "ggda",
-        "simple",
-        membership,
-        tokens,
-        f"Best of {len(np.unique(labels))} groups of similar chunks by attribution (GGDA, arXiv 2410.09940).",
-        score=worth,
-        threshold=float(worth[membership].min()),
+    luck = unit_luck(room, "group_arm", seed)
+    place = np.empty(len(tokens))
+    place[descending(worth, -labels, luck)] = -np.arange(len(tokens), dtype=np.float64)
+    text = (
+        f"Best of {len(np.unique(labels))} groups of similar chunks by attribution (GGDA, arXiv 2410.09940)."
     )
+    membership = room.round(place, np.zeros(len(tokens)))
+    threshold = float(worth[membership].min())
+    return Arm(name, "ggda", "simple", membership, _tokens(room, membership), text, worth, threshold)
 
 
 def surrogate_arm(
     name: str,
     family: str,
     blocks: SketchBlocks,
-    n_tokens: ArrayLike,
+    room: Polytope,
     target: ArrayLike,
-    budget: int,
     description: str,
     *,
     metric: Metric = None,
     lam: float = 0.7,
-    allowed: NDArray[np.bool_] | None = None,
+    repeats: int = 1,
     gap: float = 1e-3,
     max_passes: int = 200,
+    listener: Listener = silent,
 ) -> Arm:
-    """Return the corpus that maximises the surrogate (see `optimise`).
+    """Return the corpus that maximises the surrogate (see `maximise`).
 
-    For n-grams beside gradients give the blocks and target of `stack_views`; for hard near-de-duplication
-    give the survivors as `allowed`.
+    For n-grams beside gradients give the blocks and target of `stack_views`; repeats: of the room's chunks, which
+    counts them as often.
     """
-    found = optimise(
-        blocks,
-        n_tokens,
-        target,
-        budget,
-        metric=metric,
-        lam=lam,
-        allowed=allowed,
-        gap=gap,
-        max_passes=max_passes,
+    found = maximise(
+        blocks, room, target, metric=metric, lam=lam, gap=gap, max_passes=max_passes, listener=listener
     )
+    return selected_arm(name, family, room, found, description, repeats)
+
+
+def selected_arm(
+    name: str, family: str, room: Polytope, found: Selection, description: str, repeats: int = 1
+) -> Arm:
+    """Return the arm of an optimiser's result in a room."""
     return Arm(
         name,
         family,
         "candidate",
         found.membership,
-        found.n_tokens,
+        _tokens(room, found.membership) // repeats,
         description,
         score=found.marginal,
         threshold=found.tau,
         selection=found,
+        repeats=repeats,
     )
 
 
-def _checked(values: ArrayLike, n: int, what: str) -> Float64:
+def maximise(
+    blocks: SketchBlocks,
+    room: Polytope,
+    target: ArrayLike,
+    *,
+    metric: Metric = None,
+    lam: float = 0.7,
+    gap: float = 1e-3,
+    max_passes: int = 200,
+    listener: Listener = silent,
+) -> Selection:
+    """Maximise the surrogate in a room: by `optimise`, from more than `STREAMED_ROWS` rows on by `optimise_stream`.
+
+    Constraints beside the budget are the business of `optimise` alone.
+    """
+    budget = int(room.budget)
+    given = {"metric": metric, "lam": lam, "gap": gap, "max_passes": max_passes, "listener": listener}
+    if not isinstance(room, TokenBudget):
+        return optimise(blocks, room.n_tokens, target, budget, polytope=room, **given)
+    if blocks.n > STREAMED_ROWS:
+        return optimise_stream(blocks, room.n_tokens, target, budget, **given)
+    return optimise(blocks, room.n_tokens, target, budget, **given)
+
+
+def _checked(values: ArrayLike, room: Polytope, what: str) -> Float64:
     """Return values as (n,) float64; raises InputError for another shape or values that are not finite."""
-    array = np.asarray(values, dtype=np.float64)
+    array, n = np.asarray(values, dtype=np.float64), len(room.n_tokens)
     if array.shape != (n,) or not np.isfinite(array).all():
         raise InputError(f"{what} of shape {array.shape} must be finite, one for each of {n} chunks")
     return array
 
 
-def _arm(
+def _tokens(room: Polytope, membership: NDArray[np.bool_]) -> int:
+    return int(room.n_tokens[membership].sum())
+
+
+def _filled(
     name: str,
     family: str,
-    role: Role,
-    membership: NDArray[np.bool_],
-    tokens: Float64,
+    room: Polytope,
+    worth: Float64,
     description: str,
-    score: Float64 | None = None,
-    threshold: float | None = None,
+    role: Role = "simple",
+    scored: bool = True,
 ) -> Arm:
-    return Arm(name, family, role, membership, int(tokens[membership].sum()), description, score, threshold)
+    """Return the arm that fills a room by worth (n,), which is its score unless it is luck."""
+    membership = room.round(worth, np.zeros(len(worth)))
+    score, threshold = (worth, float(worth[membership].min())) if scored else (None, None)
+    return Arm(name, family, role, membership, _tokens(room, membership), description, score, threshold)

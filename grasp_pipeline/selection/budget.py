@@ -57,6 +57,8 @@ class TokenBudget:
     n_tokens: (n,) float64 as `check_budget` returns it.
     """
 
+    unit = None
+
     def __init__(self, n_tokens: Float64, budget: float) -> None:
         self.n_tokens, self.budget = n_tokens, budget
         self._choosable = np.nonzero(n_tokens)[0]

@@ -11,8 +11,8 @@ tests/selection/test_certificate.py measures it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,17 @@ from scipy.stats import t as student
 
 from grasp_pipeline.calibration.rank import finite
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.target import MEAN, WORST
 
 Floats = NDArray[np.float64]
 Run = tuple[str, int]
 """(arm, number of its run)."""
 
-MEAN = "mean"
-"""Target: the mean over tasks of the token-weighted losses."""
+RANDOM = "random"
+"""Name of the arm whose runs are independent draws."""
+
+Part = tuple[NDArray[np.bool_], float]
+"""(documents,) mask of a task, and its weight in the target."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class Evidence:
         n_tokens: (documents,) target tokens, the documents' weights.
         fold: (documents,) 0 or 1.
         task: (documents,) task names.
+        weights: weight of every task in the mean, or of the gains wanted where the worst task counts; empty: all equal;
+            a task not named does not count.
 
     Raises:
         ConfigError: a task has fewer than two documents in a fold, a fold is neither 0 nor 1, or a task is
-            named like the mean.
+            named like the mean or the worst task.
         ValueError: shapes disagree or a loss is not finite; the message names the arm.
     """
 
@@ -51,6 +57,7 @@ class Evidence:
     n_tokens: Floats
     fold: NDArray[np.int64]
     task: NDArray[np.str_]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tokens = finite("n_tokens", self.n_tokens)
@@ -72,22 +79,30 @@ class Evidence:
             )
         for name in np.unique(task).tolist():
             fewest = min(int(((task == name) & (fold == f)).sum()) for f in (0, 1))
-            if fewest < 2 or name == MEAN:
+            if fewest < 2 or name in (MEAN, WORST):
                 raise ConfigError(
                     f"Task {name!r} has {fewest} calibration documents in a fold and needs 2 (and a name "
                     f"other than {MEAN!r}); add held-out documents or rename it."
                 )
-        for field, value in (("losses", losses), ("n_tokens", tokens), ("fold", fold), ("task", task)):
-            object.__setattr__(self, field, value)
+        for name, value in (("losses", losses), ("n_tokens", tokens), ("fold", fold), ("task", task)):
+            object.__setattr__(self, name, value)
 
-    def groups(self, target: str) -> list[NDArray[np.bool_]]:
-        """Return one (documents,) mask per task of the target: of that task, or of every task for `MEAN`."""
+    def parts(self, target: str) -> list[Part]:
+        """Return the tasks of a target with weights that sum to 1: one task, or those that count for the mean."""
         names = np.unique(self.task).tolist()
-        if target != MEAN and target not in names:
+        if target not in (MEAN, WORST, *names):
             raise ConfigError(
                 f"No calibration document has task {target!r}; choose {MEAN!r} or {', '.join(names)}."
             )
-        return [self.task == name for name in names if target in (MEAN, name)]
+        if target in names:
+            return [(self.task == target, 1.0)]
+        counted = {name: self.weights.get(name, 0.0) if self.weights else 1.0 for name in names}
+        total = sum(counted.values())
+        return [(self.task == name, weight / total) for name, weight in counted.items() if weight > 0]
+
+    def counted(self) -> list[str]:
+        """Return the tasks that count."""
+        return [name for name in np.unique(self.task).tolist() if not self.weights or self.weights.get(name)]
 
     def runs(self, arm: str) -> Floats:
         """Return the (runs, documents) losses of an arm."""
@@ -152,30 +167,45 @@ class Certificate:
     statement: str
 
 
-def plan_picks(evidence: Evidence, arms: Sequence[str], target: str = MEAN, fresh: int = 1) -> Picks:
+def plan_picks(
+    evidence: Evidence,
+    arms: Sequence[str],
+    target: str = MEAN,
+    fresh: int = 1,
+    fitted_on: Mapping[str, int] | None = None,
+    reference: str = RANDOM,
+) -> Picks:
     """Pick the arm with the lowest loss of run 0 on each fold, and say which fresh runs are still needed.
+
+    For `WORST` an arm's loss is that of its worst task: the largest, over tasks, of its loss above the mean of the
+    reference's runs, divided by the task's weight over the mean weight.
 
     Args:
         evidence: losses with at least run 0 of every arm.
         arms: the finalists to pick from; of equal ones the first named wins.
         target: task to pick for, or `MEAN`.
         fresh: freshly seeded runs wanted per pick; 0 for a baseline that is measured once.
+        fitted_on: arm -> the one fold whose losses it was built with, where it may be picked: it must be certified on
+            the other.
+        reference: the arm that gains count from.
 
     Raises:
         ConfigError: no arms, an arm that was not measured, or an unknown task.
     """
     if not arms:
         raise ConfigError("There is no finalist to pick from; name at least one arm.")
-    groups = evidence.groups(target)
-    first = np.stack([evidence.runs(arm)[0] for arm in arms])
+    known = fitted_on or {}
 
-    def lowest(names: Sequence[str], rows: Floats, within: NDArray[np.bool_]) -> str:
-        return names[int(np.argmin(_target_loss(evidence, rows, groups, within)))]
+    def lowest(names: Sequence[str], within: NDArray[np.bool_]) -> str:
+        rows = np.stack([evidence.runs(name)[0] for name in names])
+        return names[int(np.argmin(_target_loss(evidence, rows, target, within, reference)))]
 
-    by_fold = (lowest(arms, first, evidence.fold == 0), lowest(arms, first, evidence.fold == 1))
+    by_fold = (
+        lowest([arm for arm in arms if known.get(arm, 0) == 0], evidence.fold == 0),
+        lowest([arm for arm in arms if known.get(arm, 1) == 1], evidence.fold == 1),
+    )
     both = [arm for arm in arms if arm in by_fold]
-    everywhere = np.ones_like(evidence.fold, dtype=bool)
-    arm = lowest(both, np.stack([evidence.runs(name)[0] for name in both]), everywhere)
+    arm = lowest(both, np.ones_like(evidence.fold, dtype=bool))
     missing = [(name, run) for name in both for run in range(len(evidence.runs(name)), 1 + fresh)]
     return Picks(target, by_fold, arm, tuple(missing))
 
@@ -186,7 +216,7 @@ def certify(
     baseline: str | Picks,
     tokens: int,
     task: str | None = None,
-    random_arm: str = "random",
+    random_arm: str = RANDOM,
     confidence: float = 0.95,
     baseline_name: str | None = None,
 ) -> Certificate:
@@ -225,7 +255,12 @@ def certify(
             the confidence is outside (.5, 1).
     """
     task = picks.target if task is None else task
-    groups = evidence.groups(task)
+    if task == WORST:
+        return _worst(
+            certify(evidence, picks, baseline, tokens, name, random_arm, confidence, baseline_name)
+            for name in evidence.counted()
+        )
+    parts = evidence.parts(task)
     weights = _run_weights(evidence, picks, baseline, random_arm)
     draws = evidence.runs(random_arm)
     if len(draws) < 2:
@@ -238,14 +273,14 @@ def certify(
     improvement, components = 0.0, []
     for f in (0, 1):
         difference = _combine(evidence, weights[f])
-        for group in groups:
+        for group, share in parts:
             chosen = group & (evidence.fold == f)
             mean, variance = _ratio_mean(difference[chosen], evidence.n_tokens[chosen])
-            improvement += mean / (2 * len(groups))
-            components.append((variance / (2 * len(groups)) ** 2, int(chosen.sum()) - 1))
+            improvement += mean * share / 2
+            components.append((variance * (share / 2) ** 2, int(chosen.sum()) - 1))
     document_variance = sum(variance for variance, _ in components)
 
-    whole = _target_loss(evidence, draws, groups, np.ones_like(evidence.fold, dtype=bool))
+    whole = _target_loss(evidence, draws, task, np.ones_like(evidence.fold, dtype=bool), random_arm)
     weight = {
         run: (weights[0].get(run, 0.0) + weights[1].get(run, 0.0)) / 2 for run in weights[0] | weights[1]
     }
@@ -269,11 +304,11 @@ def certify(
         run_variance=run_variance,
         fold_picks=picks.by_fold,
         seeds=min(len(evidence.runs(arm)) - 1 for arm in picks.by_fold),
-        documents=int(np.any(groups, axis=0).sum()),
+        documents=int(np.any([group for group, _ in parts], axis=0).sum()),
         certified=bound > 0,
         statement="",
     )
-    return replace(certificate, statement=_statement(certificate))
+    return replace(certificate, statement=_statement(certificate, bool(evidence.weights)))
 
 
 def _run_weights(
@@ -308,16 +343,42 @@ def _combine(evidence: Evidence, weights: dict[Run, float]) -> Floats:
     return total
 
 
+def fold_loss(evidence: Evidence, arm: str, target: str, fold: int, reference: str = RANDOM) -> Floats:
+    """Return (runs,) losses of an arm on one fold's documents of a target, as `plan_picks` compares them."""
+    return _target_loss(evidence, evidence.runs(arm), target, evidence.fold == fold, reference)
+
+
+def _worst(certificates: Iterable[Certificate]) -> Certificate:
+    """Return what holds of every task: the least improvement, and the least bound.
+
+    The task of least improvement has a bound of its own, which holds with the confidence; the least of all bounds is no
+    higher. So it bounds the least improvement without any correction for their number (intersection-union).
+    """
+    every = list(certificates)
+    least = min(every, key=lambda found: found.lower_bound)
+    told = f"The worst task by its bound is {least.task}. {least.statement}"
+    return replace(least, task=WORST, improvement=min(found.improvement for found in every), statement=told)
+
+
 def _target_loss(
-    evidence: Evidence, losses: Floats, groups: list[NDArray[np.bool_]], within: NDArray[np.bool_]
+    evidence: Evidence, losses: Floats, target: str, within: NDArray[np.bool_], reference: str
 ) -> Floats:
-    """Return (runs,) mean over tasks of the token-weighted mean loss on the documents of `within`."""
-    means = []
-    for group in groups:
-        chosen = group & within
-        tokens = evidence.n_tokens[chosen]
-        means.append(losses[:, chosen] @ tokens / tokens.sum())
-    return np.mean(means, axis=0)
+    """Return (runs,) the weighted mean over tasks of the token-weighted mean loss on the documents of `within`.
+
+    For `WORST` the largest over tasks, as in `plan_picks`.
+    """
+    parts = evidence.parts(target)
+    means = np.stack([_mean_loss(evidence, losses, group & within) for group, _ in parts])
+    weights = np.array([weight for _, weight in parts])
+    if target != WORST:
+        return weights @ means
+    usual = [_mean_loss(evidence, evidence.runs(reference), group & within).mean() for group, _ in parts]
+    return ((means - np.array(usual)[:, None]) / (weights / weights.mean())[:, None]).max(axis=0)
+
+
+def _mean_loss(evidence: Evidence, losses: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    tokens = evidence.n_tokens[chosen]
+    return losses[:, chosen] @ tokens / tokens.sum()
 
 
 def _ratio_mean(values: Floats, tokens: Floats) -> tuple[float, float]:
@@ -339,8 +400,8 @@ def _satterthwaite(components: list[tuple[float, int]]) -> float:
     return sum(variance for variance, _ in components) ** 2 / spread
 
 
-def _statement(c: Certificate) -> str:
-    where = "the mean over tasks" if c.task == MEAN else c.task
+def _statement(c: Certificate, weighted: bool) -> str:
+    where = f"the {'weighted ' if weighted else ''}mean over tasks" if c.task == MEAN else c.task
     first, second = c.fold_picks
     both = f"{c.arm}; the folds picked {first} and {second}, judged by their mean"
     arms = c.arm if first == second else both

@@ -22,6 +22,9 @@ from grasp_pipeline.selection.pricing import priced_vertex
 from grasp_pipeline.selection.quotas import Bools, Ints, totals
 from grasp_pipeline.selection.whole import fill_quotas
 
+_SLIP = 1e-6
+"""Tokens by which a bound that is a share of the budget may look passed: rounding."""
+
 
 class ConstraintSet:
     """The weights (n,) in [0, 1] of chunks that spend a budget exactly and meet every quota; a `Polytope`.
@@ -93,6 +96,11 @@ class ConstraintSet:
         return np.where(self._expand(np.ones(len(self._open))) > 0, self._tokens, 0.0)
 
     @property
+    def unit(self) -> Ints | None:
+        """(n,) codes of the documents, where they are kept or dropped as one."""
+        return self._unit
+
+    @property
     def budget(self) -> int:
         """Tokens that every feasible point spends."""
         return self._budget
@@ -119,7 +127,7 @@ class ConstraintSet:
         """Return a sentence for every demand that a membership (n,) does not meet."""
         d, kept = self._demands, self._mean(membership.astype(np.float64)) > 0
         told: list[str] = []
-        spent, slip = d.by_source(kept), 1e-6
+        spent, slip = d.by_source(kept), _SLIP
         if spent.sum() > self.budget + slip:
             told.append(f"{spent.sum():,.0f} tokens are kept of a budget of {self.budget:,}")
         for name, have, low, high in zip(
@@ -138,6 +146,26 @@ class ConstraintSet:
         if self._unit is not None and (self._expand_all(kept.astype(np.float64)) != membership).any():
             told.append("documents are kept in part")
         return told
+
+    def binding(self, membership: Bools) -> NDArray[np.str_]:
+        """Return (n,) the constraint beside the budget that keeps a chunk out, "" where none does or it is kept.
+
+        must_drop, the cap of its source, or the maximum of its near-duplicate cluster, in this order: what leaves no
+        room for the chunk's unit beside what is kept.
+        """
+        d, kept = self._demands, self._mean(membership.astype(np.float64)) > 0
+        room = (d.cap.tokens(self.budget) - d.by_source(kept))[d.source]
+        named = np.full(len(kept), "", dtype=object)
+        if d.cluster is not None:
+            for limit, sizes in ((d.cluster_units, np.ones(len(kept))), (d.cluster_tokens, d.tokens)):
+                if limit is not None:
+                    held = totals(d.cluster[kept], sizes[kept], int(d.cluster.max(initial=0)) + 1)
+                    named[held[d.cluster] + sizes > limit] = "maximum of its near-duplicate cluster"
+        capped = d.tokens > room + _SLIP
+        named[capped] = np.array([f"cap of {name}" for name in d.names], dtype=object)[d.source[capped]]
+        named[d.drop] = "must_drop"
+        named[kept] = ""
+        return (named if self._unit is None else named[self._unit]).astype(np.str_)
 
     def _sum(self, values: Float64) -> Float64:
         return values if self._unit is None else totals(self._unit, values, int(self._unit.max()) + 1)

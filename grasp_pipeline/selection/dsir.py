@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.budget import check_budget, descending, fill_whole
 from grasp_pipeline.selection.ngrams import Chunks, bucket
+from grasp_pipeline.selection.polytope import Polytope
 
 
 def dsir_scores(
@@ -52,23 +52,17 @@ def dsir_scores(
     return total / np.maximum(grams, 1) * grams.mean()
 
 
-def dsir_resample(
-    scores: ArrayLike,
-    n_tokens: ArrayLike,
-    budget: int,
-    *name: str | int,
-    allowed: NDArray[np.bool_] | None = None,
-) -> NDArray[np.bool_]:
-    """Return a membership (n,) drawn without replacement in proportion to exp(scores), up to a token budget.
+def dsir_resample(scores: ArrayLike, room: Polytope, *name: str | int) -> NDArray[np.bool_]:
+    """Return a membership (n,) drawn without replacement in proportion to exp(scores) until the room is full.
 
-    Gumbel top-k: chunks in descending order of score plus standard Gumbel noise named by `name`.
-
-    Raises:
-        ConfigError: the budget cannot be met.
+    Gumbel top-k: chunks in descending order of score plus standard Gumbel noise named by `name`. Where documents are
+    kept as one, theirs is the sum of their chunks' scores.
     """
-    tokens = check_budget(n_tokens, budget, allowed)
-    noise = generator("dsir", *name).gumbel(size=len(tokens))
-    return fill_whole(descending(np.asarray(scores, dtype=np.float64) + noise), tokens, budget)
+    weights = np.asarray(scores, dtype=np.float64)
+    units = np.arange(len(weights)) if room.unit is None else room.unit
+    total = np.bincount(units, weights)
+    noise = generator("dsir", *name).gumbel(size=len(total))
+    return room.round((total + noise)[units], np.zeros(len(weights)))
 
 
 def _bag(chunks: Chunks, buckets: int, smoothing: float, what: str) -> Float64:

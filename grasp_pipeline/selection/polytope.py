@@ -22,6 +22,11 @@ class Polytope(Protocol):
         ...
 
     @property
+    def unit(self) -> NDArray[np.integer[Any]] | None:
+        """(n,) codes of what is kept or dropped as one; None where every chunk is."""
+        ...
+
+    @property
     def budget(self) -> float:
         """Tokens that every feasible point spends."""
         ...

@@ -7,7 +7,7 @@ optimisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,13 +80,14 @@ class FeatureView:
     ngrams: NgramFeatures | None = None
 
     @classmethod
-    def of(cls, fitted: SketchBlocks, corpus: Chunks) -> FeatureView:
-        """Return the view behind features of the corpus: its sketches alone, or `stack_views` with n-grams second."""
+    def of(cls, fitted: SketchBlocks, ngrams: Callable[[], NgramFeatures]) -> FeatureView:
+        """Return the view behind features of the corpus: its sketches alone, or `stack_views` with n-grams second.
+
+        ngrams: gives the fitted n-gram features, where there are any.
+        """
         if not isinstance(fitted, StackedBlocks):
             return cls()
-        return cls(
-            tuple(factor for _, factor in fitted.views), NgramFeatures.fit(corpus, fitted.views[1][0].d)
-        )
+        return cls(tuple(factor for _, factor in fitted.views), ngrams())
 
     def features(self, sketches: SketchBlocks, chunks: Chunks) -> SketchBlocks:
         """Return the features of chunks, in the fit or not, with their sketches at the scale of the fit."""

@@ -99,11 +99,11 @@ def optimise_stream(
         blocks, tokens, budget, Objective(r, metric, lam, even), gap, held_rows, sample, listener
     )
     point, q = problem.even_point(even), problem.objective.gradient(even)
-    if lam > 0 and len(sample) < np.count_nonzero(tokens):
-        found = problem.solve_sample(held, even)
-        point, q = problem.spread(found.hull, held, even), found.q
-        del found
+    sampled = lam > 0 and len(sample) < np.count_nonzero(tokens)
+    found = problem.solve_sample(held, even) if sampled else None
     del held
+    if found is not None:
+        point, q = problem.spread(found, even), found.q
     return problem.solve(point, q, max_passes)
 
 
@@ -113,6 +113,27 @@ class _Point:
 
     weights: Float32
     mean: Float64
+
+
+@dataclass(frozen=True)
+class _SampleSolution:
+    """What the k vertices of a sample's solution take: chunks that gain the threshold (k,) in the direction (d, k).
+
+    shares: of the vertices, (k,); q: residual direction at the solution (d,).
+    """
+
+    directions: Float32
+    thresholds: Float32
+    shares: Float32
+    q: Float64
+
+    @classmethod
+    def of(cls, found: Ascent, held: Float32) -> _SampleSolution:
+        """Return the solution found for the sample (m, d)."""
+        directions = np.array([vertex.q for vertex in found.hull.vertices], dtype=np.float32).T
+        taken = np.array([vertex.whole for vertex in found.hull.vertices]).T
+        thresholds = np.where(taken, held @ directions, np.float32(np.inf)).min(axis=0)
+        return cls(directions, thresholds, found.hull.shares.astype(np.float32), found.q)
 
 
 @dataclass
@@ -133,7 +154,7 @@ class _Problem:
         share = self.budget / self.tokens.sum(dtype=np.float64)
         return _Point(np.where(self.tokens > 0, np.float32(share), np.float32(0)), even)
 
-    def solve_sample(self, held: Float32, even: Float64) -> Ascent:
+    def solve_sample(self, held: Float32, even: Float64) -> _SampleSolution:
         """Return the solution for the sample (m, d) at the same share of its tokens."""
         tokens = self.tokens[self.sample].astype(np.float64)
         budget = self.budget * (tokens.sum() / self.tokens.sum(dtype=np.float64))
@@ -141,22 +162,20 @@ class _Problem:
         mean = weighted_sum(blocks, tokens) / tokens.sum()
         objective = Objective(mine.target, mine.metric, mine.lam, mean)
         oracle = CorpusOracle(blocks, tokens, TokenBudget(tokens, budget).vertex, budget)
-        return ascend(objective, oracle, even, self.gap, _INNER_PASSES, self._indented)
+        return _SampleSolution.of(
+            ascend(objective, oracle, even, self.gap, _INNER_PASSES, self._indented), held
+        )
 
-    def spread(self, hull: Hull, held: Float32, even: Float64) -> _Point:
+    def spread(self, found: _SampleSolution, even: Float64) -> _Point:
         """Return the point of a sample's solution for the corpus: what its vertices' thresholds take, in their shares.
 
         The tokens then miss the budget by chance; the point is drawn towards nothing or everything to meet it.
         """
-        directions = np.array([vertex.q for vertex in hull.vertices], dtype=np.float32).T
-        shares = hull.shares.astype(np.float32)
-        gains = held @ directions
-        taken = np.array([vertex.whole for vertex in hull.vertices]).T
-        thresholds = np.where(taken, gains, np.inf).min(axis=0)
         weights, kept, spent = np.zeros(self.blocks.n, dtype=np.float32), np.zeros(self.blocks.d), 0.0
         for start, tile in tiles(self.blocks):
             rows = slice(start, start + len(tile))
-            weights[rows] = ((tile @ directions >= thresholds) @ shares) * (self.tokens[rows] > 0)
+            taken = tile @ found.directions >= found.thresholds
+            weights[rows] = (taken @ found.shares) * (self.tokens[rows] > 0)
             part = weights[rows] * self.tokens[rows]
             kept += part @ tile
             spent += float(part.sum(dtype=np.float64))
@@ -165,7 +184,9 @@ class _Problem:
             weights *= np.float32(self.budget / spent)
             return _Point(weights, kept / spent)
         lacking = (total - self.budget) / (total - spent)
-        weights += (self.tokens > 0) * (1 - weights) * np.float32(1 - lacking)
+        for start in range(0, len(weights), HELD_ROWS):
+            rows = slice(start, start + HELD_ROWS)
+            weights[rows] += (self.tokens[rows] > 0) * (1 - weights[rows]) * np.float32(1 - lacking)
         return _Point(weights, (total * even - lacking * (total * even - kept)) / self.budget)
 
     def solve(self, point: _Point, q: Float64, max_passes: int) -> Selection:

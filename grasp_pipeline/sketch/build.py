@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,26 @@ from grasp_pipeline.sketch.storage import power_of_two_scale
 
 EARLY = "output_early"
 """Kind `output` at the early checkpoint: evidence for the judge that no optimiser has seen."""
+
+
+class StoredSettings(SketchConfig):
+    """Settings of one kind as the table `sketchers` keeps them.
+
+    projection: folder of the fitted projection in the store, empty without one; projection_sha256: of its file.
+    """
+
+    projection: str = ""
+    projection_sha256: str = ""
+
+    def of_kind(self, kind: str) -> dict[str, Any]:
+        """Return the settings that a kind depends on: its own dimensions, the seed and the projection."""
+        common = ("seed", "pca_dim", "projection_sha256")
+        own = f"{kind.partition('_')[0]}_"
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name.startswith(own) or name in common
+        }
 
 
 def build_sketcher(

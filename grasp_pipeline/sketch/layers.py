@@ -201,15 +201,12 @@ class LayersSketcher:
         blocks: module name -> [a, b]. covered: share of the parameters in blocks, tied ones counted once. skipped:
         name -> share of each parameter left out. tied: whether the output weight is the input embedding too.
         """
-        model = self._objective.model
-        head = model.get_submodule(self._head).get_parameter("weight")
-        table = model.get_input_embeddings().get_parameter("weight")
         return {
             "blocks": {
                 name: [left.shape[1], right.shape[1]] for name, (left, right) in self.projections.items()
             },
             **self.coverage,
-            "tied": head is table,
+            "tied": self._objective.tied,
         }
 
     def sketch(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
+from grasp_pipeline.sketch.head import token_weights
 from grasp_pipeline.sketch.projections import sign_projection
 from grasp_pipeline.sketch.vocabulary import CountSketch, ErrorProjector
 
@@ -78,7 +79,7 @@ class OutputSketcher:
         return {
             "dimensions": [self._vocabulary.buckets, self.hidden_side.shape[1]],
             "covered": weight.numel() / sum(p.numel() for p in self._parameters.values()),
-            "tied": _is_tied(self._objective),
+            "tied": isinstance(self._objective, CausalLM) and self._objective.tied,
             "projection": "count sketch x signs",
         }
 
@@ -88,8 +89,7 @@ class OutputSketcher:
         inputs, targets = rows[:, :-1], rows[:, 1:]
         batch, length = inputs.shape
         hidden = self._objective.hidden(self._parameters, inputs)
-        size = sizes.unsqueeze(1)
-        weights = (torch.arange(length, device=rows.device) < size) / size.float()
+        weights = token_weights(sizes, length)
         sketches = hidden.new_zeros(
             batch, self._vocabulary.buckets, self.hidden_side.shape[1], dtype=torch.float32
         )
@@ -112,10 +112,3 @@ def token_blocks(batch: int, length: int, most: int) -> Iterator[tuple[slice, sl
     for first in range(0, batch, chunks):
         for start in range(0, length, positions):
             yield slice(first, first + chunks), slice(start, start + positions)
-
-
-def _is_tied(objective: Objective) -> bool:
-    if not isinstance(objective, CausalLM):
-        return False
-    embedding = objective.model.get_input_embeddings()
-    return embedding.weight is objective.model.get_parameter(objective.output_name)

@@ -107,14 +107,20 @@ def _open_input(delta: DeltaTable, path: str) -> Any:
     return handler.open_input_file(path)
 
 
-class SketchBlock(NamedTuple):
-    """Consecutive stored sketches: chunk ids (n,), and values (n, d) float16, read-only, to be multiplied by the scale.
+@dataclass(frozen=True)
+class SketchBlock:
+    """Consecutive stored sketches: values (n, d) float16, read-only, to be multiplied by the scale, and chunk ids.
 
     The values are a view of the block's own memory; they stay valid as long as they are referred to.
     """
 
-    ids: pl.Series
     sketches: NDArray[np.float16]
+    _ids: pa.Array
+
+    @property
+    def ids(self) -> pl.Series:
+        """Chunk ids (n,); converted when asked for, which costs as much as reading the values."""
+        return pl.Series("chunk_id", self._ids)
 
 
 class SketchReader:
@@ -181,7 +187,7 @@ class SketchReader:
                     values = view_half(batch.column(1), self.d)
                 except InputError as error:
                     raise InputError(f"{file.path}: {error}") from error
-                yield SketchBlock(pl.Series("chunk_id", batch.column(0)), values)
+                yield SketchBlock(values, batch.column(0))
 
     def scaled(self, rows: int = GROUP_ROWS) -> ScaledBlocks:
         """Return the sketches at their true scale in the form that the attribution's passes take."""
@@ -207,6 +213,6 @@ class ScaledBlocks:
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         start = 0
-        for _, sketches in self.reader.blocks(self.rows):
-            yield start, sketches.astype(np.float32) * np.float32(self.reader.scale)
-            start += len(sketches)
+        for block in self.reader.blocks(self.rows):
+            yield start, block.sketches.astype(np.float32) * np.float32(self.reader.scale)
+            start += len(block.sketches)

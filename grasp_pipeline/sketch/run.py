@@ -309,11 +309,23 @@ def sketch_chunks(
     Raises:
         TrainingError: see `SketchEngine.sketch`.
     """
+    engine = SketchEngine(sketcher, batch_tokens, device=device)
+    return sketch_in_memory(engine, chunks, chunk_ids, bos, on_tokens)
+
+
+def sketch_in_memory(
+    engine: SketchEngine,
+    chunks: Sequence[list[int]],
+    chunk_ids: Sequence[str],
+    bos: int,
+    on_tokens: Callable[[int], None] | None = None,
+) -> Results:
+    """Sketch chunks that are in memory with an engine that goes on to be used; see `sketch_chunks`."""
 
     def part(rows: slice) -> Examples:
         return TokenLists.of_lists(chunks[rows], bos)
 
-    return _in_memory(SketchEngine(sketcher, batch_tokens, device=device), part, chunk_ids, on_tokens)
+    return _in_memory(engine, part, chunk_ids, on_tokens)
 
 
 def sketch_rows(

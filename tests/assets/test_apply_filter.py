@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -14,9 +15,11 @@ from toys import toy_texts
 from workplace import Workplace, changed_tables, event_log, materialized
 
 from grasp_pipeline import tables
+from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.ngram_features import NgramFeatures
 from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.sketch.run import SketchEngine
 from grasp_pipeline.sketch.storage import decode, decode_vector, encode_vector
 from resources.delta import Provenance
 
@@ -92,11 +95,36 @@ def with_ngrams(place: Workplace) -> None:
     place.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
 
 
-@pytest.mark.parametrize("ngrams", [False, True], ids=["as-shipped", "with-ngrams"])
-def test_the_decision_is_one_dot_product_with_what_is_stored(filtered: Workplace, ngrams: bool) -> None:
+def reduced(place: Workplace) -> None:
+    """Reduce the store's sketches to principal directions, and store a filter on those."""
+    place.run(changes={"sketchers": {"pca_dim": 12}}, only=["sketchers", "gradient_sketches"])
+    (row,) = place.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    (sketcher,) = place.read(tables.SKETCHERS).filter(sketch_kind=row["sketch_kind"]).iter_rows(named=True)
+    assert sketcher["d"] == 12
+    q = generator("reduced").standard_normal(12)
+    row |= {
+        "features": "gradient",
+        "d": 12,
+        "q": encode_vector(q),
+        "tau": 0.0,
+        "view_factors": [1.0],
+        "ngram_d": None,
+        "ngram_idf": None,
+        "sketch_d": 12,
+        "sketch_scale": sketcher["scale"],
+        "sketch_config": sketcher["settings"],
+    }
+    frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
+    place.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+
+
+@pytest.mark.parametrize("change", [None, with_ngrams, reduced], ids=["as-shipped", "with-ngrams", "reduced"])
+def test_the_decision_is_one_dot_product_with_what_is_stored(
+    filtered: Workplace, change: Callable[[Workplace], None] | None
+) -> None:
     """The first chunks of the corpus's own documents get the values that their stored sketches give."""
-    if ngrams:
-        with_ngrams(filtered)
+    if change is not None:
+        change(filtered)
     texts = filtered.read(tables.DOCUMENTS).filter(source="news").head(5)
     write_arrivals(
         filtered.folder / "edited", "c.parquet", [("news", text + " the end of it") for text in texts["text"]]
@@ -160,6 +188,50 @@ def test_lineage_names_the_filter_and_its_checkpoint(filtered: Workplace) -> Non
         upstream = json.loads(commit.metadata["upstream"])
         assert {"residual_filter", "tokenizer", "proxy_checkpoints", "documents"} <= set(upstream)
         assert upstream["residual_filter"] == filtered.lake.pin(tables.RESIDUAL_FILTER).version
+
+
+def test_what_a_lack_of_memory_taught_is_kept_for_the_next_block(
+    filtered: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = SketchEngine._compute
+    engines: list[SketchEngine] = []
+    fitted: list[bool] = []
+
+    def scarce(engine: SketchEngine, batch: Any) -> bool:
+        if not any(engine is known for known in engines):
+            engines.append(engine)
+        fitted.append((batch.stop - batch.start) * batch.longest <= 128)
+        return fitted[-1] and compute(engine, batch)
+
+    monkeypatch.setattr(SketchEngine, "_compute", scarce)
+    small = {"paths": ["arrivals/*"], "block_bytes": 10_000, **SECTION}
+    result = filtered.run("apply_filter", {"filtered_shards": small})
+    assert len(engines) == 1, "one engine for all blocks of all files"
+    assert not fitted[0]
+    assert all(fitted[fitted.index(True) :]), "the batch that fitted once fits from then on"
+    assert len(fitted) > 4
+    assert "memory ran out on cpu" in event_log(filtered, result.run_id)
+
+
+def test_the_filter_is_applied_on_the_device_that_is_configured(
+    filtered: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`meta` stands for another device: the sketcher's weights must be there before anything is computed."""
+    seen: list[tuple[str, str]] = []
+
+    def looks(engine: SketchEngine, *_: Any) -> Any:
+        sketcher: Any = engine.sketcher
+        seen.append((str(engine._device), str(sketcher.hidden_side.device)))
+        raise TrainingError("seen enough")
+
+    (row,) = filtered.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    row["sketch_kind"] = "output"
+    frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
+    filtered.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+    monkeypatch.setattr(SketchEngine, "sketch", looks)
+    filtered.compute["device"] = "meta"
+    apply(filtered, fails=True)
+    assert seen == [("meta", "meta")]
 
 
 def test_blocks_change_nothing(filtered: Workplace) -> None:

@@ -33,7 +33,14 @@ FROZEN = {
     "evaluation_losses",
 }
 """Tables that recurate must not touch."""
-CHOSEN_AGAIN = {"finalists", "document_losses", "certificates", "pruned_corpus", "drop_reasons"}
+CHOSEN_AGAIN = {
+    "finalists",
+    "document_losses",
+    "refitted_finalists",
+    "certificates",
+    "pruned_corpus",
+    "drop_reasons",
+}
 """Tables that recurate must write anew when the corpus changed."""
 
 
@@ -66,7 +73,7 @@ class TestArrivals:
         assert shards_of(changes, "gradient_sketches") == {f"{NEW}/{kind}" for kind in KINDS}
         assert changed_tables(before, after).isdisjoint(FROZEN)
         assert changed_tables(before, after) >= CHOSEN_AGAIN
-        assert shards_of(changes, "subsets") == {"finalist"}
+        assert shards_of(changes, "subsets") == {"finalist", "refit"}
         assert shards_of(changes, "document_losses") == {"calibration"}
 
         chunks = copied.read(tables.TOKENIZED_SHARDS)

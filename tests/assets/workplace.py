@@ -59,6 +59,7 @@ class Workplace:
     folder: Path
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
     sections: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(SMALLEST))
+    compute: dict[str, Any] = field(default_factory=lambda: {"device": "cpu", "threads": 1})
 
     @property
     def corpus(self) -> Path:
@@ -92,7 +93,7 @@ class Workplace:
             "ops": {step: {"config": fields} for step, fields in given.items() if step in steps},
             "resources": {
                 "store": {"config": {"root": str(self.store)}},
-                "compute": {"config": {"device": "cpu", "threads": 1}},
+                "compute": {"config": self.compute},
             },
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         }

@@ -95,6 +95,17 @@ def test_sums_and_projections_equal_loops() -> None:
     np.testing.assert_allclose(gather(blocks, rows), sketches[rows], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_one_scale_for_all_rows_is_as_good_as_one_for_each(dtype: type[np.floating[Any]]) -> None:
+    draw = generator("one scale")
+    sketches = draw.standard_normal((TILE_ROWS + 7, 5)).astype(dtype)
+    direction = draw.standard_normal(5)
+    each = project(ArrayBlocks(sketches, np.full(len(sketches), 0.25), 100), direction)
+    np.testing.assert_array_equal(project(ArrayBlocks(sketches, 0.25, 300), direction), each)
+    scaled = ArrayBlocks(sketches.astype(np.float32) * np.float32(0.25))
+    np.testing.assert_array_equal(project(scaled, direction), each)
+
+
 def test_every_half_is_read_as_it_is_from_memory_that_may_not_be_written() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = every[np.isfinite(every)].reshape(-1, 64)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import record
 from benchmarks.record import README, RESULTS, Figure, table, with_table
@@ -40,7 +41,28 @@ def test_an_update_replaces_its_own_figures_alone(tmp_path: Path, monkeypatch: p
     path = record.update("x", "make x", [Figure("x.b[one]", 4.0, "s"), Figure("x.c", 5.0, "s")])
     rows = json.loads(path.read_text())
     assert {row["figure"]: row["value"] for row in rows} == {"x.a": 1.0, "x.b[one]": 4.0, "x.c": 5.0}
+    path = record.update("x", "make x", [Figure("x.a", 6.0, "s")])
+    rows = json.loads(path.read_text())
+    assert [(row["figure"], row["value"]) for row in rows] == [("x.a", 6.0), ("x.b[one]", 4.0), ("x.c", 5.0)]
     assert table(rows) in readme.read_text()
+
+
+def test_a_table_names_every_commit_and_machine_once() -> None:
+    figure = Figure("x.a", 1.0, "s").__dict__
+    rows = [
+        figure | {"command": "make x", "machine": machine, "commit": commit}
+        for machine, commit in (("m", "c"), ("m", "d"), ("n", "c"))
+    ]
+    assert table(rows).startswith("`make x` on m; n, commit c, d.")
+
+
+def test_the_machine_names_a_gpu_where_torch_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert record.machine().endswith(" GiB, no GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: ["One", "One", "Two"][number])
+    assert record.machine().endswith(" GiB, One and Two")
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

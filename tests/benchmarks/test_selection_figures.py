@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
-from benchmarks import selection
+from benchmarks import selection, selection_filter
 from benchmarks.small_selection import CONSTRAINTS, SmallProblem, worst_errors
-from grasp_pipeline.attribution.blocks import project_single
+from grasp_pipeline import tables
+from grasp_pipeline.attribution.blocks import ArrayBlocks, project_single
+from grasp_pipeline.selection.residual_filter import filter_agreement
+from grasp_pipeline.sketch.storage import encode_vector
+from resources.delta import DeltaTables, Provenance
 
 
 @pytest.fixture
@@ -71,3 +76,69 @@ def test_the_exact_solver_finds_the_best_of_all_corners() -> None:
     pairs = [(phi[i] + phi[j]) / 2 for i in range(16) for j in range(i)]
     corners = [(problem.target - 0.35 * mean) @ mean for mean in pairs]
     assert max(corners) <= problem.exact() + 1e-9
+
+
+def test_the_filter_is_measured_on_chunks_that_differ_by_seed() -> None:
+    first, again, other = (selection_filter.generated(seed, 0.0, 2000, 400) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert 0.8 < first.arrivals <= 1
+
+
+def test_a_store_without_sketches_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert selection_filter.load(tmp_path) is None
+    assert "`make demo` leaves some" in capsys.readouterr().out
+
+
+def test_stored_sketches_are_split_by_document_and_by_shard(
+    stored: selection.Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark's own table stands in for a curated one, with two tasks beside it."""
+    monkeypatch.setattr(selection_filter, "STORED_SEEDS", 1)
+    monkeypatch.setattr(selection_filter, "GAP", 0.01)
+    root = tmp_path / "benchmark-selection"
+    targets = {f"task {seed}": selection.World().target(seed) for seed in range(2)}
+    rows = [
+        {
+            "sketch_kind": selection_filter.KIND,
+            "task": task,
+            "split": split,
+            "sketch": encode_vector(target if split == "query" else -target),
+            "d": selection.D,
+            "n_tokens": 1,
+            "n_chunks": 1,
+            "signal_to_noise": 1.0,
+        }
+        for task, target in targets.items()
+        for split in ("query", "judge")
+    ]
+    made = Provenance("test", "test", "1", "")
+    frame = pl.DataFrame(rows, schema=tables.TASK_SKETCHES.schema)
+    DeltaTables(str(root)).write(tables.TASK_SKETCHES, frame, made)
+
+    corpus = selection_filter.load(root)
+    assert corpus is not None
+    assert corpus.sketches.shape == (stored.n, selection.D)
+    assert list(corpus.targets) == list(targets)
+    np.testing.assert_array_equal(corpus.targets["task 1"], targets["task 1"])
+    new = corpus.drawn(0)
+    assert new.sum() == stored.n / selection_filter.PARTS
+    assert (new != corpus.drawn(1)).any()
+
+    whole, sources = selection_filter.stored_figures(corpus)
+    assert 0.5 < whole.value <= 1
+    new = corpus.shards == "shard-0001"
+    by_hand = filter_agreement(
+        ArrayBlocks(corpus.sketches[~new]),
+        ArrayBlocks(corpus.sketches[new]),
+        corpus.n_tokens[~new],
+        corpus.n_tokens[new],
+        targets["task 0"],
+        selection_filter.SHARE,
+        lam=selection_filter.LAM,
+        gap=selection_filter.GAP,
+    )
+    assert corpus.agreements(new)[0] == by_hand
+    assert sources.low is not None
+    assert sources.high is not None
+    assert sources.low <= by_hand.arrivals <= sources.high

@@ -44,7 +44,7 @@ def test_parts_give_the_figures_that_they_name(capsys: pytest.CaptureFixture[str
 
 def test_reading_gives_its_figures() -> None:
     found = named(sketch.main(["--quick", "--only", "read_over_numpy"]))
-    assert set(found) == {"sketch.read_over_numpy", "sketch.read_rate"}
+    assert set(found) == {"sketch.read_over_numpy", "sketch.read_over_numpy[one array]", "sketch.read_rate"}
     assert all(figure.value > 0 for figure in found.values())
 
 
@@ -115,7 +115,7 @@ def test_timings_are_over_the_faster_form() -> None:
     rounds = {"forward": [2.0, 2.0], "forward, in pieces": [1.0, 1.25], "output": [1.5, 1.25]}
     timing = Timing(Shape("tiny", 300, 16, 64), rounds, [100.0, 200.0], 50.0)
     assert timing.over("output", "forward") == [1.5, 1.0]
-    assert timing.utilisation("output") == [50 / 1.5 / 100, 50 / 1.25 / 200]
+    assert timing.utilisation("output") == [50 / 1.5 / 200, 50 / 1.25 / 200]
     assert timing.rates("output") == [64 / 1.5, 64 / 1.25]
 
 

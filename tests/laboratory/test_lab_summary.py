@@ -315,6 +315,17 @@ def test_a_sample_gives_values_draws_and_intervals(cells: list[CellResult], rows
         assert (value, found.interval(draws)) == (row.value, (row.low, row.high))
 
 
+def test_what_one_method_loses_against_another_is_paired(cells: list[CellResult]) -> None:
+    found = sample(cells, ALL, RESAMPLES, "test")
+    whole, reduced = ("GradDot", "mean"), ("TRAK, tuned damping", "mean")
+    value, low, high = found.lost(whole, reduced)
+    places = [found.keys.index(key) for key in (whole, reduced)]
+    assert value == pytest.approx(np.subtract(*(found.observed[:, k].mean() for k in places)))
+    drawn = [draw[places[0]] - draw[places[1]] for draw in found.drawn]
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, TAILS)))
+    assert found.lost(whole, whole) == (0, 0, 0)
+
+
 def test_no_cells_say_what_to_do() -> None:
     for ask in (
         lambda: method_rows([], strata_of([]), RESAMPLES, "test"),

@@ -11,22 +11,24 @@ import torch
 from lab_toys import PLAN, REFERENCE, descent, toy_view
 from torch import Tensor
 
-from grasp_pipeline.errors import TrainingError
+from grasp_pipeline.errors import InputError, TrainingError
 from grasp_pipeline.laboratory.cell import Views
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.laboratory.measure import Trainer
-from grasp_pipeline.laboratory.proxies import NGRAMS, TWO_CHECKPOINTS, representations, take_views
+from grasp_pipeline.laboratory.proxies import NGRAMS, PCA, TWO_CHECKPOINTS, representations, take_views
 from grasp_pipeline.laboratory.views import (
     View,
     compress,
     exact_view,
     join_views,
     ngram_view,
+    pca_view,
     query_moments,
     take_view,
     train_checkpoints,
 )
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.ngram_features import NgramFeatures
 from grasp_pipeline.selection.ngrams import Chunks, bucket, hash_bigrams
 from grasp_pipeline.sketch.full import FullSketcher
@@ -162,7 +164,7 @@ def test_a_cell_sees_every_kind_of_view(views: Views, corpus: LabCorpus, trainer
     dimensions |= {
         kind + TWO_CHECKPOINTS + NGRAMS: 2 * width + PLAN.ngram_dim for kind, width in widths.items()
     }
-    dimensions["ngrams"] = PLAN.ngram_dim
+    dimensions |= {"ngrams": PLAN.ngram_dim, "output" + PCA: widths["output"]}
     assert set(views.kinds) == set(views.second_seed) == set(dimensions) <= set(views.seconds)
     assert views.layers is not None
     assert views.exact is not None
@@ -244,6 +246,29 @@ def test_pools_that_are_not_text_have_no_ngrams(
     assert less.rivals[1] is less.kinds["full" + TWO_CHECKPOINTS]
     for kind, view in less.kinds.items():
         close(products(view), products(views.kinds[kind]), 1e-4)
+
+
+def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: LabCorpus) -> None:
+    """Against the projection of the whole view on all eigenvectors of the moment of half of the examples."""
+    whole, reduced = views.kinds["output"], views.kinds["output" + PCA]
+    dimension = min(PLAN.pca_dim, corpus.n // 4)
+    order = generator("laboratory", "pca", 0).permutation(corpus.n)
+    fitted = order[: corpus.n // 2]
+    moment = np.zeros((whole.sketches.shape[1],) * 2)
+    for i in fitted:
+        moment += corpus.n_tokens[i] * np.outer(whole.sketches[i], whole.sketches[i].astype(np.float64))
+    first = np.linalg.eigh(moment)[1][:, ::-1][:, :dimension]
+    assert reduced.sketches.shape == (corpus.n, dimension)
+    slow = replace(
+        whole,
+        sketches=whole.sketches @ first,
+        targets=whole.targets @ first,
+        judges=whole.judges @ first,
+    )
+    close(products(reduced), products(slow), 1e-4)
+    np.testing.assert_array_equal(reduced.losses, whole.losses)
+    with pytest.raises(InputError, match="too few to fit"):
+        pca_view(whole, corpus.n_tokens, corpus.n // 2 + 1, 0)
 
 
 def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: LabCorpus) -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError, TrainingError
 from resources.audit import sealed
+from resources.content import content_digest
 from resources.delta import (
     Commit,
     DeltaTables,
     Provenance,
     Read,
-    content_digest,
     partition_predicate,
     sql_literal,
 )
@@ -315,7 +315,7 @@ class TestSeal:
 
     def protocol(self, lake: DeltaTables, peek: bool = False, late_grid: bool = False) -> None:
         grid = pl.DataFrame(
-            [("g", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)],
+            [("g", "output", 0.0, 0.0, "mean", "mean", "{}", 1, 0, 0.0, 0.95, 100)],
             schema=tables.CANDIDATES.schema,
             orient="row",
         )
@@ -372,7 +372,7 @@ class TestSeal:
     def test_a_choice_from_another_grid_is_found(self, lake: DeltaTables) -> None:
         self.protocol(lake)
         grid = pl.DataFrame(
-            [("h", "output", 0.0, 0.0, "mean", "mean", 1, 0.0, 0.95, 100)],
+            [("h", "output", 0.0, 0.0, "mean", "mean", "{}", 1, 0, 0.0, 0.95, 100)],
             schema=tables.CANDIDATES.schema,
             orient="row",
         )

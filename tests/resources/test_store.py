@@ -75,3 +75,12 @@ def test_devices_are_found_or_refused() -> None:
     assert Compute().prepare().type in {"cpu", "cuda", "mps"}
     with pytest.raises(ConfigError, match=r"device 'cuda:99'.*auto or cpu"):
         Compute(device="cuda:99").prepare()
+
+
+def test_several_devices_are_named_by_commas() -> None:
+    several = Compute(device="cpu, cpu", threads=1)
+    assert [device.type for device in several.devices()] == ["cpu", "cpu"]
+    assert several.prepare() == several.devices()[0]
+    assert several.describe()["device"] == "cpu, cpu"
+    with pytest.raises(ConfigError, match=r"device 'cuda:99'.*auto or cpu"):
+        Compute(device="cpu,cuda:99").devices()

@@ -1,5 +1,7 @@
 """The certificate: its arithmetic by hand, and its coverage by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.certificate import MEAN, Evidence, Picks, certify, plan_picks
+from grasp_pipeline.selection.certificate import Evidence, Picks, certify, fold_loss, plan_picks
+from grasp_pipeline.selection.target import MEAN, WORST
 
 ARMS = [f"arm {k}" for k in range(10)]
 SIMPLE = ["full", "dsir", "deduplicated"]
@@ -282,3 +285,57 @@ def test_evidence_that_cannot_certify_is_refused() -> None:
         Evidence({"full": np.zeros((1, 5))}, tokens, fold, task)
     with pytest.raises(ValueError, match="one value for each document"):
         Evidence(evidence.losses, tokens, fold[:5], task)
+
+
+def test_weights_and_the_worst_task_by_hand() -> None:
+    evidence, _ = world(9, tasks=3)
+    weighted = replace(evidence, weights={"task 0": 3.0, "task 2": 1.0})
+    picks = plan_picks(weighted, ARMS)
+    per_task = [certify(weighted, picks, "random", 1000, f"task {t}") for t in range(3)]
+    mean = certify(weighted, picks, "random", 1000)
+    assert mean.improvement == pytest.approx((3 * per_task[0].improvement + per_task[2].improvement) / 4)
+    assert "the weighted mean over tasks" in mean.statement
+    worst = certify(weighted, picks, "random", 1000, WORST)
+    counted = (per_task[0], per_task[2])
+    assert worst.task == WORST
+    assert worst.improvement == min(found.improvement for found in counted)
+    assert worst.lower_bound == min(found.lower_bound for found in counted)
+
+    def scaled(arm: str, fold: int) -> float:
+        """The largest loss above random's mean over its wanted gain."""
+        above = []
+        for task, weight in (("task 0", 1.5), ("task 2", 0.5)):
+            chosen = (evidence.task == task) & (evidence.fold == fold)
+            tokens = evidence.n_tokens[chosen]
+            loss = evidence.losses[arm][0, chosen] @ tokens / tokens.sum()
+            usual = evidence.losses["random"][:, chosen].mean(axis=0) @ tokens / tokens.sum()
+            above.append((loss - usual) / weight)
+        return max(above)
+
+    picks = plan_picks(weighted, ARMS, WORST)
+    for fold in (0, 1):
+        assert picks.by_fold[fold] == min(ARMS, key=lambda arm: scaled(arm, fold))
+        assert fold_loss(weighted, "arm 3", WORST, fold)[0] == pytest.approx(scaled("arm 3", fold))
+
+
+def test_the_least_bound_holds_on_the_worst_task() -> None:
+    held = []
+    for i in range(200):
+        evidence, truth = world(1000 + i, tasks=3)
+        picks = plan_picks(evidence, ARMS, WORST)
+        bound = certify(evidence, picks, "random", 1000, WORST).lower_bound
+        held.append(bound <= truth["random"] - np.mean([truth[arm] for arm in picks.by_fold]))
+    assert np.mean(held) > 0.93
+
+
+def test_an_arm_fitted_on_a_fold_is_picked_there_alone() -> None:
+    evidence, _ = world(10)
+    losses = dict(evidence.losses)
+    for fold in (0, 1):
+        losses[f"refit {fold}"] = losses["arm 0"] - 1.0
+    fitted = replace(evidence, losses=losses)
+    picks = plan_picks(fitted, [*ARMS, "refit 0", "refit 1"], fitted_on={"refit 0": 0, "refit 1": 1})
+    assert picks.by_fold == ("refit 0", "refit 1")
+    alone = plan_picks(fitted, [*ARMS, "refit 1"], fitted_on={"refit 1": 1})
+    assert alone.by_fold[0] in ARMS
+    assert alone.by_fold[1] == "refit 1"

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from constraint_toys import KINDS, Array, Problem, random_problem
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -238,3 +238,36 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             ConstraintSet(tokens, 10, **options)
+
+
+def breaks(problem: Problem, membership: Array) -> bool:
+    """Return whether a membership passes a cap or a cluster's maximum, counted one by one."""
+    o, broken = problem.options, False
+    unit = o.get("documents", np.arange(len(membership)))
+    for name, cap in o.get("caps", {}).items():
+        inside = membership & (o["sources"] == list(o["source_names"]).index(name))
+        broken |= problem.tokens[inside].sum() > (cap if cap > 1 else cap * problem.budget) + 1e-6
+    for cluster in np.unique(o.get("clusters", [])):
+        inside = membership & (o["clusters"] == cluster)
+        broken |= len(np.unique(unit[inside])) > (o.get("cluster_units") or np.inf)
+        broken |= problem.tokens[inside].sum() > (o.get("cluster_tokens") or np.inf)
+    return bool(broken)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sets(st.sampled_from(KINDS), max_size=3))
+def test_what_binds_a_chunk_is_what_its_unit_would_break(seed: int, kinds: set[str]) -> None:
+    problem = random_problem(seed, kinds)
+    try:
+        made, n = problem.build(), len(problem.tokens)
+    except ConfigError:
+        reject()
+    kept = made.round(generator("binding", seed).random(n), np.zeros(n))
+    named = made.binding(kept)
+    assert (named[kept] == "").all()
+    unit = problem.options.get("documents", np.arange(n))
+    unwanted = problem.options.get("drop", np.zeros(n, dtype=bool))
+    for chunk in np.flatnonzero(~kept):
+        own = unit == unit[chunk]
+        assert (named[chunk] == "must_drop") == unwanted[own].any()
+        assert (named[chunk] != "") == (unwanted[own].any() or breaks(problem, kept | own))

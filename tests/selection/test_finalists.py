@@ -7,38 +7,41 @@ import pytest
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.calibration.lcb import Configuration
-from grasp_pipeline.selection.finalists import (
-    ALWAYS,
-    Ingredients,
-    Rule,
-    build_finalists,
-    linear_view,
-    shortlist,
-)
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.finalists import ALWAYS, build_finalists, shortlist
+from grasp_pipeline.selection.ingredients import Ingredients, Rule, linear_view
 from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.target import Target
 
 SELECTED = Configuration("c", "output", 1.0, 1.0, "mean")
 
 
-def ingredients(duplicates: bool = True) -> Ingredients:
+def ingredients(duplicates: bool = True, target_name: str = "mean") -> Ingredients:
     rng = np.random.default_rng(0)
     n, d = 240, 12
-    target = np.zeros(d)
-    target[:3] = 1.0
+    targets = np.zeros((2, d))
+    targets[0, :3], targets[1, :2] = 2.0, 2.0
     sketches = rng.standard_normal((n, d)).astype(np.float32) * 0.5
-    sketches[:80] += target
-    survivors = np.ones(n, dtype=bool)
+    sketches[:80, :3] += 1.0
+    survivors, clusters = np.ones(n, dtype=bool), np.arange(n)
     if duplicates:
-        sketches[40:60] = sketches[:20]
-        survivors[40:60] = False
+        for copies in (slice(40, 60), slice(100, 120), slice(120, 140)):
+            sketches[copies], survivors[copies], clusters[copies] = sketches[:20], False, clusters[:20]
     lists = [rng.integers(1, 30 if i < 80 else 200, rng.integers(6, 14)) for i in range(n)]
     queries = [rng.integers(1, 30, 12) for _ in range(20)]
     chunks = Chunks.of(lists)
     budget = int(chunks.lengths().sum() * 0.25)
     losses = rng.normal(5, 1, n)
-    share = np.full(len(queries), 1 / len(queries))
     return Ingredients(
-        ArrayBlocks(sketches), target, chunks, Chunks.of(queries), share, survivors, losses, budget
+        ArrayBlocks(sketches),
+        Target.of(target_name, ["a", "b"]),
+        targets,
+        chunks,
+        Chunks.of(queries),
+        np.arange(20) % 2,
+        losses,
+        Rooms(chunks.lengths(), budget, survivors, np.arange(n), clusters),
     )
 
 
@@ -46,19 +49,23 @@ def test_every_family_competes_within_the_budget() -> None:
     given = ingredients()
     finalists = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
     assert {*ALWAYS, "surrogate-0.7", "surrogate-selected"} <= set(finalists)
-    assert {"surrogate-0.7-deduplicated", "surrogate-ngrams-0.7", "dsir-deduplicated"} <= set(finalists)
+    assert {"surrogate-0.7-deduplicated", "surrogate-ngrams-2", "dsir-deduplicated"} <= set(finalists)
+    assert {"surrogate-0.7-softly-deduplicated", "surrogate-0.7-twice"} <= set(finalists)
     longest = given.n_tokens.max()
+    place = np.arange(240)
+    aligned = (place < 80) | ((place >= 100) & (place < 140))
     for name, entry in finalists.items():
         tokens = int(given.n_tokens[entry.arm.membership].sum())
         assert tokens == entry.arm.n_tokens
         if name == "full":
             assert entry.arm.membership.all()
         else:
-            assert given.budget - longest < tokens <= given.budget, name
-        if entry.deduplicated:
-            assert given.survivors[entry.arm.membership].all(), name
+            budget = given.rooms.budget // entry.arm.repeats
+            assert budget - longest < tokens <= budget, name
+        assert given.rooms.allowed(entry.dedup)[entry.arm.membership].all(), name
         if name.startswith("surrogate"):
-            assert entry.arm.membership[:80].mean() > 0.5, name
+            kept = entry.arm.membership
+            assert kept[aligned].mean() > 2 * kept[~aligned].mean(), name
 
 
 def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
@@ -87,6 +94,48 @@ def test_the_shortlist_follows_the_judge_and_keeps_the_simple_arms(size: int) ->
     assert len(chosen) <= len(ALWAYS) + size + 1
 
 
+def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_judged() -> None:
+    finalists = build_finalists(ingredients(), SELECTED, 1e-3, 200)
+    score = np.random.default_rng(1).random(len(finalists))
+
+    def chosen(most: int | None) -> set[str]:
+        listed = shortlist(finalists, score, 2, most)
+        return {finalist.arm.name for finalist, on in zip(finalists, listed, strict=True) if on}
+
+    everything = chosen(None)
+    assert everything - chosen(len(everything) - 2) == set(ALWAYS[-2:])
+    by_score = [finalists[i].arm.name for i in np.argsort(-score)]
+    best = next(name for name in by_score if name.startswith("surrogate"))
+    assert chosen(1) == {best}
+    with pytest.raises(ConfigError, match="raise it by 3"):
+        chosen(-2)
+
+
+def test_the_worst_task_gains_more_than_under_the_mean() -> None:
+    mean, worst = ingredients(), ingredients(target_name="worst")
+    worst.targets[1] = mean.targets[1] = np.eye(12)[5] * 1.5
+    gains = {}
+    for name, given in (("mean", mean), ("worst", worst)):
+        arms = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
+        entry = arms["surrogate-0.7"]
+        kept = entry.arm.membership * given.n_tokens
+        sketches = given.blocks.sketches.astype(float)  # type: ignore[attr-defined]
+        every = given.n_tokens @ sketches / given.n_tokens.sum()
+
+        def value(mu: np.ndarray, targets: np.ndarray = given.targets) -> np.ndarray:
+            return targets @ mu - 0.35 * mu @ mu
+
+        gains[name] = value(kept @ sketches / kept.sum()) - value(every)
+        assert entry.rule is not None
+        if name == "worst":
+            assert entry.rule.target is not None
+            view = linear_view(given, entry.rule, entry.arm.membership, np.ones(240, dtype=bool))
+            agreement = ((view.marginal >= view.tau) == entry.arm.membership).mean()
+            assert agreement > 0.9
+            assert entry.arm.surrogate_value == pytest.approx(gains[name].min(), rel=1e-5)
+    assert gains["worst"].min() > gains["mean"].min() + 1e-3
+
+
 def test_a_linear_view_explains_its_arm() -> None:
     given = ingredients()
     entries = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-4, 500)}
@@ -94,15 +143,15 @@ def test_a_linear_view_explains_its_arm() -> None:
         "influence",
         "graddot",
         "surrogate-0.7",
-        "surrogate-ngrams-0.7",
+        "surrogate-ngrams-1",
         "surrogate-0.7-deduplicated",
+        "surrogate-0.7-twice",
     ):
         entry = entries[name]
         assert isinstance(entry.rule, Rule)
-        view = linear_view(given, entry.rule, entry.arm.membership, entry.deduplicated)
-        inside = view.marginal >= view.tau
-        if entry.deduplicated:
-            inside &= given.survivors
+        allowed = given.rooms.allowed(entry.dedup)
+        view = linear_view(given, entry.rule, entry.arm.membership, allowed)
+        inside = (view.marginal >= view.tau) & allowed
         tokens = given.n_tokens
         agreement = tokens[inside == entry.arm.membership].sum() / tokens.sum()
         assert agreement > 0.95, name

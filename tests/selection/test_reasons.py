@@ -20,6 +20,7 @@ from grasp_pipeline.selection.nearest import (
     nearest_kept,
 )
 from grasp_pipeline.selection.reasons import TOKEN_BUDGET, drop_reasons, task_extremes
+from grasp_pipeline.selection.rooms import Rooms
 
 N, D = 120, 5
 
@@ -50,9 +51,8 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
     world = World(seed)
     names = np.where(generator("quota names", seed).random(N) < 0.3, "cap of source web", "")
     allowed = world.survivors if hard else np.ones(N, dtype=bool)
-    arm = surrogate_arm(
-        "f", "f", world.blocks, world.tokens, world.target, world.budget, "", lam=1.0, allowed=allowed
-    )
+    room = Rooms.plain(world.tokens, world.budget, allowed).room("hard")
+    arm = surrogate_arm("f", "f", world.blocks, room, world.target, "", lam=1.0)
     assert arm.score is not None
     assert arm.tau is not None
     kept = arm.membership
@@ -119,9 +119,8 @@ def test_every_reason_occurs() -> None:
     seen: set[str] = set()
     for seed in range(5):
         world = World(seed)
-        arm = surrogate_arm(
-            "f", "f", world.blocks, world.tokens, world.target, 150, "", lam=1.5, allowed=world.survivors
-        )
+        room = Rooms.plain(world.tokens, 150, world.survivors).room("hard")
+        arm = surrogate_arm("f", "f", world.blocks, room, world.target, "", lam=1.5)
         found = drop_reasons(
             arm.membership,
             world.alignment,
@@ -139,7 +138,7 @@ def test_every_reason_occurs() -> None:
 
 def test_a_top_k_arm_has_no_redundant_chunks() -> None:
     world = World(0)
-    arm = top_k_arm("graddot", world.alignment, world.tokens, world.budget, "")
+    arm = top_k_arm("graddot", world.alignment, Rooms.plain(world.tokens, world.budget).room(), "")
     found = drop_reasons(arm.membership, world.alignment, world.tokens, world.budget, world.blocks)
     assert set(found.reason.tolist()) <= {"low_alignment", "quota"}
     assert (found.margin <= 0).all()

@@ -126,7 +126,7 @@ def test_features_of_new_chunks_are_made_as_those_of_the_fit() -> None:
         [(ArrayBlocks(sketches), np.ones(6)), (ArrayBlocks(fitted.transform(chunks)), target)],
         chunks.lengths(),
     )
-    view = FeatureView.of(stacked, chunks)
+    view = FeatureView.of(stacked, lambda: fitted)
     every = np.arange(40)
     expected = gather(stacked, every)
     np.testing.assert_array_equal(gather(view.features(ArrayBlocks(sketches), chunks), every), expected)
@@ -135,7 +135,7 @@ def test_features_of_new_chunks_are_made_as_those_of_the_fit() -> None:
 
     weights = chunks.lengths() / chunks.lengths().sum()
     np.testing.assert_allclose(view.mean(weights @ sketches, chunks), weights @ expected, atol=1e-5)
-    plain = FeatureView.of(ArrayBlocks(sketches), chunks)
+    plain = FeatureView.of(ArrayBlocks(sketches), lambda: fitted)
     assert plain == FeatureView()
     np.testing.assert_array_equal(gather(plain.features(ArrayBlocks(sketches), chunks), every), sketches)
 

@@ -116,7 +116,9 @@ def test_optimum_equals_an_exact_solver(
 @given(
     st.integers(0, 10_000), st.sampled_from([0.0, 0.7, 1.5]), st.booleans(), st.sampled_from([0.02, 0.3, 1.0])
 )
-@example(768, 0.0, False, 1.0)  # the target is nearly orthogonal to the mean: little is left to compare a gap with
+@example(
+    768, 0.0, False, 1.0
+)  # the target is nearly orthogonal to the mean: little is left to compare a gap with
 def test_contract(seed: int, lam: float, whitened: bool, share: float) -> None:
     case = Corpus(seed, 3000, 6, share, whitened)
     found = case.stream(lam, gap=1e-4, held_rows=256, max_passes=100)

@@ -8,19 +8,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.constraint_config import (
-    ConstraintsConfig,
-    build_constraints,
-    documents_to_tokens,
-    listed_chunks,
-)
+from grasp_pipeline.selection.corpus_constraints import build_constraints, listed_chunks
 
 CORPUS: dict[str, Any] = {
     "chunk_ids": np.array(["c0", "c1", "c2", "c3", "c4", "c5"]),
     "document_ids": np.array(["x", "x", "y", "z", "z", "v"]),
     "sources": np.array(["web", "web", "web", "books", "books", "books"]),
     "clusters": np.array(["x", "x", "x", "z", "z", "v"]),
+    "positions": np.array([0, 0, 0, 0, 0, 0]),
 }
 TOKENS = np.full(6, 10)
 
@@ -37,10 +34,7 @@ TOKENS = np.full(6, 10)
         ({"source_floors": {"a": 0.7, "b": 0.5}}, "sum to 1.2; lower them by 0.2 in all"),
         ({"cluster_max_units": 1, "cluster_max_tokens": 9}, "set one of them to 0"),
         ({"must_keep": ["k"], "must_drop": ["k"]}, "both hold k"),
-        ({"task_weights": {"a": 0}}, "give one task a weight above 0"),
-        ({"objective": "best"}, "worst_task"),
         ({"unit": "word"}, "document"),
-        ({"budget_documents": -1}, "greater than or equal to 0"),
     ],
 )
 def test_bounds(values: dict[str, Any], message: str) -> None:
@@ -71,15 +65,24 @@ def test_a_corpus_with_all_of_it() -> None:
     np.testing.assert_array_equal(made.vertex(np.arange(6.0)), [1, 0, 0, 1, 0, 0])
 
 
-def test_documents_as_unit_and_budget() -> None:
-    config = ConstraintsConfig(unit="document", budget_documents=2)
-    made = build_constraints(config, 1, TOKENS, **CORPUS)
-    assert made.budget == 30
+def test_a_cluster_maximum_counts_the_chunks_at_one_place() -> None:
+    corpus = CORPUS | {"positions": np.array([0, 1, 0, 0, 1, 0])}
+    made = build_constraints(ConstraintsConfig(cluster_max_units=1), 30, TOKENS, **corpus)
+    # Chunks 0 and 2 are copies, at place 0 of cluster x; 1 is alone at its place.
+    np.testing.assert_array_equal(made.vertex(np.array([9.0, 8, 7, 1, 2, 3])), [1, 1, 0, 0, 0, 1])
+
+
+def test_chunks_to_keep_and_allowed_chunks_give_way_to_the_lists() -> None:
+    config = ConstraintsConfig(must_keep=["c0"], must_drop=["c1"])
+    only, keep = np.array([0, 0, 1, 1, 1, 1], bool), np.array([0, 1, 0, 0, 0, 1], bool)
+    made = build_constraints(config, 30, TOKENS, **CORPUS, allowed=only, keep=keep)
+    np.testing.assert_array_equal(made.vertex(np.arange(6.0)), [1, 0, 0, 0, 1, 1])
+
+
+def test_documents_as_unit() -> None:
+    config = ConstraintsConfig(unit="document")
+    made = build_constraints(config, 30, TOKENS, **CORPUS)
     np.testing.assert_array_equal(made.vertex(np.array([0.0, 4, 3, 0, 0, 5])), [0.5, 0.5, 1, 0, 0, 1])
-    assert documents_to_tokens(3, 100, 7) == 42
-    for wrong in (0, 8):
-        with pytest.raises(ConfigError, match="between 1 and 7"):
-            documents_to_tokens(wrong, 100, 7)
 
 
 def test_ids() -> None:

@@ -1,0 +1,255 @@
+"""Candidate corpora between the tables and the core: what they are built from, their rows, and their memberships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assets.data import (
+    load_losses,
+    load_sketches,
+    load_task_vectors,
+    pack_membership,
+    token_pool,
+    unpack_membership,
+)
+from grasp_pipeline import tables
+from grasp_pipeline.config import ConstraintsConfig
+from grasp_pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from assets.common import Step
+    from assets.data import Corpus
+    from grasp_pipeline.selection.finalists import Finalist
+    from grasp_pipeline.selection.ingredients import Ingredients, Rule
+    from grasp_pipeline.selection.residual_filter import FeatureView
+    from grasp_pipeline.selection.rooms import Rooms
+    from grasp_pipeline.selection.target import Target
+
+
+def load_target(step: Step, protocol: dict[str, Any]) -> Target:
+    """Return what a row of `candidates` selects for."""
+    import json
+
+    from grasp_pipeline.selection.target import Target
+
+    tasks = step.read(tables.TASKS).select("task").unique().collect()["task"].to_list()
+    return Target.of(protocol["target"], tasks, json.loads(protocol["task_weights"]))
+
+
+def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trust_share: float) -> Rooms:
+    """Return what an arm of the corpus may hold.
+
+    Raises:
+        ConfigError: a constraint names what is not in the corpus, or the constraints cannot be met together.
+    """
+    from grasp_pipeline.selection.constraints import ConstraintSet
+    from grasp_pipeline.selection.corpus_constraints import build_constraints
+    from grasp_pipeline.selection.rooms import Rooms
+
+    frame = corpus.frame
+
+    def constrain(
+        tokens: NDArray[np.integer[Any]], allowed: NDArray[np.bool_], keep: NDArray[np.bool_] | None
+    ) -> ConstraintSet:
+        return build_constraints(
+            constraints,
+            budget,
+            tokens,
+            chunk_ids=frame["chunk_id"].to_numpy(),
+            document_ids=frame["doc_id"].to_numpy(),
+            sources=frame["source"].to_numpy(),
+            clusters=frame["cluster"].to_numpy(),
+            positions=frame["position"].to_numpy(),
+            allowed=allowed,
+            keep=keep,
+        )
+
+    return Rooms(
+        corpus.n_tokens,
+        budget,
+        frame["survivor"].to_numpy(),
+        corpus.codes("doc_id"),
+        corpus.codes("cluster"),
+        constrain if constraints.asked() else None,
+        trust_share,
+    )
+
+
+def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, rooms: Rooms) -> Ingredients:
+    """Pin and load what the arms are built from."""
+    import polars as pl
+
+    from grasp_pipeline.selection.ingredients import Ingredients
+    from grasp_pipeline.selection.ngrams import Chunks
+
+    names, vectors = load_task_vectors(step, kind, "query")
+    asked = pl.col("split") == "query", pl.col("task").is_in(target.counted)
+    frame = step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id")
+    queries = token_pool(frame)
+    return Ingredients(
+        load_sketches(step, corpus, kind),
+        target,
+        target.rows(names, vectors),
+        Chunks(corpus.pool.tokens, corpus.pool.offsets),
+        Chunks(queries.tokens, queries.offsets),
+        np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
+        load_losses(step, corpus, kind),
+        rooms,
+    )
+
+
+def task_directions(
+    step: Step, given: Ingredients, rule: Rule, making: FeatureView, kind: str
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the tasks' names and M r_t of each as a column (d, T), in the features of a rule."""
+    import polars as pl
+
+    from grasp_pipeline.attribution.metric import apply_metric
+    from grasp_pipeline.selection.ngrams import Chunks
+
+    names, vectors = load_task_vectors(step, kind, "query")
+    queries = step.read(tables.TASKS).filter(pl.col("split") == "query").collect().sort("task", "chunk_id")
+    means = []
+    for task in given.target.tasks:
+        pool = token_pool(queries.filter(pl.col("task") == task))
+        means.append(making.mean(vectors[names.index(task)], Chunks(pool.tokens, pool.offsets)))
+    return list(given.target.tasks), apply_metric(given.metric(rule.rho), np.stack(means)).T
+
+
+def finalist_frames(
+    corpus: Corpus,
+    entries: Sequence[Finalist],
+    scores: Sequence[float | None],
+    listed: Sequence[bool],
+    constraints: ConstraintsConfig,
+    split: str,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows of `finalists` and, with their memberships, of `subsets`; equal memberships are one subset."""
+    import polars as pl
+
+    from grasp_pipeline.seeds import digest
+
+    ids = corpus.frame["chunk_id"].to_numpy()
+    asked = constraints.model_dump_json()
+    rows, subsets = [], {}
+    for entry, score, on in zip(entries, scores, listed, strict=True):
+        arm, rule = entry.arm, entry.rule
+        subset_id = digest(ids[arm.membership].tolist())
+        rows.append(
+            {
+                "arm": arm.name,
+                "family": arm.family,
+                "subset_id": subset_id,
+                "role": arm.role,
+                "features": rule.features if rule else None,
+                "rho": rule.rho if rule else None,
+                "lam": rule.lam if rule else None,
+                "ngram_weight": rule.ngram_weight if rule else None,
+                "direction": rule.target.astype("<f8").tobytes()
+                if rule and rule.target is not None
+                else None,
+                "near_duplicates": entry.dedup,
+                "repeats": arm.repeats,
+                "constraints": asked,
+                # The full corpus meets no constraint beside the budget, nor the budget.
+                "pickable": arm.role != "random" and (arm.role != "full" or not constraints.asked()),
+                "judge_score": score,
+                "shortlisted": on,
+                "surrogate_value": arm.surrogate_value,
+                "relative_gap": arm.relative_gap,
+                "passes": arm.passes,
+                "n_chunks": arm.n_chunks,
+                "n_tokens": arm.n_tokens,
+                "description": arm.description,
+            }
+        )
+        subsets[subset_id] = {
+            "subset_id": subset_id,
+            "split": split,
+            "stratum": arm.family,
+            "n_chunks": arm.n_chunks,
+            "n_tokens": arm.n_tokens,
+            "seed": 0,
+            "pool_version": corpus.version,
+            "membership": pack_membership(arm.membership),
+        }
+    return (
+        pl.DataFrame(rows, schema=tables.FINALISTS.schema),
+        pl.DataFrame(list(subsets.values()), schema=tables.SUBSETS.schema),
+    )
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The finalists with their memberships.
+
+    frame: rows of `tables.FINALISTS`; settings: what the finalists asset was asked for.
+    """
+
+    frame: pl.DataFrame
+    settings: dict[str, Any]
+    _memberships: dict[str, NDArray[np.bool_]]
+
+    def row(self, arm: str) -> dict[str, Any]:
+        """Return one arm's row."""
+        return next(row for row in self.frame.iter_rows(named=True) if row["arm"] == arm)
+
+    def rule(self, arm: str) -> Rule | None:
+        """Return what a linear arm ranks by; None for the others."""
+        from grasp_pipeline.selection.ingredients import Rule
+
+        row = self.row(arm)
+        if row["features"] is None:
+            return None
+        direction = None if row["direction"] is None else np.frombuffer(row["direction"], "<f8")
+        return Rule(row["features"], row["rho"], row["lam"], row["ngram_weight"], direction)
+
+    def subset_id(self, arm: str) -> str:
+        """Return the arm's subset id."""
+        return self.row(arm)["subset_id"]
+
+    def membership(self, arm: str) -> NDArray[np.bool_]:
+        """Return the arm's membership (n,)."""
+        return self._memberships[self.subset_id(arm)]
+
+    @property
+    def constraints(self) -> ConstraintsConfig:
+        """What every arm but `full` meets."""
+        return ConstraintsConfig.model_validate_json(self.frame["constraints"][0])
+
+    def best_linear(self) -> str:
+        """Return the best-judged arm that ranks by one direction, for a filter beside an arm that does not."""
+        linear = [row for row in self.frame.iter_rows(named=True) if row["role"] == "candidate"]
+        return max(linear, key=lambda row: -np.inf if row["judge_score"] is None else row["judge_score"])[
+            "arm"
+        ]
+
+
+def load_finalists(step: Step, corpus: Corpus, refitted: bool = True) -> Arms:
+    """Pin and load the finalists and their subsets; refitted: with those that `certificates` added."""
+    import polars as pl
+
+    frames, subsets = [step.read(tables.FINALISTS).collect()], []
+    splits = ["finalist"]
+    if refitted:
+        frames.append(step.read(tables.REFITTED_FINALISTS).collect())
+        splits += ["refit"] if frames[-1].height else []
+    for split in splits:
+        subsets.append(step.read(tables.SUBSETS, {"split": split}).collect())
+    commit = step.tables.latest(tables.FINALISTS)
+    assert commit is not None, "read above"
+    every = pl.concat(subsets)
+    if every["pool_version"].unique().to_list() != [corpus.version]:
+        raise StoreError("the finalists belong to another version of the corpus; materialize finalists again")
+    memberships = {
+        row["subset_id"]: unpack_membership(row["membership"], corpus.pool.n)
+        for row in every.iter_rows(named=True)
+    }
+    return Arms(pl.concat(frames), commit.statistics, memberships)

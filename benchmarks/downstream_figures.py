@@ -1,0 +1,239 @@
+"""Figures of the downstream benchmark from its finished cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.downstream import case_files, ground_names
+from benchmarks.record import Figure, save
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.laboratory.downstream.case import CONDITIONAL_JUDGE, PRODUCT, Case
+from grasp_pipeline.laboratory.downstream.coverage import Repeat, repeat_contest
+from grasp_pipeline.laboratory.downstream.ranks import (
+    MEASURED,
+    finalist_spearman,
+    mean_interval,
+    shortlist_regret,
+)
+from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
+from grasp_pipeline.laboratory.downstream.shipping import (
+    margin_over,
+    margins,
+    sealed,
+    shipped,
+    target_loss,
+    token_multiplier,
+)
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.certificate import RANDOM
+
+NATS = "nats per token"
+RANKS = "rank correlation"
+REGRET_SHORTLIST = 8
+
+REPEATED = "dsir-twice"
+"""A simple arm whose chunks count twice too: what is left over it is not owed to repeats."""
+
+
+def publish(settings: DownstreamSettings, command: str) -> Path:
+    """Write results/downstream.json and its table; returns the file."""
+    full, small = load_cases(settings, "main"), load_cases(settings, "coverage")
+    figures = [
+        *shipping_figures(full, settings.shortlist, PRODUCT, ""),
+        *rank_figures(full),
+        *coverage_figures(repeats_of(small, settings)),
+    ]
+    if settings.main.extended:
+        figures += shipping_figures(full, settings.shortlist, None, "further candidates", CONDITIONAL_JUDGE)
+    return save("downstream", command, [*figures, *arm_figures(full)])
+
+
+def load_cases(settings: DownstreamSettings, kind: str) -> list[Case]:
+    """Return the finished cases of a kind of ground.
+
+    Raises:
+        InputError: some are missing.
+    """
+    files = [
+        path
+        for name in ground_names(settings)
+        if name.startswith(f"{kind}/")
+        for path in case_files(settings, name).values()
+    ]
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise InputError(
+            f"{missing[0]} and {len(missing) - 1} other cases are missing; run the benchmark again"
+        )
+    return [Case.load(path) for path in files]
+
+
+def short(case: str) -> str:
+    """Return CORPUS/TARGET of a case's name."""
+    _, corpus, _, target = case.split("/")
+    return f"{corpus}/{target}"
+
+
+def shipping_figures(
+    cases: Sequence[Case], size: int, group: str | None, suffix: str, score: str = "judge"
+) -> list[Figure]:
+    """Return the margins of what ships over every comparison arm.
+
+    group and suffix: which finalists entered, None: all; score: what shortlists them.
+    """
+    ships = [shipped(case, size, group, score=score) for case in cases]
+    found = [margins(case, ship) for case, ship in zip(cases, ships, strict=True)]
+    flat = [margin for each in found for margin in each]
+    worst = min(flat, key=lambda margin: margin.margin)
+    best = [min(each, key=lambda margin: margin.margin) for each in found]
+    versus_random = [next(m for m in each if m.arm == RANDOM) for each in found]
+    weakest = min(versus_random, key=lambda margin: margin.lower)
+    above = [margin.lower > 0 for margin in best]
+    multipliers = [token_multiplier(case, ship) for case, ship in zip(cases, ships, strict=True)]
+    values = np.array([multiplier.value for multiplier in multipliers])
+    beyond = sum(multiplier.beyond for multiplier in multipliers)
+    seeds = cases[0].losses.shape[1] - 1
+    end = f"[{suffix}]" if suffix else ""
+
+    def named(figure: str, detail: str) -> str:
+        return f"{figure}[{', '.join(filter(None, (suffix, detail)))}]"
+
+    rows = [
+        Figure(
+            f"downstream.worst_margin{end}", worst.margin, NATS, "at least 0",
+            note=f"{short(worst.case)} against {worst.arm}; {len(cases)} cases, {seeds} seeds",
+        ),
+        Figure(
+            f"downstream.share_above_best{end}", float(np.mean(above)), "share of cases", "at least 0.5",
+            note="paired one-sided 95% bound against the best arm above 0",
+        ),
+        Figure(
+            f"downstream.min_low_vs_random{end}", weakest.lower, NATS, "above 0", note=short(weakest.case)
+        ),
+        Figure(
+            f"downstream.token_multiplier{end}", float(np.exp(np.log(values).mean())), "times", "reported",
+            low=float(values.min()), high=float(values.max()),
+            note=f"geometric mean and range over cases; {beyond} of {len(cases)} not reached by random within "
+            f"{max(cases[0].multiples)} times, counted as that; loss linear in log tokens between measured multiples",
+        ),
+    ]  # fmt: skip
+    if all(REPEATED in case.arms for case in cases):
+        repeated = [margin_over(case, ship, REPEATED) for case, ship in zip(cases, ships, strict=True)]
+        value, low, high = mean_interval([margin.margin for margin in repeated], generator("repeated arm"))
+        rows.append(
+            Figure(
+                f"downstream.margin_over_repeated{end}", value, NATS, "", low, high,
+                f"mean over cases, over {REPEATED}: the best simple arm with repeats as well; bound above 0 in "
+                f"{sum(margin.lower > 0 for margin in repeated)} of {len(cases)} cases",
+            )
+        )  # fmt: skip
+    for case, ship, lowest, random in zip(cases, ships, best, versus_random, strict=True):
+        rows.append(
+            Figure(
+                named("downstream.margin", short(case.name)), lowest.margin, NATS, low=lowest.lower,
+                note=f"{case.arms[ship]} over {lowest.arm}, the best arm; over random {random.margin:.3f}, "
+                f"bound {random.lower:.3f}",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def arm_figures(cases: Sequence[Case]) -> list[Figure]:
+    """Return what every finalist gains over random on sealed documents, the mean over the cases that have it."""
+    rng = generator("downstream arm figures")
+    gains: dict[str, list[float]] = {}
+    for case in cases:
+        random = target_loss(case, case.draws.mean(axis=0)[1:], sealed(case)).mean()
+        each = random - target_loss(case, case.losses[:, 1:], sealed(case)).mean(axis=1)
+        for arm, gain in zip(case.arms, each, strict=True):
+            gains.setdefault(arm, []).append(float(gain))
+    rows = []
+    for arm in sorted(gains, key=lambda arm: -np.mean(gains[arm])):
+        value, low, high = mean_interval(gains[arm], rng)
+        among = "" if len(gains[arm]) == len(cases) else f"{len(gains[arm])} of {len(cases)} cases"
+        rows.append(Figure(f"downstream.gain_over_random[{arm}]", value, NATS, "", low, high, among))
+    return rows
+
+
+def rank_figures(cases: Sequence[Case]) -> list[Figure]:
+    """Return the rank correlations of every kind of evidence, and the regret of a shortlist."""
+    rng = generator("downstream figures")
+    goals = {"judge": ("", "at least 0.8")}
+    rows = []
+    for score in (
+        "judge",
+        "own",
+        MEASURED,
+        *(name for name in cases[0].scores if name not in ("judge", "own")),
+    ):
+        end, goal = goals.get(score, (f"[{score}]", ""))
+        value, low, high = mean_interval([finalist_spearman(case, score) for case in cases], rng)
+        count = int(np.mean([case.optimised.sum() for case in cases]))
+        rows.append(
+            Figure(
+                f"selection.spearman_finalists{end}", value, RANKS, goal, low, high,
+                f"{score}; {len(cases)} cases of about {count} optimised finalists",
+            )
+        )  # fmt: skip
+    everything = np.mean([shortlist_regret(case, len(case.arms)) for case in cases])
+    for score, end, goal in (
+        ("judge", "", "at most 0.01"),
+        (CONDITIONAL_JUDGE, f"[{CONDITIONAL_JUDGE}]", ""),
+    ):
+        value, low, high = mean_interval(
+            [shortlist_regret(case, REGRET_SHORTLIST, score) for case in cases], rng
+        )
+        rows.append(
+            Figure(
+                f"selection.shortlist_regret{end}", value, NATS, goal, low, high,
+                f"{REGRET_SHORTLIST} measured by one run; {everything:.4f} where all are measured",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def repeats_of(cases: Sequence[Case], settings: DownstreamSettings) -> list[Repeat]:
+    """Return the repeated contests of all small cases."""
+    size = settings.coverage
+    tokens = settings.recipe(size).tokens
+    return [
+        repeat_contest(
+            case, number, size.shortlist, size.random_draws, size.calibration_documents, tokens, PRODUCT
+        )
+        for case in cases
+        for number in range(settings.coverage_repeats)
+    ]
+
+
+def coverage_figures(repeats: Sequence[Repeat]) -> list[Figure]:
+    """Return the coverage of the bounds and their shortfall; intervals over cases, which share their runs."""
+    rng = generator("downstream coverage figures")
+    cases = sorted({repeat.case for repeat in repeats})
+
+    def by_case(values: dict[str, list[float]]) -> tuple[float, float, float]:
+        return mean_interval([float(np.mean(values[case])) for case in cases], rng)
+
+    covered = {case: [float(r.covered) for r in repeats if r.case == case] for case in cases}
+    short_of = {case: [r.truth - r.lower for r in repeats if r.case == case] for case in cases}
+    value, low, high = by_case(covered)
+    worst = min(cases, key=lambda case: np.mean(covered[case]))
+    retrains = np.mean([repeat.retrains for repeat in repeats])
+    rows = [
+        Figure(
+            "certificate.coverage", value, "share of contests", "at least 0.9", low, high,
+            f"{len(repeats)} contests on {len(cases)} cases, {retrains:.1f} retrainings each; lowest "
+            f"{np.mean(covered[worst]):.2f} ({short(worst)})",
+        )
+    ]  # fmt: skip
+    value, low, high = by_case(short_of)
+    rows.append(
+        Figure(
+            "certificate.shortfall", value, NATS, "at most 0.09", low, high,
+            f"sealed improvement {np.mean([r.truth for r in repeats]):.3f}, certified "
+            f"{np.mean([r.improvement for r in repeats]):.3f} on average",
+        )
+    )  # fmt: skip
+    return rows

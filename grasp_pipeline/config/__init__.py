@@ -1,0 +1,92 @@
+"""Typed run configuration: one section per stage, each field bounded and described.
+
+The sections are plain pydantic models, usable in a notebook. `assets/` turns each into a `dagster.Config` by
+inheritance, so the Launchpad shows the same fields, bounds and descriptions. Dagster resolves a section only when
+its step starts; `validate_run_config` checks all of them at the head of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from grasp_pipeline.config.base import Section, check_grid
+from grasp_pipeline.config.corpus import (
+    CleaningConfig,
+    InputConfig,
+    TaskChunkingConfig,
+    TasksConfig,
+    TokenizerConfig,
+)
+from grasp_pipeline.config.proxy import ProxyConfig, SketchConfig
+from grasp_pipeline.config.selection import (
+    ConstraintsConfig,
+    ExportConfig,
+    FidelityConfig,
+    FinalistsConfig,
+    ProtocolConfig,
+    SubsetsConfig,
+)
+from grasp_pipeline.config.vision import VisionConfigSection
+from grasp_pipeline.errors import ConfigError
+
+__all__ = [
+    "SECTIONS",
+    "CleaningConfig",
+    "ConstraintsConfig",
+    "ExportConfig",
+    "FidelityConfig",
+    "FinalistsConfig",
+    "InputConfig",
+    "ProtocolConfig",
+    "ProxyConfig",
+    "Section",
+    "SketchConfig",
+    "SubsetsConfig",
+    "TaskChunkingConfig",
+    "TasksConfig",
+    "TokenizerConfig",
+    "VisionConfigSection",
+    "check_grid",
+    "validate_run_config",
+]
+
+SECTIONS: dict[str, type[Section]] = {
+    "manifest": InputConfig,
+    "task_documents": TasksConfig,
+    "documents": CleaningConfig,
+    "tokenizer": TokenizerConfig,
+    "tasks": TaskChunkingConfig,
+    "proxy_checkpoints": ProxyConfig,
+    "sketchers": SketchConfig,
+    "candidates": ProtocolConfig,
+    "subsets": SubsetsConfig,
+    "finalists": FinalistsConfig,
+    "sealed_evaluation": FidelityConfig,
+    "export": ExportConfig,
+    "vision_fidelity": VisionConfigSection,
+}
+"""Step name in a run configuration (`ops: NAME: config:`) -> section."""
+
+
+def validate_run_config(ops: Mapping[str, Any]) -> None:
+    """Check every section of a run's `ops` at once.
+
+    Raises:
+        ConfigError: names the step, the field, the value's fault and what is allowed.
+    """
+    faults: list[str] = []
+    for step, section in SECTIONS.items():
+        values = (ops.get(step) or {}).get("config") or {}
+        try:
+            section.model_validate(values)
+        except ValidationError as error:
+            for fault in error.errors():
+                field = ".".join(str(part) for part in fault["loc"]) or "config"
+                faults.append(f"{step}.{field}: {fault['msg'].removeprefix('Value error, ')}")
+    if faults:
+        raise ConfigError(
+            "The run configuration cannot be used: " + "; ".join(faults) + ". Correct it and launch again."
+        )

@@ -1,0 +1,217 @@
+"""Sections of the stages from the protocol to the exported corpus."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from grasp_pipeline.config.base import Section, check_amounts, check_choices, check_grid
+
+
+class ProtocolConfig(Section):
+    """What is written down before anything is measured: target, budget, candidates and error rate."""
+
+    target: str = Field(
+        default="mean",
+        min_length=1,
+        description="Task to select for; `mean` for the weighted mean of the tasks; `worst` for the task that gains "
+        "least.",
+    )
+    task_weights: dict[str, float] = Field(
+        default={},
+        description="Weight of every task in `mean`, or the gains wanted in `worst` relative to each other; rescaled. "
+        "Empty: all equal. Tasks not named do not count.",
+    )
+    budget_fraction: float = Field(
+        default=0.25,
+        description="Share of the clean corpus's tokens to keep; ignored when budget_tokens is above 0.",
+    )
+    budget_tokens: int = Field(default=0, description="Tokens to keep; 0 uses budget_fraction.")
+    budget_documents: int = Field(
+        default=0,
+        ge=0,
+        description="Budget as a number of documents: as many tokens as that many documents hold on average. 0 uses "
+        "budget_tokens or budget_fraction.",
+    )
+    metrics: list[float] = Field(
+        default=[0.0, 1.0, 3.0],
+        min_length=1,
+        description="Metrics M to try: 0 is the identity, rho > 0 whitens with damping rho * tr(C)/d.",
+    )
+    lambdas: list[float] = Field(
+        default=[0.0, 0.5, 0.7, 1.0, 1.4],
+        min_length=1,
+        description="Weights of the quadratic penalty; 0 must be in.",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Family-wise one-sided confidence.")
+    bootstrap: int = Field(
+        default=4_000, ge=200, le=200_000, description="Bootstrap resamples of the subsets."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        check_grid(self.metrics, self.lambdas)
+        check_amounts("task_weights", self.task_weights)
+        if self.task_weights and not any(self.task_weights.values()):
+            raise ValueError("task_weights are all 0; give one task a weight above 0")
+        if self.budget_tokens and self.budget_documents:
+            raise ValueError("budget_tokens and budget_documents are both set; set one of them to 0")
+        if self.budget_tokens < 0:
+            raise ValueError(f"budget_tokens is {self.budget_tokens}; give a number of tokens above 0")
+        if not self.budget_tokens and not self.budget_documents and not 0 < self.budget_fraction <= 1:
+            raise ValueError(
+                f"budget_fraction is {self.budget_fraction}; give a share of the corpus above 0 and at most 1"
+            )
+        return self
+
+
+class SubsetsConfig(Section):
+    """Designs of the subsets that are really retrained."""
+
+    calibration_subsets: int = Field(
+        default=24, ge=8, le=10_000, description="Subsets that the configuration is chosen on."
+    )
+    evaluation_subsets: int = Field(
+        default=32, ge=8, le=10_000, description="Sealed subsets, read by `fidelity` alone."
+    )
+    seeds: int = Field(
+        default=2, ge=2, le=32, description="Training seeds per subset; two at least, for the ceiling."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draws.")
+
+
+class ConstraintsConfig(Section):
+    """What a selection must respect beside its budget."""
+
+    unit: Literal["chunk", "document"] = Field(
+        default="chunk", description="What is kept or dropped as one: a `chunk`, or a whole `document`."
+    )
+    source_floors: dict[str, float] = Field(
+        default={},
+        description="Least to keep of a source, by name: above 1 in tokens, up to 1 as a share of the budget.",
+    )
+    source_caps: dict[str, float] = Field(
+        default={},
+        description="Most to keep of a source, by name: above 1 in tokens, up to 1 as a share of the budget.",
+    )
+    cluster_max_units: int = Field(
+        default=0,
+        ge=0,
+        description="Most copies to keep of near duplicates: documents of a cluster where the unit is `document`, else "
+        "chunks at one place of its documents; 0: no limit.",
+    )
+    cluster_max_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="The same maximum in tokens, at least those of the longest unit that may be kept; 0: no limit.",
+    )
+    must_keep: list[str] = Field(
+        default=[], description="Ids of documents or chunks that are kept whatever they are worth."
+    )
+    must_drop: list[str] = Field(default=[], description="Ids of documents or chunks that are never kept.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        check_amounts("source_floors", self.source_floors)
+        check_amounts("source_caps", self.source_caps)
+        for name, low in self.source_floors.items():
+            high = self.source_caps.get(name, math.inf)
+            if (low <= 1) == (high <= 1) and low > high:
+                raise ValueError(
+                    f"source_floors.{name} is {low}, above source_caps.{name} of {high}; lower the floor to {high} or "
+                    f"raise the cap to {low}"
+                )
+        shares = {name: low for name, low in self.source_floors.items() if low <= 1}
+        if sum(shares.values()) > 1 + 1e-9:
+            raise ValueError(
+                f"the shares in source_floors ({', '.join(shares)}) sum to {sum(shares.values()):.4g}; lower them by "
+                f"{sum(shares.values()) - 1:.4g} in all"
+            )
+        if self.cluster_max_units and self.cluster_max_tokens:
+            raise ValueError("cluster_max_units and cluster_max_tokens are both set; set one of them to 0")
+        if both := sorted(set(self.must_keep) & set(self.must_drop)):
+            raise ValueError(f"must_keep and must_drop both hold {', '.join(both[:5])}; take them out of one")
+        return self
+
+    def asked(self) -> bool:
+        """Return whether anything is asked for."""
+        return self.model_dump() != ConstraintsConfig().model_dump()
+
+
+class FinalistsConfig(Section):
+    """The finalists: who enters, how many are retrained, and what may be published."""
+
+    constraints: ConstraintsConfig = Field(
+        default=ConstraintsConfig(),
+        description="What every finalist, the random draws included, must respect beside the budget.",
+    )
+    trust_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="Share of the budget that every optimised candidate leaves to a random sample without near "
+        "duplicates: a trust region around the corpus; 0 for none.",
+    )
+    max_retrainings: int = Field(
+        default=0,
+        ge=0,
+        description="Most retrainings for the finalists; comparison arms are left out, the last named first, until "
+        "the plan fits. 0 for no limit.",
+    )
+    shortlist: int = Field(
+        default=4, ge=1, le=64, description="Optimised candidates retrained besides the simple arms."
+    )
+    refit: bool = Field(
+        default=True,
+        description="Correct the surrogate by the finalists' measured losses and retrain the corpora that it then "
+        "chooses: two more retrainings.",
+    )
+    random_draws: int = Field(default=4, ge=3, le=64, description="Independent draws of the random arm, R.")
+    optimiser_gap: float = Field(
+        default=1e-3, gt=0, lt=1, description="Relative duality gap at which Frank-Wolfe stops."
+    )
+    max_passes: int = Field(default=200, ge=1, description="Most Frank-Wolfe passes per candidate.")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="One-sided confidence of the certificate."
+    )
+    allow_uncertified: bool = Field(
+        default=False,
+        description="Publish the pruned corpus although its lower bound over random is not above 0.",
+    )
+
+
+class FidelityConfig(Section):
+    """The sealed evaluation."""
+
+    arm_seeds: int = Field(
+        default=3, ge=2, le=64, description="Fresh training seeds per arm on the evaluation documents."
+    )
+    bootstrap: int = Field(
+        default=2_000, ge=200, le=200_000, description="Bootstrap resamples for the intervals."
+    )
+
+
+class ExportConfig(Section):
+    """Files that people train on, written below the store's folder `export`."""
+
+    formats: list[str] = Field(
+        default=["parquet", "jsonl"],
+        min_length=1,
+        description="Of `parquet` (zstd), `jsonl` (JSON lines, zstd), `huggingface` (a folder that "
+        "datasets.load_dataset opens), `mds` (MosaicML Streaming; needs the extra mds) and `tokens` (a flat array of "
+        "token ids with offsets).",
+    )
+    shard_tokens: int = Field(
+        default=2**25,
+        ge=2**10,
+        le=2**28,
+        description="Tokens per file of `huggingface` and `mds`; a file may hold one span more. The other formats are "
+        "one file each.",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        check_choices("formats", self.formats, ("parquet", "jsonl", "huggingface", "mds", "tokens"))
+        return self

@@ -1,0 +1,1 @@
+"""The finalists protocol outside Dagster: what ships is measured on sealed documents against every comparison arm."""

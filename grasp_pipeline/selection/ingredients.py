@@ -1,0 +1,146 @@
+"""What the finalists are built from, and the rules that rank by one direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.attribution.blocks import ArrayBlocks, Float64, SketchBlocks, project
+from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
+from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.selection.budget import descending, fill_whole
+from grasp_pipeline.selection.dsir import dsir_scores
+from grasp_pipeline.selection.ngram_features import NgramFeatures
+from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.target import Target
+from grasp_pipeline.selection.views import stack_views
+
+Features = Literal["gradient", "gradient+ngrams"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What a linear arm ranks by: <M (r - lambda mu), features>.
+
+    rho: damping of the metric M, 0 for the identity; ngram_weight: of the n-grams' F beside the gradients'; target: r
+    (d,) in the features, None for the direction of the target's tasks.
+    """
+
+    features: Features
+    rho: float
+    lam: float
+    ngram_weight: float = 1.0
+    target: Float64 | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredients:
+    """What the arms are built from.
+
+    Attributes:
+        blocks: sketches (n, d) of the chosen kind.
+        target: what is selected for, over T tasks.
+        targets: (T, d) mean query sketch of every task.
+        chunks: token ids of the n chunks.
+        queries: token ids of q query chunks of the tasks that count.
+        query_task: (q,) their tasks, as places in `target.tasks`.
+        losses: (n,) mean token loss of each chunk at the reference proxy, nats.
+        rooms: what an arm may hold.
+    """
+
+    blocks: SketchBlocks
+    target: Target
+    targets: Float64
+    chunks: Chunks
+    queries: Chunks
+    query_task: NDArray[np.integer]
+    losses: Float64
+    rooms: Rooms
+    _stacked: dict[float, tuple[SketchBlocks, Float64]] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens per chunk, (n,)."""
+        return self.chunks.lengths()
+
+    @cached_property
+    def second(self) -> Float64:
+        """Second moment of the gradient sketches, (d, d)."""
+        return second_moment(self.blocks, self.n_tokens)
+
+    @cached_property
+    def dsir(self) -> Float64:
+        """DSIR's log importance weights, (n,)."""
+        return dsir_scores(self.chunks, self.queries)
+
+    @cached_property
+    def query_share(self) -> Float64:
+        """Share of every query chunk in its task's tokens, (T, q)."""
+        lengths = self.queries.lengths().astype(np.float64)
+        member = self.query_task == np.arange(len(self.target.tasks))[:, None]
+        tokens = member * lengths
+        return tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1.0)
+
+    @cached_property
+    def ngrams(self) -> NgramFeatures:
+        """N-gram features fitted on the corpus."""
+        return NgramFeatures.fit(self.chunks)
+
+    @cached_property
+    def _ngram_view(self) -> tuple[SketchBlocks, Float64]:
+        targets = self.query_share @ self.ngrams.transform(self.queries).astype(np.float64)
+        return ArrayBlocks(self.ngrams.transform(self.chunks)), targets
+
+    def view(self, rule: Rule) -> tuple[SketchBlocks, Float64]:
+        """Return the features (n, d) of a rule and every task's direction (T, d) in them."""
+        if rule.features == "gradient":
+            return self.blocks, self.targets
+        if rule.ngram_weight not in self._stacked:
+            self._stacked[rule.ngram_weight] = stack_views(
+                [(self.blocks, self.targets), self._ngram_view], self.n_tokens, [1.0, rule.ngram_weight]
+            )
+        return self._stacked[rule.ngram_weight]
+
+    def direction(self, rule: Rule) -> Float64:
+        """Return r (d,) of a rule."""
+        return self.target.weights @ self.view(rule)[1] if rule.target is None else rule.target
+
+    def metric(self, rho: float) -> Metric:
+        """Return M for the gradient sketches; None is the identity."""
+        return None if rho == 0 else metric_matrix(self.second, rho)
+
+
+@dataclass(frozen=True)
+class LinearView:
+    """A linear arm's direction at its membership: features <q, phi> in `blocks`; alignment and marginal (n,)."""
+
+    blocks: SketchBlocks
+    q: Float64
+    tau: float
+    alignment: Float64
+    marginal: Float64
+
+
+def linear_view(
+    given: Ingredients, rule: Rule, membership: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> LinearView:
+    """Return q = M (r - lambda mu_S), the threshold tau, and every chunk's alignment and marginal value at S.
+
+    tau is the marginal value of the last chunk taken when the allowed chunks (n,) fill the subset's tokens in order of
+    marginal value; up to rounding and constraints beside the budget S is the set above it.
+    """
+    blocks, target, metric = given.view(rule)[0], given.direction(rule), given.metric(rule.rho)
+    mean = subset_means(blocks, given.n_tokens, membership[None]).means[0]
+    q = apply_metric(metric, target - rule.lam * mean)
+    alignment = project(blocks, apply_metric(metric, target))
+    marginal = project(blocks, q)
+    order = descending(np.where(allowed, marginal, -np.inf))
+    taken = fill_whole(
+        order[: int(allowed.sum())], given.n_tokens.astype(np.float64), int(given.n_tokens[membership].sum())
+    )
+    return LinearView(blocks, q, float(marginal[taken].min()), alignment, marginal)

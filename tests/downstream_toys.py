@@ -1,0 +1,106 @@
+"""Made-up cases with known losses, and a ground of toy documents that a tiny proxy trains on in milliseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from toys import WORDS, toy_texts
+
+from grasp_pipeline.laboratory.downstream.case import CONDITIONAL_JUDGE, FURTHER, PRODUCT, Case
+from grasp_pipeline.laboratory.downstream.ground import Ground, lay_ground, split_documents
+from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.finalists import ALWAYS
+
+DOCUMENTS = pl.DataFrame(
+    [(source, text) for source in WORDS for text in toy_texts(source, 120)],
+    schema=["source", "text"],
+    orient="row",
+)
+TARGETS = sorted(WORDS)[:3]
+
+SIZE = {
+    "seeds": [0],
+    "chunks": 140,
+    "steps": 10,
+    "calibration_documents": 8,
+    "sealed_documents": 6,
+    "sealed_seeds": 2,
+    "random_draws": 3,
+    "fresh_draws": 2,
+}
+
+
+def toy_settings(**values: object) -> DownstreamSettings:
+    given = {
+        "corpora": {"toy": "toy/*.parquet"},
+        "targets": {"toy": TARGETS},
+        "main": SIZE | {"multiples": [2]},
+        "coverage": SIZE | {"extended": False, "shortlist": 2},
+        "tasks": 3,
+        "chunk_tokens": 16,
+        "vocab_size": 300,
+        "query_documents": 6,
+        "judge_documents": 5,
+        "sketch_side": 6,
+        "gap": 1e-2,
+    }
+    return DownstreamSettings.model_validate(given | values)
+
+
+def toy_ground() -> Ground:
+    settings = toy_settings()
+    return lay_ground("toy", DOCUMENTS, settings, settings.main, 0)
+
+
+def made_up_case(
+    seed: int = 0,
+    candidate: float = -0.2,
+    simple: float = -0.1,
+    noise: float = 0.02,
+    documents: int = 40,
+    target: str = "mean",
+    name: str = "main/toy/0",
+) -> Case:
+    """Return a case whose arms differ from random by known amounts, nats per token, on every task alike.
+
+    Candidate k of 4 has `candidate` + .02 k, the simple arms `simple`, the full corpus 0. Documents differ by .3,
+    every arm on every document by `noise`, and every run by `noise` on all documents.
+    """
+    rng = generator("made-up case", seed)
+    arms = (*ALWAYS, *(f"surrogate-{k}" for k in range(3)), "dsir-twice")
+    truth = np.array(
+        [0.0 if arm in ("full", "random-deduplicated") else simple for arm in ALWAYS] + [0.0] * 4
+    )
+    truth[-4:] = candidate + 0.02 * np.arange(4)
+    count = 2 * documents
+    base = 3 + 0.3 * rng.standard_normal(count)
+
+    def runs(level: float, *shape: int) -> np.ndarray:
+        own = noise * rng.standard_normal(count)
+        return base + own + level + noise * rng.standard_normal((*shape, 1))
+
+    task = np.repeat(np.arange(2), documents)
+    scores = {
+        "judge": -truth,
+        "own": truth,
+        CONDITIONAL_JUDGE: -truth,
+        "likelihood": -truth + 0.03 * rng.standard_normal(len(arms)),
+    }
+    roles = ["full" if arm == "full" else "simple" for arm in ALWAYS] + ["candidate"] * 4
+    return Case(
+        f"{name}/{target}",
+        target,
+        arms,
+        tuple(roles),  # type: ignore[arg-type]
+        (PRODUCT,) * (len(arms) - 1) + (FURTHER,),
+        rng.random((len(arms), 30)) < 0.4,
+        scores,
+        np.stack([runs(level, 4) for level in truth]),
+        runs(0.0, 4, 4),
+        runs(0.0, 6),
+        {1: runs(0.0, 2, 2), 2: runs(-0.15, 2, 2), 4: runs(-0.3, 2, 2)},
+        split_documents(task, documents // 2, "toy"),
+        rng.integers(20, 65, count).astype(np.float64),
+        np.array(["a", "b"])[task],
+    )
