@@ -82,6 +82,23 @@ def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trus
     )
 
 
+def load_conditional(step: Step, corpus: Corpus) -> pl.DataFrame:
+    """Pin and load by how much fine-tuning lowers each chunk's loss: columns query and judge, in the corpus's order.
+
+    Raises:
+        StoreError: a chunk is not in the table.
+    """
+    import polars as pl
+
+    losses = step.read(tables.CONDITIONAL_LOSSES).select("chunk_id", "reference", "query", "judge").collect()
+    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")
+    if found["reference"].null_count():
+        raise StoreError(
+            f"{found['reference'].null_count()} chunks have no conditional loss; materialize conditional_losses"
+        )
+    return found.select((pl.col("reference") - pl.col(split)).alias(split) for split in ("query", "judge"))
+
+
 def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, rooms: Rooms) -> Ingredients:
     """Pin and load what the arms are built from."""
     import polars as pl
@@ -101,6 +118,7 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
         Chunks(queries.tokens, queries.offsets),
         np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
         load_losses(step, corpus, kind),
+        load_conditional(step, corpus)["query"].to_numpy(),
         rooms,
     )
 
@@ -226,7 +244,7 @@ class Arms:
 
     def best_linear(self) -> str:
         """Return the best-judged arm that ranks by one direction, for a filter beside an arm that does not."""
-        linear = [row for row in self.frame.iter_rows(named=True) if row["role"] == "candidate"]
+        linear = [row for row in self.frame.iter_rows(named=True) if row["features"] and row["lam"] > 0]
         return max(linear, key=lambda row: -np.inf if row["judge_score"] is None else row["judge_score"])[
             "arm"
         ]

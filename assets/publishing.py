@@ -52,6 +52,7 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
                 "refitted_finalists",
                 "gradient_sketches",
                 "task_sketches",
+                "conditional_losses",
                 "tokenized_shards",
                 "candidates",
                 "tasks",
@@ -105,6 +106,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     arms = load_finalists(step, corpus)
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     step.pin(tables.TASK_SKETCHES)
+    step.pin(tables.CONDITIONAL_LOSSES)
     maker = load_maker(step, kind)
     provenance = step.provenance()
     written = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.RESIDUAL_FILTER)
@@ -126,8 +128,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     view = linear_view(given, rule, arms.membership(filter_arm), allowed)
     if filter_arm == head["arm"]:
         worth = view.marginal
-    elif shipped["family"] == "dsir":
-        worth = given.dsir
+    elif shipped["family"] in ("dsir", "conditional", "blend"):
+        worth = getattr(given, shipped["family"])
     else:
         worth = view.alignment
 
@@ -164,9 +166,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         kept_tokens,
     )
 
-    dropped = explain_dropped(
-        corpus, given, arms, head["arm"], view if worth is view.marginal else None, worth, served
-    )
+    linear = filter_arm == head["arm"]
+    dropped = explain_dropped(corpus, given, arms, head["arm"], view, None if linear else worth, served)
     dropped = dropped.with_columns(
         strongest_task=pl.Series(names[dropped["strongest_task"].to_numpy()]),
         weakest_task=pl.Series(names[dropped["weakest_task"].to_numpy()]),
@@ -237,13 +238,14 @@ def explain_dropped(
     given: "Ingredients",
     arms: "Arms",
     arm: str,
-    view: "LinearView | None",
-    worth: "NDArray[np.float64]",
+    view: "LinearView",
+    worth: "NDArray[np.float64] | None",
     served: "TaskExtremes",
 ) -> "pl.DataFrame":
     """Return the rows of `drop_reasons` for what an arm left out, tasks as numbers.
 
-    view: of an arm that ranks by one direction, else None; worth: (n,) what the arm ranked by.
+    view: of the arm, or of the one behind the filter where the arm does not rank by one direction; worth: (n,) what it
+    ranks by then, else None.
     """
     import numpy as np
     import polars as pl
@@ -262,12 +264,12 @@ def explain_dropped(
     budget = min(rooms.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))
     reasons = drop_reasons(
         kept,
-        worth if view is None else view.alignment,
+        view.alignment if worth is None else worth,
         corpus.n_tokens,
         budget,
-        given.blocks if view is None else view.blocks,
-        marginal=None if view is None else view.marginal,
-        tau=None if view is None else view.tau,
+        view.blocks,
+        marginal=view.marginal if worth is None else None,
+        tau=view.tau if worth is None else None,
         clusters=corpus.codes("cluster"),
         allowed=allowed,
         quotas=quotas,
@@ -283,7 +285,7 @@ def explain_dropped(
             margin=pl.Series(reasons.margin).fill_nan(None),
             value=pl.Series(reasons.value).fill_nan(None),
             threshold=pl.Series(reasons.threshold).fill_nan(None),
-            alignment=pl.Series(reasons.alignment),
+            alignment=pl.Series(view.alignment[reasons.chunk]),
             strongest_task=pl.Series(served.strongest[reasons.chunk]),
             strongest_value=pl.Series(served.strongest_value[reasons.chunk]),
             weakest_task=pl.Series(served.weakest[reasons.chunk]),

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from assets.finalists import Arms
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.selection.certificate import Evidence, Picks
+    from grasp_pipeline.selection.certificate import Evidence
+    from grasp_pipeline.selection.contest import Contest, Runs
     from grasp_pipeline.selection.finalists import Finalist
     from grasp_pipeline.selection.ingredients import Ingredients
     from grasp_pipeline.selection.judge import Judgement
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 GROUP = "selection"
 RANDOM = "random"
-PICK_SEED, FRESH_SEED, DRAW_SEED = 100, 101, 200
-"""Training seeds of the runs that pick, of the fresh runs that certify, and of the first random draw."""
 
 FRESH_RUNS = 2
 """Most fresh runs of a certificate: one for the pick of each fold."""
@@ -53,12 +52,13 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
     deps=[
         "selected_config",
         "candidates",
         "gradient_sketches",
         "task_sketches",
+        "conditional_losses",
         "tokenized_shards",
         "tasks",
         "subset_utilities",
@@ -80,7 +80,7 @@ def finalists(
     from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
     from grasp_pipeline.sketch.build import EARLY
 
-    step = Step(context, store, config, "3")
+    step = Step(context, store, config, "4")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
@@ -88,6 +88,7 @@ def finalists(
     for needed in (kind, EARLY):
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": needed})
     step.pin(tables.TASK_SKETCHES)
+    step.pin(tables.CONDITIONAL_LOSSES)
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
@@ -140,14 +141,15 @@ def finalists(
 def judge_finalists(
     step: Step, corpus: "Corpus", given: "Ingredients", entries: "list[Finalist]", kind: str
 ) -> "Judgement":
-    """Judge the candidates by the judge documents, the early checkpoint and the final one."""
+    """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
     import numpy as np
     import polars as pl
 
     from assets.data import load_sketch_sample, load_task_vectors, token_pool
+    from assets.finalists import load_conditional
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
     from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
-    from grasp_pipeline.selection.judge import LAMBDA, combine
+    from grasp_pipeline.selection.judge import LAMBDA, OUTLYING, combine, mean_over_tokens
     from grasp_pipeline.selection.ngrams import Chunks
     from grasp_pipeline.sketch.build import EARLY
 
@@ -164,12 +166,14 @@ def judge_finalists(
         return predict_from_means(subset_means(sketches, tokens, members), direction, None, LAMBDA)[:, 0]
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
-    ranked = np.array([entry.arm.name not in ("full", "random-deduplicated") for entry in entries])
+    ranked = np.array([entry.arm.name not in OUTLYING for entry in entries])
+    conditional = load_conditional(step, corpus)["judge"].to_numpy()
     return combine(
         likelihood.scores(membership),
         view(early, membership[:, sample], corpus.n_tokens[sample], EARLY),
         view(given.blocks, membership, corpus.n_tokens, kind),
         ranked,
+        mean_over_tokens(membership, corpus.n_tokens, conditional),
     )
 
 
@@ -193,7 +197,7 @@ def retraining_cost(step: Step, runs: int) -> str:
             group_name=GROUP,
             kinds=kinds,
             owners=OWNERS,
-            code_version="3",
+            code_version="4",
             deps=deps,
             description=text,
         )
@@ -207,7 +211,14 @@ def retraining_cost(step: Step, runs: int) -> str:
             (
                 "refitted_finalists",
                 {"numpy", "deltalake"},
-                ["document_losses", "finalists", "selected_config", "gradient_sketches", "task_sketches"],
+                [
+                    "document_losses",
+                    "finalists",
+                    "selected_config",
+                    "gradient_sketches",
+                    "task_sketches",
+                    "conditional_losses",
+                ],
                 "Corpora that the surrogate chose once more, corrected by what the finalists were really worth.",
             ),
             (
@@ -231,9 +242,10 @@ def certificates(
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench, evidence
-    from grasp_pipeline.selection.certificate import plan_picks
+    from grasp_pipeline.selection.contest import Field, hold_contest
+    from grasp_pipeline.selection.target import MEAN
 
-    step = Step(context, store, None, "3")
+    step = Step(context, store, None, "4")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -245,6 +257,7 @@ def certificates(
     if arms.settings["refit"]:
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
         step.pin(tables.TASK_SKETCHES)
+        step.pin(tables.CONDITIONAL_LOSSES)
     provenance = step.provenance()
     written = (tables.DOCUMENT_LOSSES, tables.REFITTED_FINALISTS, tables.CERTIFICATES)
     losses_commit = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
@@ -256,42 +269,39 @@ def certificates(
         return
 
     listed = arms.frame.filter(pl.col("shortlisted"))
-    draws = listed.filter(pl.col("role") == "random")["arm"].to_list()
-    pickable = listed.filter(pl.col("pickable"))["arm"].to_list()
-    compared = listed.filter(pl.col("role") != "random")["arm"].to_list()
+    entered = Field(
+        compared=listed.filter(pl.col("role") != "random")["arm"].to_list(),
+        pickable=listed.filter(pl.col("pickable"))["arm"].to_list(),
+        simple=listed.filter(pl.col("pickable"), pl.col("role").is_in(["simple", "full"]))["arm"].to_list(),
+        draws=listed.filter(pl.col("role") == "random")["arm"].to_list(),
+    )
     bench = Bench(corpus, tokenizer, proxy, held_out, compute)
-
-    def job(arm: str, seed: int):
-        return bench.job(arms.subset_id(arm), arms.membership(arm), seed)
-
-    runs = {arm: [job(arm, PICK_SEED)] for arm in compared}
-    runs[RANDOM] = [job(arm, DRAW_SEED + number) for number, arm in enumerate(draws)]
+    members = {arm: arms.membership(arm) for arm in listed["arm"]}
+    refits: list[Finalist] = []
     retrained = 0
 
-    def measure(what: str) -> "Evidence":
+    def measure(runs: "Runs") -> "Evidence":
         nonlocal retrained
-        every = [one for jobs in runs.values() for one in jobs]
-        frame, count = bench.measure_documents(step, provenance, "calibration", every, what)
+        jobs = {
+            name: [bench.job(bench.subset_id(members[arm]), members[arm], seed) for arm, seed in each]
+            for name, each in runs.items()
+        }
+        every = [job for each in jobs.values() for job in each]
+        frame, count = bench.measure_documents(step, provenance, "calibration", every, "retraining finalists")
         retrained += count
-        return evidence(frame, runs, target.shares())
+        return evidence(frame, jobs, target.shares())
 
-    measured = measure("retraining finalists")
-    fitted_on: dict[str, int] = {}
-    if arms.settings["refit"] and not target.worst:
-        refits = refit_finalists(step, corpus, arms, measured, target, chosen["sketch_kind"])
-        for fold, entry in refits.items():
-            fitted_on[entry.arm.name] = fold
-            subset_id = bench.subset_id(entry.arm.membership)
-            runs[entry.arm.name] = [bench.job(subset_id, entry.arm.membership, PICK_SEED)]
-        if refits:
-            measured = measure("retraining the refitted corpora")
-    else:
-        refits = {}
-    picks = plan_picks(measured, [*pickable, *fitted_on], target.name, fitted_on=fitted_on)
-    for arm, number in picks.missing:
-        first = runs[arm][0]
-        runs[arm].append(type(first)(first.subset_id, first.members, FRESH_SEED + number - 1))
-    measured = measure("retraining picks afresh")
+    def refit(measured: "Evidence") -> dict[str, int]:
+        made = refit_finalists(step, corpus, arms, measured, target, chosen["sketch_kind"])
+        refits.extend(made.values())
+        members.update((entry.arm.name, entry.arm.membership) for entry in refits)
+        return {entry.arm.name: fold for fold, entry in made.items()}
+
+    tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
+    refitting = refit if arms.settings["refit"] and not target.worst else None
+    contest = hold_contest(
+        entered, measure, target.name, tasks, proxy.recipe.tokens, arms.settings["confidence"], refitting
+    )
 
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     assert newest is not None, "written above"
@@ -300,18 +310,14 @@ def certificates(
     tokens = retrained * proxy.recipe.tokens
     yield step.result(tables.DOCUMENT_LOSSES, newest, count, extra, tokens, up_to_date=retrained == 0)
 
-    entries = list(refits.values())
     frame, subsets = finalist_frames(
-        corpus, entries, [None] * len(entries), [True] * len(entries), arms.constraints, "refit"
+        corpus, refits, [None] * len(refits), [True] * len(refits), arms.constraints, "refit"
     )
     step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "refit"})
     commit = step.tables.write(tables.REFITTED_FINALISTS, frame, provenance)
     yield step.result(tables.REFITTED_FINALISTS, commit, frame.height)
 
-    simple = listed.filter(pl.col("role").is_in(["simple", "full"]), pl.col("pickable"))["arm"].to_list()
-    table = certificate_rows(
-        measured, picks, simple, compared, proxy.recipe.tokens, arms.settings["confidence"]
-    )
+    table = certificate_rows(contest)
     commit = step.tables.write(
         tables.CERTIFICATES,
         table,
@@ -379,47 +385,28 @@ def refit_finalists(
     return made
 
 
-def certificate_rows(
-    measured: "Evidence",
-    picks: "Picks",
-    simple: list[str],
-    compared: list[str],
-    tokens: int,
-    confidence: float,
-) -> "pl.DataFrame":
+def certificate_rows(contest: "Contest") -> "pl.DataFrame":
     """Return the rows of `certificates`: the target against random first."""
     import polars as pl
 
-    from grasp_pipeline.selection.certificate import certify, plan_picks
-    from grasp_pipeline.selection.finalists import ALWAYS
-    from grasp_pipeline.selection.target import MEAN
-
-    against: list[tuple[str | Picks, str, str]] = [(RANDOM, RANDOM, RANDOM)]
-    if simple:
-        best = plan_picks(measured, simple, picks.target, fresh=0)
-        several = f"the best simple arm ({' or '.join(dict.fromkeys(best.by_fold))})"
-        against.append((best, "best simple arm", several))
-    against += [(arm, arm, arm) for arm in ALWAYS if arm in compared and arm not in picks.by_fold]
-    tasks = dict.fromkeys([picks.target, *sorted(set(measured.task.tolist())), MEAN])
-    rows = []
-    for task in tasks:
-        for baseline, name, said in against:
-            found = certify(measured, picks, baseline, tokens, task, RANDOM, confidence, said)
-            rows.append(
-                {
-                    "arm": found.arm,
-                    "baseline": name,
-                    "task": task,
-                    "tokens": found.tokens,
-                    "improvement": found.improvement,
-                    "lower_bound": found.lower_bound,
-                    "seeds": found.seeds,
-                    "degrees_of_freedom": found.degrees_of_freedom,
-                    "documents": found.documents,
-                    "confidence": found.confidence,
-                    "fold_picks": ",".join(found.fold_picks),
-                    "certified": found.certified,
-                    "statement": found.statement,
-                }
-            )
+    taken = (*_TAKEN, "statement")
+    rows = [
+        {name: getattr(found, name) for name in taken}
+        | {"baseline": baseline, "fold_picks": ",".join(found.fold_picks)}
+        for baseline, found in contest.certificates
+    ]
     return pl.DataFrame(rows, schema=tables.CERTIFICATES.schema)
+
+
+_TAKEN = (
+    "arm",
+    "task",
+    "tokens",
+    "improvement",
+    "lower_bound",
+    "seeds",
+    "degrees_of_freedom",
+    "documents",
+    "confidence",
+    "certified",
+)

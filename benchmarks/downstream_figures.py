@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.downstream import case_files, ground_names
 from benchmarks.record import Figure, save
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.laboratory.downstream.case import CONDITIONAL_JUDGE, PRODUCT, Case
+from grasp_pipeline.laboratory.downstream.case import PLAIN_JUDGE, PRODUCT, Case
 from grasp_pipeline.laboratory.downstream.coverage import Repeat, repeat_contest
 from grasp_pipeline.laboratory.downstream.ranks import (
     MEASURED,
@@ -47,7 +47,7 @@ def publish(settings: DownstreamSettings, command: str) -> Path:
         *coverage_figures(repeats_of(small, settings)),
     ]
     if settings.main.extended:
-        figures += shipping_figures(full, settings.shortlist, None, "further candidates", CONDITIONAL_JUDGE)
+        figures += shipping_figures(full, settings.shortlist, None, "further candidates")
     return save("downstream", command, [*figures, *arm_figures(full)])
 
 
@@ -181,7 +181,7 @@ def rank_figures(cases: Sequence[Case]) -> list[Figure]:
     everything = np.mean([shortlist_regret(case, len(case.arms)) for case in cases])
     for score, end, goal in (
         ("judge", "", "at most 0.01"),
-        (CONDITIONAL_JUDGE, f"[{CONDITIONAL_JUDGE}]", ""),
+        (PLAIN_JUDGE, f"[{PLAIN_JUDGE}]", ""),
     ):
         value, low, high = mean_interval(
             [shortlist_regret(case, REGRET_SHORTLIST, score) for case in cases], rng

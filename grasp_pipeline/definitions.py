@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets import (
     checks,
+    conditional,
     corpus,
     evidence,
     filtering,
@@ -29,7 +30,19 @@ store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [corpus, tokens, proxy, sketches, protocol, selection, publishing, filtering, evidence, vision]
+        [
+            corpus,
+            tokens,
+            proxy,
+            sketches,
+            protocol,
+            conditional,
+            selection,
+            publishing,
+            filtering,
+            evidence,
+            vision,
+        ]
     ),
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,

@@ -365,6 +365,21 @@ SELECTED_CONFIG = Table(
     description="The chosen configuration and why.",
 )
 
+CONDITIONAL_LOSSES = Table(
+    "conditional_losses",
+    ("chunk_id",),
+    {
+        "chunk_id": pl.String,
+        "reference": pl.Float64,
+        "query": pl.Float64,
+        "judge": pl.Float64,
+        "shard": pl.String,
+    },
+    ("shard",),
+    "Mean token loss of every chunk in nats at the reference proxy, and after a short fine-tuning of it on the query "
+    "chunks or the judge chunks of the target.",
+)
+
 FINALISTS = Table(
     "finalists",
     ("arm",),
@@ -606,6 +621,7 @@ ALL: dict[str, Table] = {
         CALIBRATION_POOL,
         SURROGATES,
         SELECTED_CONFIG,
+        CONDITIONAL_LOSSES,
         FINALISTS,
         REFITTED_FINALISTS,
         CERTIFICATES,

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from toys import WORDS, toy_texts
 
-from grasp_pipeline.laboratory.downstream.case import CONDITIONAL_JUDGE, FURTHER, PRODUCT, Case
+from grasp_pipeline.laboratory.downstream.case import FURTHER, PLAIN_JUDGE, PRODUCT, Case
 from grasp_pipeline.laboratory.downstream.ground import Ground, lay_ground, split_documents
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
 from grasp_pipeline.seeds import generator
@@ -84,7 +84,7 @@ def made_up_case(
     scores = {
         "judge": -truth,
         "own": truth,
-        CONDITIONAL_JUDGE: -truth,
+        PLAIN_JUDGE: -truth,
         "likelihood": -truth + 0.03 * rng.standard_normal(len(arms)),
     }
     roles = ["full" if arm == "full" else "simple" for arm in ALWAYS] + ["candidate"] * 4

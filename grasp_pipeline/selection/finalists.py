@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 
 from grasp_pipeline.attribution.blocks import Float64, project
-from grasp_pipeline.attribution.metric import apply_metric
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.progress import Listener, silent
@@ -31,7 +30,7 @@ from grasp_pipeline.selection.arms import (
     top_k_arm,
 )
 from grasp_pipeline.selection.groups import group_chunks
-from grasp_pipeline.selection.ingredients import Ingredients, Rule
+from grasp_pipeline.selection.ingredients import INFLUENCE_RHO, Ingredients, Rule
 from grasp_pipeline.selection.max_min import maximise_worst
 from grasp_pipeline.selection.rooms import Dedup
 
@@ -47,9 +46,6 @@ ALWAYS = (
 )
 """Comparison arms: retrained whatever the judge says, each a row of the certificates. A limit on retrainings leaves out
 the last ones first."""
-
-INFLUENCE_RHO = 1.0
-"""Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
 
 GROUPS = 256
 """Groups of the GGDA arm."""
@@ -93,7 +89,7 @@ def build_finalists(
     Raises:
         ConfigError: the budget or the constraints cannot be met.
     """
-    entries = simple_finalists(given)
+    entries = [*simple_finalists(given), *scored_finalists(given)]
     for plan in plans(given, selected):
         entries.append(optimised(given, plan, gap, max_passes))
         arm = entries[-1].arm
@@ -106,14 +102,13 @@ def simple_finalists(given: Ingredients) -> list[Finalist]:
     room, strictest = given.rooms.room(), given.rooms.strictest()
     target = given.target.weights @ given.targets
     alignment = project(given.blocks, target)
-    influence = project(given.blocks, apply_metric(given.metric(INFLUENCE_RHO), target))
     groups = group_chunks(given.blocks, min(GROUPS, max(1, given.chunks.n // 8)), "ggda")
     said = f"Highest damped influence per token (rho {INFLUENCE_RHO:g})."
     graddot = "Highest gradient inner product with the queries."
     lowest = "Lowest loss at the reference proxy."
     entries = [
         Finalist(full_arm(given.n_tokens), None),
-        Finalist(top_k_arm("influence", influence, room, said), Rule("gradient", INFLUENCE_RHO, 0.0)),
+        Finalist(top_k_arm("influence", given.influence, room, said), Rule("gradient", INFLUENCE_RHO, 0.0)),
         Finalist(top_k_arm("graddot", alignment, room, graddot), Rule("gradient", 0.0, 0.0)),
         Finalist(top_k_arm("lowest-loss", -given.losses, room, lowest), None),
         Finalist(middle_perplexity_arm(given.losses, room), None),
@@ -124,6 +119,38 @@ def simple_finalists(given: Ingredients) -> list[Finalist]:
     if given.rooms.offers("hard"):
         arm = dsir_arm(given.dsir, given.rooms.room("hard"), name="dsir-deduplicated")
         entries.append(Finalist(arm, None, "hard"))
+    return entries
+
+
+def scored_finalists(given: Ingredients) -> list[Finalist]:
+    """Build the candidates that follow scores which are not linear in the features, once and with every chunk twice."""
+    entries = []
+    for repeats, suffix in ((1, ""), (2, "-twice")):
+        if repeats > 1 and not _repeatable(given):
+            continue
+        room, often = given.rooms.room(copies=repeats, trusted=True), ", every chunk twice" * (repeats - 1)
+        made = [
+            top_k_arm(
+                "conditional",
+                given.conditional,
+                room,
+                f"Loss lowered most by fine-tuning on the queries (CoLoR-Filter, arXiv 2406.10670){often}.",
+                f"conditional{suffix}",
+            ),
+            top_k_arm(
+                "blend",
+                given.blend,
+                room,
+                f"Highest mean of standardised influence, n-gram importance and conditional loss{often}.",
+                f"blend{suffix}",
+            ),
+        ]
+        if repeats > 1:
+            made.append(dsir_arm(given.dsir, room, name="dsir-twice"))
+        entries += [
+            Finalist(replace(arm, role="candidate", repeats=repeats, n_tokens=arm.n_tokens // repeats), None)
+            for arm in made
+        ]
     return entries
 
 

@@ -14,11 +14,15 @@ from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matri
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.selection.budget import descending, fill_whole
 from grasp_pipeline.selection.dsir import dsir_scores
+from grasp_pipeline.selection.judge import standardise
 from grasp_pipeline.selection.ngram_features import NgramFeatures
 from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.selection.rooms import Rooms
 from grasp_pipeline.selection.target import Target
 from grasp_pipeline.selection.views import stack_views
+
+INFLUENCE_RHO = 1.0
+"""Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
 
 Features = Literal["gradient", "gradient+ngrams"]
 
@@ -50,6 +54,7 @@ class Ingredients:
         queries: token ids of q query chunks of the tasks that count.
         query_task: (q,) their tasks, as places in `target.tasks`.
         losses: (n,) mean token loss of each chunk at the reference proxy, nats.
+        conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats.
         rooms: what an arm may hold.
     """
 
@@ -60,6 +65,7 @@ class Ingredients:
     queries: Chunks
     query_task: NDArray[np.integer]
     losses: Float64
+    conditional: Float64
     rooms: Rooms
     _stacked: dict[float, tuple[SketchBlocks, Float64]] = field(default_factory=dict, init=False, repr=False)
 
@@ -77,6 +83,19 @@ class Ingredients:
     def dsir(self) -> Float64:
         """DSIR's log importance weights, (n,)."""
         return dsir_scores(self.chunks, self.queries)
+
+    @cached_property
+    def influence(self) -> Float64:
+        """Damped influence per token, (n,)."""
+        return project(
+            self.blocks, apply_metric(self.metric(INFLUENCE_RHO), self.target.weights @ self.targets)
+        )
+
+    @cached_property
+    def blend(self) -> Float64:
+        """Mean of standardised influence, DSIR weight per token and conditional loss reduction, (n,)."""
+        parts = (self.influence, self.dsir / self.n_tokens, self.conditional)
+        return np.mean([standardise(part) for part in parts], axis=0)
 
     @cached_property
     def query_share(self) -> Float64:

@@ -1,10 +1,12 @@
-"""The judge J: ranks optimised corpora by evidence that their optimiser did not see (findings B3).
+"""The judge J: ranks optimised corpora by evidence that their optimiser did not see.
 
-    J = z(L) + z(F_early) / 2 + z(F_final) / 2
+    J = z(L) + z(F_early) / 2 + z(F_final) / 2                  without C
+    J = z(C) + z(L) / 2 + z(F_early) / 4 + z(F_final) / 4
 
-L is the bigram likelihood of query texts; F_early the surrogate at an early checkpoint; F_final that at the
-final one; both F with r from judge documents, M = I, lambda = 0.7. z is standardised over the optimised
-candidates.
+L is the bigram likelihood of judge texts; F_early the surrogate at an early checkpoint; F_final that at the final one;
+both F with r from judge documents, M = I, lambda = 0.7; C a corpus's mean conditional loss reduction by judge texts
+(see `proxy.conditional`). z is standardised over the optimised candidates. The weights with C were chosen on one corpus
+and measured on another (`benchmarks/README.md`, downstream).
 """
 
 from __future__ import annotations
@@ -31,12 +33,17 @@ class View:
 
 @dataclass(frozen=True)
 class Judgement:
-    """score: (c,) J; likelihood (nats per token), early, final: (c,) the parts before z."""
+    """score: (c,) J; likelihood (nats per token), early, final, conditional (nats per token): (c,) parts before z."""
 
     score: Float64
     likelihood: Float64
     early: Float64
     final: Float64
+    conditional: Float64 | None = None
+
+
+OUTLYING = ("full", "random-deduplicated", "lowest-loss", "middle-perplexity")
+"""Arms that z is not taken over: they follow no task, and their values are far from all others."""
 
 
 def judge(
@@ -46,8 +53,11 @@ def judge(
     early: View,
     final: View,
     optimised: NDArray[np.bool_] | None = None,
+    conditional: Float64 | None = None,
 ) -> Judgement:
     """Judge c candidates given as (c, n) memberships; optimised: (c,) the candidates that z is taken over.
+
+    conditional: (n,) loss reduction of every chunk by judge texts, where it was measured.
 
     Raises:
         InputError: shapes disagree or a candidate is empty.
@@ -56,18 +66,29 @@ def judge(
     for view in (early, final):
         means = subset_means(view.blocks, n_tokens, membership)
         parts.append(predict_from_means(means, view.target, None, LAMBDA)[:, 0])
-    return combine(*parts, optimised=optimised)
+    gained = None if conditional is None else mean_over_tokens(membership, n_tokens, conditional)
+    return combine(*parts, optimised=optimised, conditional=gained)
+
+
+def mean_over_tokens(membership: NDArray[np.bool_], n_tokens: ArrayLike, values: Float64) -> Float64:
+    """Return the token-weighted mean of values (n,) over each of c memberships (c, n): (c,)."""
+    tokens = np.asarray(n_tokens, dtype=np.float64)
+    return np.array([tokens[kept] @ values[kept] / tokens[kept].sum() for kept in membership])
 
 
 def combine(
-    likelihood: Float64, early: Float64, final: Float64, optimised: NDArray[np.bool_] | None
+    likelihood: Float64,
+    early: Float64,
+    final: Float64,
+    optimised: NDArray[np.bool_] | None,
+    conditional: Float64 | None = None,
 ) -> Judgement:
-    """Return the judgement from its three parts, each (c,)."""
-    score = sum(
-        weight * standardise(part, optimised)
-        for weight, part in ((1.0, likelihood), (0.5, early), (0.5, final))
-    )
-    return Judgement(np.asarray(score), likelihood, early, final)
+    """Return the judgement from its parts, each (c,)."""
+    parts = [(1.0, likelihood), (0.5, early), (0.5, final)]
+    if conditional is not None:
+        parts = [(1.0, conditional), *((weight / 2, part) for weight, part in parts)]
+    score = sum(weight * standardise(part, optimised) for weight, part in parts)
+    return Judgement(np.asarray(score), likelihood, early, final, conditional)
 
 
 def standardise(values: Float64, reference: NDArray[np.bool_] | None = None) -> Float64:

@@ -218,7 +218,11 @@ FAULTS = [
         "proxy_checkpoints",
         r"loss of the reference proxy is not finite at step 0 of \d+; lower proxy_checkpoints\.learning_rate",
     ),
-    Fault(unknown_target, "candidates", r"candidates\.target is 'chess'; choose mean, worst or one of french, news"),
+    Fault(
+        unknown_target,
+        "candidates",
+        r"candidates\.target is 'chess'; choose mean, worst or one of french, news",
+    ),
     Fault(
         budget_above_the_corpus,
         "candidates",

@@ -10,7 +10,7 @@ import pytest
 from downstream_toys import DOCUMENTS, TARGETS, toy_ground, toy_settings
 
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.laboratory.downstream.candidates import further_candidates, scored_view
+from grasp_pipeline.laboratory.downstream.candidates import scored_view
 from grasp_pipeline.laboratory.downstream.case import (
     FURTHER,
     PRODUCT,
@@ -21,11 +21,11 @@ from grasp_pipeline.laboratory.downstream.case import (
     multiple_runs,
     plan_case,
 )
-from grasp_pipeline.laboratory.downstream.contest import PICK_SEED
 from grasp_pipeline.laboratory.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
 from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.measure import MemoryStore, measure
-from grasp_pipeline.selection.finalists import ALWAYS
+from grasp_pipeline.selection.contest import PICK_SEED
+from grasp_pipeline.selection.finalists import ALWAYS, scored_finalists
 from grasp_pipeline.selection.target import MEAN
 
 SETTINGS = toy_settings()
@@ -78,7 +78,7 @@ def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, p
         names = [finalist.arm.name for finalist in plan.finalists]
         assert len(set(names)) == len(names)
         assert set(ALWAYS) - {"random-deduplicated"} <= set(names)
-        assert {"conditional", "blend-all", "blend-all-twice"} <= set(names)
+        assert {"conditional", "blend", "blend-twice", "surrogate-blend-1"} <= set(names)
         assert set(plan.groups) == {PRODUCT, FURTHER}
         assert len(np.unique(np.packbits(plan.membership, axis=1), axis=0)) == len(names)
         assert all(values.shape == (len(names),) for values in plan.scores.values())
@@ -116,7 +116,7 @@ def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground)
 
 def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> None:
     target = TARGETS[0]
-    found = further_candidates(ground, ground.ingredients(target), 1e-2, 50)
+    found = scored_finalists(ground.ingredients(target))
     arm = next(finalist.arm for finalist in found if finalist.arm.name == "conditional")
     sources = sorted(set(DOCUMENTS["source"].to_list()))
     mine = ground.corpus.source == sources.index(target)

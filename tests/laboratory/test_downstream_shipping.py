@@ -7,7 +7,6 @@ import pytest
 from downstream_toys import made_up_case
 
 from grasp_pipeline.laboratory.downstream.case import FURTHER, PRODUCT
-from grasp_pipeline.laboratory.downstream.contest import BEST_SIMPLE, Field, Runs, hold_contest
 from grasp_pipeline.laboratory.downstream.coverage import repeat_contest
 from grasp_pipeline.laboratory.downstream.ranks import (
     MEASURED,
@@ -27,6 +26,7 @@ from grasp_pipeline.laboratory.downstream.shipping import (
 )
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.certificate import RANDOM, Evidence
+from grasp_pipeline.selection.contest import BEST_SIMPLE, Field, Runs, hold_contest
 from grasp_pipeline.selection.finalists import ALWAYS
 
 

@@ -43,6 +43,13 @@ def test_judge_equals_its_formula() -> None:
     for part, name in zip(parts, ("likelihood", "early", "final"), strict=True):
         np.testing.assert_allclose(getattr(found, name), part, rtol=1e-4, atol=1e-5)
 
+    gains = draw.standard_normal(N)
+    with_gains = judge(membership, tokens, likelihood, views[0], views[1], optimised, gains)
+    mean = np.array([np.average(gains[members], weights=tokens[members]) for members in membership])
+    expected = found.score / 2 + (mean - mean[optimised].mean()) / mean[optimised].std()
+    np.testing.assert_allclose(with_gains.score, expected, rtol=1e-4, atol=1e-5)
+    assert with_gains.conditional == pytest.approx(mean)
+
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3), st.floats(-100, 100))

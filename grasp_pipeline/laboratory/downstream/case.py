@@ -13,16 +13,16 @@ from grasp_pipeline.attribution.surrogate import predict_from_means, subset_mean
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.archive import damaged, load_archive, save_archive
-from grasp_pipeline.laboratory.downstream.candidates import conditional_scores, further_candidates
-from grasp_pipeline.laboratory.downstream.contest import DRAW_SEED, PICK_SEED
+from grasp_pipeline.laboratory.downstream.candidates import further_candidates
 from grasp_pipeline.laboratory.downstream.ground import Ground
 from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings, GroundSettings
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.arms import Role, random_arm
+from grasp_pipeline.selection.contest import DRAW_SEED, PICK_SEED
 from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
 from grasp_pipeline.selection.ingredients import Ingredients
-from grasp_pipeline.selection.judge import LAMBDA, judge, standardise
+from grasp_pipeline.selection.judge import LAMBDA, OUTLYING, judge
 from grasp_pipeline.selection.rooms import Rooms
 
 Bools = NDArray[np.bool_]
@@ -33,8 +33,7 @@ SEALED_SEED = 300
 
 PRODUCT, FURTHER = "product", "further"
 
-CONDITIONAL_JUDGE = "judge with conditional"
-STRAW = ("lowest-loss", "middle-perplexity")
+PLAIN_JUDGE = "judge without conditional"
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,7 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
     product = build_finalists(given, selected, settings.gap, settings.max_passes)
     seen = {np.packbits(finalist.arm.membership).tobytes() for finalist in product}
     further: list[Finalist] = []
-    for finalist in (
-        further_candidates(ground, given, settings.gap, settings.max_passes) if size.extended else []
-    ):
+    for finalist in further_candidates(given, settings.gap, settings.max_passes) if size.extended else []:
         key = np.packbits(finalist.arm.membership).tobytes()
         if key not in seen:
             seen.add(key)
@@ -174,28 +171,27 @@ def evidence_of(
 ) -> dict[str, Floats]:
     """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
 
-    conditional: mean over a finalist's tokens of `conditional_scores` by judge documents. `CONDITIONAL_JUDGE`:
-    z(conditional) + z(likelihood) / 2 + (z(early) + z(final)) / 4, z over the optimised finalists without those of
-    `STRAW`, whose values are far from all others.
+    `PLAIN_JUDGE`: without the conditional losses, the judge that is to be beaten.
     """
     membership = np.stack([finalist.arm.membership for finalist in finalists])
     names = [finalist.arm.name for finalist in finalists]
     likelihood, early, final = ground.evidence_of_judge(target)
-    judged = judge(membership, given.n_tokens, likelihood, early, final, ranked(names))
+    gained = ground.conditional(ground.judge_texts(target), "judge")
+    near = ~np.isin(names, OUTLYING)
+    judged, plain = (
+        judge(membership, given.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
+    )
     means = subset_means(given.blocks, given.n_tokens, membership)
     own = predict_from_means(means, given.target.weights @ given.targets, None, LAMBDA)[:, 0]
-    tokens = membership * given.n_tokens
-    conditional = tokens @ conditional_scores(ground, ground.judge_texts(target)) / tokens.sum(axis=1)
-    near = ranked(names) & ~np.isin(names, STRAW)
-    parts = ((1.0, conditional), (0.5, judged.likelihood), (0.25, judged.early), (0.25, judged.final))
+    assert judged.conditional is not None, "given above"
     return {
         "judge": judged.score,
         "likelihood": judged.likelihood,
         "early": judged.early,
         "final": judged.final,
         "own": own,
-        "conditional": conditional,
-        CONDITIONAL_JUDGE: np.sum([weight * standardise(part, near) for weight, part in parts], axis=0),
+        "conditional": judged.conditional,
+        PLAIN_JUDGE: plain.score,
     }
 
 

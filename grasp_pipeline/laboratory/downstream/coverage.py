@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.laboratory.downstream.case import Case
-from grasp_pipeline.laboratory.downstream.contest import (
+from grasp_pipeline.laboratory.downstream.ground import split_documents
+from grasp_pipeline.laboratory.downstream.shipping import evidence, shortlisted, target_loss
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.certificate import RANDOM, Evidence
+from grasp_pipeline.selection.contest import (
     DRAW_SEED,
     FRESH_SEED,
     PICK_SEED,
@@ -16,10 +20,6 @@ from grasp_pipeline.laboratory.downstream.contest import (
     Runs,
     hold_contest,
 )
-from grasp_pipeline.laboratory.downstream.ground import split_documents
-from grasp_pipeline.laboratory.downstream.shipping import evidence, shortlisted, target_loss
-from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.certificate import RANDOM, Evidence
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,10 @@ from grasp_pipeline.laboratory.measure import Trainer
 from grasp_pipeline.laboratory.proxies import EARLY_FRACTION, text_trainer
 from grasp_pipeline.laboratory.text import build_text_corpus
 from grasp_pipeline.laboratory.views import View, compress, take_view, train_checkpoints
+from grasp_pipeline.proxy.conditional import fine_tune
+from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.proxy.packing import TextStream, TokenPool
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.ingredients import Ingredients
@@ -93,8 +96,18 @@ class Ground:
             queries,
             task,
             self.final.losses.astype(np.float64),
+            self.conditional(queries, "query"),
             self.rooms,
         )
+
+    def conditional(self, wanted: Chunks, name: str) -> Floats:
+        """Return (n,) how much fine-tuning the reference on wanted chunks lowers each chunk's loss, nats per token."""
+        stream, corpus = self.corpus.stream, self.corpus
+        assert isinstance(stream, TextStream), "a text corpus"
+        texts = {name: TokenPool(wanted.tokens, wanted.offsets)}
+        weights = fine_tune(self.objective, self.reference, texts, self.trainer.recipe, stream.bos)
+        before, after = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
+        return ((before - after) / corpus.sizes).numpy()
 
     def evidence_of_judge(self, target: str) -> tuple[BigramLikelihood, JudgeView, JudgeView]:
         """Return what the judge sees of a target: judge documents alone."""
