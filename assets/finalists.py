@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from assets.common import Step
     from assets.data import Corpus
+    from grasp_pipeline.proxy.training import Recipe
     from grasp_pipeline.selection.finalists import Finalist
     from grasp_pipeline.selection.ingredients import Ingredients, Rule
     from grasp_pipeline.selection.residual_filter import FeatureView
@@ -82,6 +83,16 @@ def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trus
     )
 
 
+def load_recipe(step: Step) -> Recipe:
+    """Pin and load the recipe of a retraining."""
+    import json
+
+    from grasp_pipeline.proxy.training import Recipe
+
+    row = step.read(tables.PROXY_CHECKPOINTS).filter(role="initial").collect().row(0, named=True)
+    return Recipe(**json.loads(row["recipe"]))
+
+
 def load_conditional(step: Step, corpus: Corpus) -> pl.DataFrame:
     """Pin and load by how much fine-tuning lowers each chunk's loss: columns query and judge, in the corpus's order.
 
@@ -120,6 +131,7 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
         load_losses(step, corpus, kind),
         load_conditional(step, corpus)["query"].to_numpy(),
         rooms,
+        load_recipe(step).tokens,
     )
 
 

@@ -59,6 +59,7 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
         "gradient_sketches",
         "task_sketches",
         "conditional_losses",
+        "proxy_checkpoints",
         "tokenized_shards",
         "tasks",
         "subset_utilities",
@@ -89,6 +90,7 @@ def finalists(
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": needed})
     step.pin(tables.TASK_SKETCHES)
     step.pin(tables.CONDITIONAL_LOSSES)
+    step.pin(tables.PROXY_CHECKPOINTS)
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)

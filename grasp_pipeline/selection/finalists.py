@@ -126,7 +126,7 @@ def scored_finalists(given: Ingredients) -> list[Finalist]:
     """Build the candidates that follow scores which are not linear in the features, once and with every chunk twice."""
     entries = []
     for repeats, suffix in ((1, ""), (2, "-twice")):
-        if repeats > 1 and not _repeatable(given):
+        if repeats > 1 and not given.repeatable:
             continue
         room, often = given.rooms.room(copies=repeats, trusted=True), ", every chunk twice" * (repeats - 1)
         made = [
@@ -166,18 +166,9 @@ def plans(given: Ingredients, selected: Configuration) -> list[Plan]:
             made.append(Plan(f"{name}-softly-deduplicated", rule, "soft"))
         if given.rooms.offers("hard"):
             made.append(Plan(f"{name}-deduplicated", rule, "hard"))
-        if _repeatable(given):
+        if given.repeatable:
             made.append(Plan(f"{name}-twice", rule, repeats=2))
     return made
-
-
-def _repeatable(given: Ingredients) -> bool:
-    """Return whether the constraints can be met by chunks that count twice."""
-    try:
-        given.rooms.room(copies=2)
-    except ConfigError:
-        return False
-    return True
 
 
 def optimised(given: Ingredients, plan: Plan, gap: float, max_passes: int) -> Finalist:

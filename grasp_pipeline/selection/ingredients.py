@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from grasp_pipeline.attribution.blocks import ArrayBlocks, Float64, SketchBlocks, project
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection.budget import descending, fill_whole
 from grasp_pipeline.selection.dsir import dsir_scores
 from grasp_pipeline.selection.judge import standardise
@@ -56,6 +57,8 @@ class Ingredients:
         losses: (n,) mean token loss of each chunk at the reference proxy, nats.
         conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats.
         rooms: what an arm may hold.
+        training_tokens: of a retraining. Chunks that count twice are offered where these reach the budget: a shorter
+            training would never see a repeat, and measure nothing of it.
     """
 
     blocks: SketchBlocks
@@ -67,6 +70,7 @@ class Ingredients:
     losses: Float64
     conditional: Float64
     rooms: Rooms
+    training_tokens: int
     _stacked: dict[float, tuple[SketchBlocks, Float64]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -128,6 +132,17 @@ class Ingredients:
     def direction(self, rule: Rule) -> Float64:
         """Return r (d,) of a rule."""
         return self.target.weights @ self.view(rule)[1] if rule.target is None else rule.target
+
+    @cached_property
+    def repeatable(self) -> bool:
+        """Whether chunks may count twice: a retraining sees the whole budget, and the constraints can be met so."""
+        if self.training_tokens < self.rooms.budget:
+            return False
+        try:
+            self.rooms.room(copies=2)
+        except ConfigError:
+            return False
+        return True
 
     def metric(self, rho: float) -> Metric:
         """Return M for the gradient sketches; None is the identity."""

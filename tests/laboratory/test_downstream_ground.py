@@ -78,7 +78,7 @@ def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, p
         names = [finalist.arm.name for finalist in plan.finalists]
         assert len(set(names)) == len(names)
         assert set(ALWAYS) - {"random-deduplicated"} <= set(names)
-        assert {"conditional", "blend", "blend-twice", "surrogate-blend-1"} <= set(names)
+        assert {"conditional", "blend", "surrogate-blend-1-twice"} <= set(names)
         assert set(plan.groups) == {PRODUCT, FURTHER}
         assert len(np.unique(np.packbits(plan.membership, axis=1), axis=0)) == len(names)
         assert all(values.shape == (len(names),) for values in plan.scores.values())

@@ -17,7 +17,9 @@ from grasp_pipeline.selection.target import Target
 SELECTED = Configuration("c", "output", 1.0, 1.0, "mean")
 
 
-def ingredients(duplicates: bool = True, target_name: str = "mean") -> Ingredients:
+def ingredients(
+    duplicates: bool = True, target_name: str = "mean", training_tokens: int = 10_000
+) -> Ingredients:
     rng = np.random.default_rng(0)
     n, d = 240, 12
     targets = np.zeros((2, d))
@@ -43,6 +45,7 @@ def ingredients(duplicates: bool = True, target_name: str = "mean") -> Ingredien
         losses,
         sketches[:, :3].sum(axis=1).astype(float),
         Rooms(chunks.lengths(), budget, survivors, np.arange(n), clusters),
+        training_tokens,
     )
 
 
@@ -74,6 +77,11 @@ def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
     names = [entry.arm.name for entry in build_finalists(ingredients(duplicates=False), SELECTED, 1e-3, 200)]
     assert not any(name.endswith("deduplicated") and name != "random-deduplicated" for name in names)
     assert len(names) == len(set(names))
+
+
+def test_chunks_count_twice_only_where_a_retraining_sees_the_budget() -> None:
+    short = ingredients(training_tokens=ingredients().rooms.budget - 1)
+    assert all(entry.arm.repeats == 1 for entry in build_finalists(short, SELECTED, 1e-3, 200))
 
 
 def test_equal_corpora_enter_once() -> None:

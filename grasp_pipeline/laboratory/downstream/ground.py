@@ -98,6 +98,7 @@ class Ground:
             self.final.losses.astype(np.float64),
             self.conditional(queries, "query"),
             self.rooms,
+            self.trainer.recipe.tokens,
         )
 
     def conditional(self, wanted: Chunks, name: str) -> Floats:
