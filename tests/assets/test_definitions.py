@@ -107,6 +107,7 @@ class TestAssets:
             "task_sketches",
             "subset_utilities",
             "certificates",
+            "conditional_losses",
             "sealed_evaluation",
             "filtered_shards",
         }
