@@ -79,6 +79,32 @@ class Step:
             return commit
         return None
 
+    def unmoved(
+        self,
+        table: Table,
+        provenance: Provenance,
+        partition: Mapping[str, str],
+        made_from: Callable[[], str],
+    ) -> Commit | None:
+        """Return the last commit of the partition if it was made from the same things, else None.
+
+        Versions decide first, since they cost nothing. Where they moved, the content does: tables upstream may be
+        written anew with what they held before. Nothing is committed then, so nothing downstream is stale either; the
+        old commit names the versions that it was really made from.
+
+        Args:
+            table: whose commits carry the statistic `made_from`.
+            provenance: what a new commit would carry.
+            partition: of the table.
+            made_from: digest of all that the rows depend on; asked only where versions moved.
+        """
+        if (commit := self.current(table, provenance, partition)) is not None:
+            return commit
+        last = self.tables.latest(table, partition)
+        if last is None or last.metadata["code_version"] != provenance.code_version:
+            return None
+        return last if last.statistics.get("made_from") == made_from() else None
+
     def rows(self, table: Table, commit: Commit) -> int:
         """Count the rows of a table as of a commit; Delta's log knows, so no data is read."""
         import polars as pl

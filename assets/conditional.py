@@ -1,5 +1,8 @@
 """Conditional losses: the reference proxy, fine-tuned for a moment on the target's texts, on every chunk."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,28 +12,33 @@ from assets.partitions import ONE_RUN
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
 from resources.compute import Compute
-from resources.models import Models
+from resources.models import LoadedTokenizer, Models
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from grasp_pipeline.proxy.packing import TokenPool
-    from resources.delta import Commit
+    import polars as pl
+
+    from grasp_pipeline.proxy.objective import CausalLM, Parameters
+    from resources.delta import Commit, Read
 
 SPLITS = ("query", "judge")
 BATCH_ROWS = 4096
-"""Chunks scored between two reports of progress."""
+"""Chunks read and scored between two reports of progress."""
+
+PASS_ROWS = 16
+"""Chunks of one forward pass; on two cores 8 and 64 are slower."""
 
 
 @dg.asset(
     group_name="selection",
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
-    description="Every chunk's loss before and after a short fine-tuning of the reference proxy on the target's query "
-    "chunks, for a candidate, and on its judge chunks, for the judge. New or changed shards only.",
+    description="Every chunk's loss after a short fine-tuning of the reference proxy on the target's query chunks, "
+    "for a candidate, and on its judge chunks, for the judge. New or changed shards only.",
 )
 def conditional_losses(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -38,61 +46,64 @@ def conditional_losses(
     """Fine-tune twice and score the shards that are new or changed."""
     import polars as pl
 
-    from assets.data import token_pool
+    from assets.data import token_digest, token_pool
     from assets.finalists import load_target
     from grasp_pipeline.proxy.conditional import fine_tune
-    from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
-    from grasp_pipeline.proxy.objective import pad_chunks
+    from grasp_pipeline.seeds import digest
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store, None, "2")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
-    proxies = step.pin(tables.PROXY_CHECKPOINTS).version
+    proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
-    texts: dict[str, TokenPool] = {}
-    for split in SPLITS:
-        asked = pl.col("split") == split, pl.col("task").is_in(target.counted)
-        texts[split] = token_pool(step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id"))
+    asked = pl.col("split").is_in(SPLITS), pl.col("task").is_in(target.counted)
+    wanted = step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id")
+    texts = {split: wanted.filter(split=split) for split in SPLITS}
+    used = step.tables.read(tables.PROXY_CHECKPOINTS, proxies.version).filter(
+        pl.col("role").is_in(["initial", "reference"])
+    )
+    tuned_from = digest(
+        used.select("role", "checkpoint_id", "recipe").sort("role").collect().rows(),
+        tokenizer.tokenizer_id,
+        [token_digest([frame]) for frame in texts.values()],
+    )
 
     found: list[Commit] = []
-    waiting = []
-    shards = {c.partition["shard"] for c in step.tables.commits(tables.TOKENIZED_SHARDS) if c.partition}
-    for partition in ({"shard": shard} for shard in sorted(shards)):
-        source = step.tables.pin(tables.TOKENIZED_SHARDS, partition)
-        provenance = step.provenance(source)
-        commit = step.current(tables.CONDITIONAL_LOSSES, provenance, partition)
+    waiting: list[_Shard] = []
+    names = {c.partition["shard"] for c in step.tables.commits(tables.TOKENIZED_SHARDS) if c.partition}
+    for name in sorted(names):
+        shard = _Shard(step, name, step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": name}), tuned_from)
+        commit = shard.current()
         if commit is None:
-            waiting.append((partition, source, provenance))
+            waiting.append(shard)
         else:
             found.append(commit)
     tokens = 0
     if waiting:
-        reference = models.proxy(proxies, "reference")
-        recipe = models.proxy(proxies, "initial").recipe
-        objective, bos = reference.objective, tokenizer.encoder.bos
+        reference = models.proxy(proxies.version, "reference").objective
+        recipe = models.proxy(proxies.version, "initial").recipe
         step.say(f"fine-tuning the reference proxy on {' and '.join(SPLITS)} chunks")
-        weights = fine_tune(objective, objective.parameters(), texts, recipe, bos, compute.prepare())
-        sizes = [
-            step.tables.read(tables.TOKENIZED_SHARDS, source.version, partition).select(
-                pl.col("n_tokens").sum()
-            )
-            for partition, source, _ in waiting
-        ]
-        tokens = sum(int(frame.collect().item()) for frame in sizes)
+        weights = fine_tune(
+            reference,
+            reference.parameters(),
+            {split: token_pool(frame) for split, frame in texts.items()},
+            recipe,
+            tokenizer.encoder.bos,
+            compute.prepare(),
+        )
+        tokens = sum(shard.tokens() for shard in waiting)
         progress = Progress("scoring chunks", tokens, "tokens", step.say)
-        columns = ["chunk_id", "input_ids", "n_tokens"]
-        for partition, source, provenance in waiting:
-            shard: list[pl.DataFrame] = []
-            for frame in step.tables.batches(
-                tables.TOKENIZED_SHARDS, source.version, partition, columns, BATCH_ROWS
-            ):
-                rows, lengths = pad_chunks(frame["input_ids"].to_list(), bos, tokenizer.chunk_tokens)
-                losses = stacked_chunk_losses(objective, weights, rows, lengths).numpy() / lengths.numpy()
-                named = zip(("reference", *SPLITS), losses, strict=True)
-                shard.append(frame.select("chunk_id", **{name: pl.Series(values) for name, values in named}))
-                progress.advance(int(frame["n_tokens"].sum()))
-            scored = pl.concat(shard) if shard else tables.CONDITIONAL_LOSSES.empty().drop("shard")
-            scored = scored.with_columns(shard=pl.lit(partition["shard"]))
-            found.append(step.tables.write(tables.CONDITIONAL_LOSSES, scored, provenance, partition))
+        for shard in waiting:
+            frames = _scored(shard, reference, weights, tokenizer, progress)
+            scored = pl.concat([tables.CONDITIONAL_LOSSES.empty(), *frames])
+            found.append(
+                step.tables.write(
+                    tables.CONDITIONAL_LOSSES,
+                    scored,
+                    step.provenance(shard.source),
+                    shard.partition,
+                    {"made_from": shard.made_from},
+                )
+            )
     newest = max(found, key=lambda commit: commit.version)
     return step.result(
         tables.CONDITIONAL_LOSSES,
@@ -102,3 +113,64 @@ def conditional_losses(
         tokens,
         up_to_date=not waiting,
     )
+
+
+@dataclass
+class _Shard:
+    """One shard of `tokenized_shards` at the version read; tuned_from: digest of models and texts."""
+
+    step: Step
+    name: str
+    source: "Read"
+    tuned_from: str
+
+    @property
+    def partition(self) -> dict[str, str]:
+        """The shard's partition, of the chunks as of their losses."""
+        return {"shard": self.name}
+
+    @cached_property
+    def made_from(self) -> str:
+        """Digest of all that the shard's losses depend on."""
+        from assets.data import shard_digest
+        from grasp_pipeline.seeds import digest
+
+        return digest(self.tuned_from, shard_digest(self.step, self.source, self.name))
+
+    def current(self) -> "Commit | None":
+        """Return the last commit of the shard's losses where it was made from the same things, else None."""
+        provenance = self.step.provenance(self.source)
+        return self.step.unmoved(
+            tables.CONDITIONAL_LOSSES, provenance, self.partition, lambda: self.made_from
+        )
+
+    def tokens(self) -> int:
+        """Count the shard's tokens."""
+        import polars as pl
+
+        lazy = self.step.tables.read(tables.TOKENIZED_SHARDS, self.source.version, self.partition)
+        return lazy.select(pl.col("n_tokens").sum()).collect().item()
+
+
+def _scored(
+    shard: _Shard,
+    objective: "CausalLM",
+    weights: "Parameters",
+    tokenizer: LoadedTokenizer,
+    progress: Progress,
+) -> Iterator["pl.DataFrame"]:
+    """Yield the shard's rows of `conditional_losses`, a frame at a time."""
+    import polars as pl
+
+    from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
+    from grasp_pipeline.proxy.objective import pad_chunks
+
+    columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
+    for frame in shard.step.tables.batches(
+        tables.TOKENIZED_SHARDS, shard.source.version, shard.partition, columns, BATCH_ROWS
+    ):
+        rows, sizes = pad_chunks(frame["input_ids"].to_list(), tokenizer.encoder.bos, tokenizer.chunk_tokens)
+        losses = stacked_chunk_losses(objective, weights, rows, sizes, PASS_ROWS) / sizes
+        named = {split: pl.Series(values.numpy()) for split, values in zip(SPLITS, losses, strict=True)}
+        yield frame.select("chunk_id", **named, shard="shard")
+        progress.advance(int(frame["n_tokens"].sum()))

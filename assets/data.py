@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.proxy.packing import TokenPool
+    from resources.delta import Read
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,30 @@ class Corpus:
     def codes(self, column: str) -> NDArray[np.int64]:
         """Return a column as integer codes in order of the sorted values, (n,)."""
         return self.frame[column].rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def token_digest(frames: Iterable[pl.DataFrame]) -> str:
+    """Return a digest of chunks, their ids and tokens, whatever the order and the pieces in which they come."""
+    from grasp_pipeline.sketch.run import TokenLists
+
+    rows: list[bytes] = []
+    for frame in frames:
+        tokens = TokenLists.of_column(frame["input_ids"], 0)
+        flat = tokens.flat.astype("<i4").tobytes()
+        ends = (4 * tokens.offsets).tolist()
+        for chunk_id, start, end in zip(frame["chunk_id"], ends[:-1], ends[1:], strict=True):
+            running = hashlib.blake2b(f"{chunk_id}/".encode(), digest_size=16)
+            running.update(flat[start:end])
+            rows.append(running.digest())
+    return hashlib.blake2b(b"".join(sorted(rows)), digest_size=16).hexdigest()
+
+
+def shard_digest(step: Step, source: Read, shard: str) -> str:
+    """Return the digest of a shard's chunks in `tokenized_shards` as of a version."""
+    columns = ["chunk_id", "input_ids"]
+    return token_digest(
+        step.tables.batches(tables.TOKENIZED_SHARDS, source.version, {"shard": shard}, columns)
+    )
 
 
 def token_pool(frame: pl.DataFrame) -> TokenPool:

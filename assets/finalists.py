@@ -93,21 +93,25 @@ def load_recipe(step: Step) -> Recipe:
     return Recipe(**json.loads(row["recipe"]))
 
 
-def load_conditional(step: Step, corpus: Corpus) -> pl.DataFrame:
-    """Pin and load by how much fine-tuning lowers each chunk's loss: columns query and judge, in the corpus's order.
+def load_conditional(
+    step: Step, corpus: Corpus, split: str, before: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Pin and load by how much fine-tuning on a split's texts lowers each chunk's loss, nats per token: (n,).
+
+    before: (n,) loss at the reference, from `load_losses`.
 
     Raises:
         StoreError: a chunk is not in the table.
     """
-    import polars as pl
-
-    losses = step.read(tables.CONDITIONAL_LOSSES).select("chunk_id", "reference", "query", "judge").collect()
-    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")
-    if found["reference"].null_count():
+    losses = step.read(tables.CONDITIONAL_LOSSES).select("chunk_id", split).collect()
+    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")[
+        split
+    ]
+    if found.null_count():
         raise StoreError(
-            f"{found['reference'].null_count()} chunks have no conditional loss; materialize conditional_losses"
+            f"{found.null_count()} chunks have no conditional loss; materialize conditional_losses"
         )
-    return found.select((pl.col("reference") - pl.col(split)).alias(split) for split in ("query", "judge"))
+    return before - found.to_numpy()
 
 
 def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, rooms: Rooms) -> Ingredients:
@@ -121,6 +125,7 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
     asked = pl.col("split") == "query", pl.col("task").is_in(target.counted)
     frame = step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id")
     queries = token_pool(frame)
+    losses = load_losses(step, corpus, kind)
     return Ingredients(
         load_sketches(step, corpus, kind),
         target,
@@ -128,8 +133,8 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
         Chunks(corpus.pool.tokens, corpus.pool.offsets),
         Chunks(queries.tokens, queries.offsets),
         np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
-        load_losses(step, corpus, kind),
-        load_conditional(step, corpus)["query"].to_numpy(),
+        losses,
+        load_conditional(step, corpus, "query", losses),
         rooms,
         load_recipe(step).tokens,
     )

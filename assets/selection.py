@@ -169,7 +169,7 @@ def judge_finalists(
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
     ranked = np.array([entry.arm.name not in OUTLYING for entry in entries])
-    conditional = load_conditional(step, corpus)["judge"].to_numpy()
+    conditional = load_conditional(step, corpus, "judge", given.losses)
     return combine(
         likelihood.scores(membership),
         view(early, membership[:, sample], corpus.n_tokens[sample], EARLY),

@@ -1,6 +1,5 @@
 """Gradient sketches: how they are taken, of every chunk shard by shard, and of the tasks."""
 
-import hashlib
 import threading
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.common import GPU_POOL, OWNERS, Step
+from assets.data import shard_digest, token_digest
 from assets.engines import load_projection, new_engine, stored_engine
 from assets.partitions import ONE_RUN, SHARDS
 from assets.sections import SketchRun
@@ -141,22 +141,6 @@ def _fit(
     with step.store.files(path) as folder:
         found = {"projection": path, "projection_sha256": file_digest(folder / FILE)}
     return settings.model_copy(update=found)
-
-
-def token_digest(frames: "Iterable[pl.DataFrame]") -> str:
-    """Return a digest of chunks, their ids and tokens, whatever the order and the pieces in which they come."""
-    from grasp_pipeline.sketch.run import TokenLists
-
-    rows: list[bytes] = []
-    for frame in frames:
-        tokens = TokenLists.of_column(frame["input_ids"], 0)
-        flat = tokens.flat.astype("<i4").tobytes()
-        ends = (4 * tokens.offsets).tolist()
-        for chunk_id, start, end in zip(frame["chunk_id"], ends[:-1], ends[1:], strict=True):
-            running = hashlib.blake2b(f"{chunk_id}/".encode(), digest_size=16)
-            running.update(flat[start:end])
-            rows.append(running.digest())
-    return hashlib.blake2b(b"".join(sorted(rows)), digest_size=16).hexdigest()
 
 
 def _description(sketcher: "Sketcher") -> dict[str, Any]:
@@ -315,28 +299,16 @@ class _Shard:
     @cached_property
     def tokens(self) -> str:
         """Digest of the shard's chunks."""
-        columns = ["chunk_id", "input_ids"]
-        return token_digest(
-            self.step.tables.batches(
-                tables.TOKENIZED_SHARDS, self.source.version, {"shard": self.name}, columns
-            )
-        )
+        return shard_digest(self.step, self.source, self.name)
 
     def current(self, kind: _Kind) -> "Commit | None":
-        """Return the last commit of the shard's sketches where it was made from the same things, else None.
-
-        Versions decide first, since they cost nothing. Where they moved, the content does: tables upstream may be
-        written anew with what they held before. Nothing is committed then, so nothing downstream is stale either; the
-        old commit names the versions that it was really made from.
-        """
-        partition = self.partition(kind)
-        if (commit := self.step.current(tables.GRADIENT_SKETCHES, self.provenance, partition)) is not None:
-            return commit
-        last = self.step.tables.latest(tables.GRADIENT_SKETCHES, partition)
-        if last is None or last.metadata["code_version"] != self.provenance.code_version:
-            return None
-        made_from = last.statistics.get("made_from")
-        return last if made_from is not None and made_from == kind.made_from(self.tokens) else None
+        """Return the last commit of the shard's sketches where it was made from the same things, else None."""
+        return self.step.unmoved(
+            tables.GRADIENT_SKETCHES,
+            self.provenance,
+            self.partition(kind),
+            lambda: kind.made_from(self.tokens),
+        )
 
     def partition(self, kind: _Kind) -> Mapping[str, str]:
         """Return the partition of `gradient_sketches` that a kind's sketches of the shard are."""

@@ -370,14 +370,13 @@ CONDITIONAL_LOSSES = Table(
     ("chunk_id",),
     {
         "chunk_id": pl.String,
-        "reference": pl.Float64,
         "query": pl.Float64,
         "judge": pl.Float64,
         "shard": pl.String,
     },
     ("shard",),
-    "Mean token loss of every chunk in nats at the reference proxy, and after a short fine-tuning of it on the query "
-    "chunks or the judge chunks of the target.",
+    "Mean token loss of every chunk in nats after a short fine-tuning of the reference proxy on the query chunks, and "
+    "on the judge chunks, of the target; gradient_sketches has the loss before.",
 )
 
 FINALISTS = Table(

@@ -30,7 +30,7 @@ def fine_tune(
     bos: int,
     device: torch.device | str = "cpu",
 ) -> Parameters:
-    """Return the reference, then the reference fine-tuned on each of K texts: stacked parameters (1 + K, ...).
+    """Return the reference fine-tuned on each of K texts: stacked parameters (K, ...), in the order of the texts.
 
     texts: name, which seeds the order, -> chunks; recipe: of a retraining, from which `TUNING_STEPS` and `TUNING_SHARE`
     make the fine-tuning; bos: id that starts each chunk.
@@ -43,7 +43,4 @@ def fine_tune(
         for name, pool in texts.items()
     ]
     names = [f"the reference fine-tuned on {name} texts" for name in texts]
-    tuned = train_stacked(objective, reference, rows, short, names, device)
-    return {
-        name: torch.cat([reference[name].to(p.device).unsqueeze(0), p.detach()]) for name, p in tuned.items()
-    }
+    return train_stacked(objective, reference, rows, short, names, device)

@@ -14,6 +14,7 @@ import yaml
 
 from assets.jobs import landing_folder, weekly_recuration
 from assets.partitions import SHARDS, WHOLE_RANGE, shard_names
+from assets.run import STAGES
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.tables import ALL, ARRIVALS
@@ -111,6 +112,9 @@ class TestAssets:
             "sealed_evaluation",
             "filtered_shards",
         }
+
+    def test_the_terminal_shows_the_time_of_every_step(self) -> None:
+        assert set(STAGES) == {asset.node_def.name for asset in definitions()}
 
     def test_every_check_is_described(self) -> None:
         graph = defs.resolve_asset_graph()

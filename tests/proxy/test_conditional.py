@@ -28,14 +28,12 @@ def test_chunks_like_the_wanted_texts_gain_most() -> None:
     weights = fine_tune(model, reference, texts, RECIPE, bos=0)
     chunks = [pool(f"low {i}", 1, 20, 1).chunk(0) for i in range(8)]
     chunks += [pool(f"high {i}", 20, 40, 1).chunk(0) for i in range(8)]
-    before, query, judge = stacked_chunk_losses(model, weights, *pad_chunks(chunks, 0, 16)).numpy()
+    rows = pad_chunks(chunks, 0, 16)
+    query, judge = stacked_chunk_losses(model, weights, *rows).numpy()
+    (before,) = stacked_chunk_losses(model, {k: p[None] for k, p in reference.items()}, *rows).numpy()
     gained = np.stack([before - query, before - judge])
     assert gained[0, :8].min() > gained[0, 8:].max()
     assert gained[1, 8:].min() > gained[1, :8].max()
-    plain = stacked_chunk_losses(
-        model, {k: p[None] for k, p in reference.items()}, *pad_chunks(chunks, 0, 16)
-    )
-    np.testing.assert_allclose(before, plain[0].numpy(), rtol=1e-6)
 
 
 def test_texts_tuned_together_are_as_if_tuned_alone() -> None:
@@ -47,4 +45,4 @@ def test_texts_tuned_together_are_as_if_tuned_alone() -> None:
     rows = TextStream(texts["judge"], 0).rows(np.arange(30), short.rows, 16, "conditional", "judge")
     alone = train_stacked(model, model.parameters(), [torch.from_numpy(rows)], short, ["alone"])
     for name, p in unstack(alone, 0).items():
-        torch.testing.assert_close(together[name][2], p, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(together[name][1], p, rtol=1e-3, atol=1e-4)

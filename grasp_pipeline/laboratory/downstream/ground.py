@@ -107,8 +107,8 @@ class Ground:
         assert isinstance(stream, TextStream), "a text corpus"
         texts = {name: TokenPool(wanted.tokens, wanted.offsets)}
         weights = fine_tune(self.objective, self.reference, texts, self.trainer.recipe, stream.bos)
-        before, after = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
-        return ((before - after) / corpus.sizes).numpy()
+        (after,) = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
+        return self.final.losses.astype(np.float64) - (after / corpus.sizes).numpy()
 
     def evidence_of_judge(self, target: str) -> tuple[BigramLikelihood, JudgeView, JudgeView]:
         """Return what the judge sees of a target: judge documents alone."""
