@@ -391,24 +391,10 @@ def certificate_rows(contest: "Contest") -> "pl.DataFrame":
     """Return the rows of `certificates`: the target against random first."""
     import polars as pl
 
-    taken = (*_TAKEN, "statement")
+    taken = [name for name in tables.CERTIFICATES.schema if name not in ("baseline", "fold_picks")]
     rows = [
         {name: getattr(found, name) for name in taken}
         | {"baseline": baseline, "fold_picks": ",".join(found.fold_picks)}
         for baseline, found in contest.certificates
     ]
     return pl.DataFrame(rows, schema=tables.CERTIFICATES.schema)
-
-
-_TAKEN = (
-    "arm",
-    "task",
-    "tokens",
-    "improvement",
-    "lower_bound",
-    "seeds",
-    "degrees_of_freedom",
-    "documents",
-    "confidence",
-    "certified",
-)

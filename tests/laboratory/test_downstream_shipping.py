@@ -10,9 +10,12 @@ from grasp_pipeline.laboratory.downstream.case import FURTHER, PRODUCT
 from grasp_pipeline.laboratory.downstream.coverage import repeat_contest
 from grasp_pipeline.laboratory.downstream.ranks import (
     MEASURED,
+    cross_fitted_regret,
     finalist_spearman,
     mean_interval,
+    picked_from_shortlist,
     shortlist_regret,
+    truth_of,
 )
 from grasp_pipeline.laboratory.downstream.shipping import (
     interpolate,
@@ -110,6 +113,19 @@ def test_ranks_and_regret_of_known_scores() -> None:
     mean, low, high = mean_interval([0.1, 0.2, 0.3], generator("interval"))
     assert mean == pytest.approx(0.2)
     assert 0.1 <= low < mean < high <= 0.3
+
+
+def test_the_luck_of_the_best_is_in_the_plain_regret_and_not_in_the_cross_fitted_one() -> None:
+    plain, fitted, real = [], [], []
+    for seed in range(60):
+        case, quiet = made_up_case(seed, noise=0.8), made_up_case(seed, noise=0.0)
+        value = truth_of(quiet)
+        plain.append(shortlist_regret(case, 4))
+        fitted.append(cross_fitted_regret(case, 4))
+        real.append(value[case.optimised].max() - value[picked_from_shortlist(case, 4)])
+    assert np.mean(plain) > np.mean(real) + 0.02
+    assert np.mean(fitted) <= np.mean(real) + 0.01
+    assert np.mean(plain) > np.mean(fitted)
 
 
 def test_the_contest_asks_for_one_run_each_then_for_refits_then_for_fresh_runs() -> None:
