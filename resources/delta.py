@@ -136,8 +136,10 @@ class DeltaTables:
         stored = {column.name for column in opened.schema().fields}
         partitions = tuple(opened.metadata().partition_columns)
         missing = [name for name in table.schema if name not in stored]
-        if missing or partitions != table.partition_by:
+        unknown = sorted(stored - set(table.schema))
+        if missing or unknown or partitions != table.partition_by:
             faults = [f"it has no column {name}" for name in missing]
+            faults += [f"it has a column {name} that is not written any more" for name in unknown]
             if partitions != table.partition_by:
                 wanted, found = (", ".join(names) or "nothing" for names in (table.partition_by, partitions))
                 faults.append(f"it is partitioned by {found} instead of {wanted}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import threading
@@ -381,3 +382,29 @@ class TestSeal:
 
     def test_an_incomplete_protocol_is_not_called_sealed(self, lake: DeltaTables) -> None:
         assert sealed(lake).faults
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda schema: {k: v for k, v in schema.items() if k != "judge"}, "it has no column judge"),
+        (
+            lambda schema: {**schema, "reference": pl.Float64},
+            "it has a column reference that is not written any more",
+        ),
+    ],
+)
+def test_a_table_of_another_version_is_refused_with_what_to_do(
+    lake: DeltaTables, change: Any, fault: str
+) -> None:
+    """Before anything is written; delta-rs would speak of a number of fields."""
+    now = tables.CONDITIONAL_LOSSES
+    then = dataclasses.replace(now, schema=change(dict(now.schema)))
+    lake.write(then, then.empty(), made_by("conditional_losses"), {"shard": "s"})
+    for use in (
+        lambda: lake.read(now, 0),
+        lambda: lake.write(now, now.empty(), made_by("conditional_losses"), {"shard": "s"}),
+    ):
+        with pytest.raises(StoreError, match=fault) as told:
+            use()
+        assert f"Delete {lake.uri(now)} and materialize" in str(told.value)
