@@ -79,6 +79,14 @@ def shard_digest(step: Step, source: Read, shard: str) -> str:
     )
 
 
+def shard_tokens(step: Step, source: Read, shard: str) -> int:
+    """Count the tokens of a shard of `tokenized_shards` as of a version."""
+    import polars as pl
+
+    lazy = step.tables.read(tables.TOKENIZED_SHARDS, source.version, {"shard": shard})
+    return lazy.select(pl.col("n_tokens").sum()).collect().item()
+
+
 def token_pool(frame: pl.DataFrame) -> TokenPool:
     """Return the token ids of a frame's rows as a flat pool."""
     from grasp_pipeline.proxy.packing import TokenPool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.common import GPU_POOL, OWNERS, Step
-from assets.data import shard_digest, token_digest
+from assets.data import shard_digest, shard_tokens, token_digest
 from assets.engines import load_projection, new_engine, stored_engine
 from assets.partitions import ONE_RUN, SHARDS
 from assets.sections import SketchRun
@@ -323,7 +323,7 @@ class _Shard:
         row = kind.row
 
         def frames() -> "Iterator[pl.DataFrame]":
-            tokens = _tokens(self.step, self.source, self.name) * row["share"]
+            tokens = shard_tokens(self.step, self.source, self.name) * row["share"]
             chunks = _chunks(self.step, self.source, self.name, row["share"])
             for sketched in kind.sketch(self.name, tokens, chunks, worker):
                 counted["rows"] += sketched.chunks.height
@@ -346,14 +346,6 @@ class _Shard:
             statistics,
             group_rows(row["d"]),
         )
-
-
-def _tokens(step: Step, source: "Read", shard: str) -> int:
-    """Count a shard's tokens."""
-    import polars as pl
-
-    lazy = step.tables.read(tables.TOKENIZED_SHARDS, source.version, {"shard": shard})
-    return lazy.select(pl.col("n_tokens").sum()).collect().item()
 
 
 def _chunks(step: Step, source: "Read", shard: str, share: float) -> "Iterator[pl.DataFrame]":
