@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,6 +23,28 @@ GPU_POOL = "gpu"
 
 TERMINAL: Callable[[str], None] | None = None
 """Where stages and progress are also told while `assets.run` executes a job in this process."""
+
+
+def assets_of_one_step(**declared: Any) -> Callable[[Callable[..., Iterator[dg.MaterializeResult]]], Any]:
+    """Declare assets that one step makes together; takes what `dagster.multi_asset` takes.
+
+    Any of them can be selected alone. The step makes all of them even then, so those that were not selected are logged
+    as materialized too: their tables have changed.
+    """
+
+    def declare(make: Callable[..., Iterator[dg.MaterializeResult]]) -> Any:
+        @wraps(make)
+        def chosen(context: dg.AssetExecutionContext, **given: Any) -> Iterator[dg.MaterializeResult]:
+            for result in make(context, **given):
+                key = result.asset_key
+                if key in context.selected_asset_keys:
+                    yield result
+                elif key is not None:
+                    context.log_event(dg.AssetMaterialization(key, metadata=result.metadata))
+
+        return dg.multi_asset(can_subset=True, **declared)(chosen)
+
+    return declare
 
 
 class Step:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import OWNERS, Step
+from assets.common import OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN, SHARDS
 from assets.sections import CleaningRun, InputRun, TasksRun
 from grasp_pipeline import tables
@@ -98,7 +98,7 @@ def task_documents(
     return step.result(tables.TASK_DOCUMENTS, commit, read.documents.height, extra)
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="documents",
     specs=[
         dg.AssetSpec(

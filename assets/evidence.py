@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
+from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from assets.sections import ExportRun, FidelityRun
 from grasp_pipeline import tables
@@ -18,7 +18,7 @@ EVALUATION_SEED = 1000
 EXPORT_VERSION = "2"
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="sealed_evaluation",
     specs=[
         dg.AssetSpec(

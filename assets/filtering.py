@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
+from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.engines import stored_engine
 from assets.partitions import ONE_RUN
 from assets.sections import FilterRun
@@ -131,7 +131,7 @@ class Scorer:
         )
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="filtered_shards",
     specs=[
         dg.AssetSpec(

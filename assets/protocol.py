@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
+from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from assets.sections import ProtocolRun, SubsetsRun
 from grasp_pipeline import tables
@@ -205,7 +205,7 @@ def subset_utilities(
     return step.result(tables.SUBSET_UTILITIES, commit, rows, extra, tokens, up_to_date=retrained == 0)
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="surrogates",
     specs=[
         dg.AssetSpec(

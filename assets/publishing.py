@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import OWNERS, Step
+from assets.common import OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError
@@ -37,7 +37,7 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows.iter_rows(named=True)])
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="pruned_corpus",
     specs=[
         dg.AssetSpec(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
+from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from assets.sections import FinalistsRun
 from grasp_pipeline import tables
@@ -191,7 +191,7 @@ def retraining_cost(step: Step, runs: int) -> str:
     )
 
 
-@dg.multi_asset(
+@assets_of_one_step(
     name="certificates",
     specs=[
         dg.AssetSpec(
