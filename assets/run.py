@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grasp_pipeline.errors import ConfigError, GraspError
+from grasp_pipeline.errors import ConfigError, GraspError, nearest
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -66,6 +66,21 @@ def first_cause(failure: Any) -> str:
         error = error.cause
     message = error.message.strip()
     return message.partition(": ")[2] if ours() else message
+
+
+def config_faults(error: dg.DagsterInvalidConfigError, job: dg.JobDefinition) -> str:
+    """Return what Dagster says of a job's run configuration, with the nearest name for every unknown one."""
+    told = []
+    for fault in error.errors:
+        said = fault.message.partition(" Expected:")[0].strip(" .")
+        if unknown := getattr(fault.error_data, "field_name", None):
+            fields: Any = job.run_config_schema.config_type
+            for entry in fault.stack.entries:
+                fields = fields.fields[getattr(entry, "field_name")].config_type  # noqa: B009
+            if unknown not in fields.fields:
+                said += f"; {nearest(unknown, fields.fields)}"
+        told.append(said)
+    return "; ".join(told)
 
 
 def this_instance() -> dg.DagsterInstance:
@@ -139,11 +154,9 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     given = {name: value for name, value in config["ops"].items() if name in known}
     every = ("curate", "apply_filter", "curate_vision")
     steps = {node.name for name in every for node in defs.resolve_job_def(name).graph.nodes}
-    unknown = sorted(set(config["ops"]) - steps)
-    if unknown:
-        raise ConfigError(
-            f"the configuration names steps that do not exist: {', '.join(unknown)}; remove them"
-        )
+    if unknown := sorted(set(config["ops"]) - steps):
+        told = "; ".join(f"no step is named {name!r}, {nearest(name, steps)}" for name in unknown)
+        raise ConfigError(f"the configuration names what does not exist: {told}")
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
     common.TERMINAL = lambda line: console.print(
@@ -154,9 +167,8 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
             run_config=run_config, instance=this_instance(), raise_on_error=False, tags=tags
         )
     except dg.DagsterInvalidConfigError as error:
-        faults = "; ".join(fault.message.partition(" Expected:")[0].strip(" .") for fault in error.errors)
         raise ConfigError(
-            f"The run configuration cannot be used: {faults}. Correct it and launch again."
+            f"The run configuration cannot be used: {config_faults(error, definition)}. Correct it and launch again."
         ) from error
     finally:
         common.TERMINAL = None

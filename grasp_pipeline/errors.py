@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class GraspError(Exception):
     """Base of every error whose message is meant for the user as it stands."""
@@ -21,3 +24,10 @@ class StoreError(GraspError):
 
 class TrainingError(GraspError):
     """A model diverged or does not fit the data it was asked to train on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what a wrong name may have meant: the known name nearest to it, or all of them where none is near."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(names)}"

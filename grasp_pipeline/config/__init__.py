@@ -7,10 +7,10 @@ its step starts; `validate_run_config` checks all of them at the head of a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from grasp_pipeline.config.base import Section, check_grid
 from grasp_pipeline.config.corpus import (
@@ -30,7 +30,7 @@ from grasp_pipeline.config.selection import (
     SubsetsConfig,
 )
 from grasp_pipeline.config.vision import VisionConfigSection
-from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.errors import ConfigError, nearest
 
 __all__ = [
     "SECTIONS",
@@ -79,14 +79,34 @@ def validate_run_config(ops: Mapping[str, Any]) -> None:
     """
     faults: list[str] = []
     for step, section in SECTIONS.items():
-        values = (ops.get(step) or {}).get("config") or {}
+        given = ops.get(step) or {}
+        faults += [f"{step}.{key}: write fields below `config:`" for key in given if key != "config"]
+        values = given.get("config") or {}
         try:
             section.model_validate(values)
         except ValidationError as error:
             for fault in error.errors():
-                field = ".".join(str(part) for part in fault["loc"]) or "config"
-                faults.append(f"{step}.{field}: {fault['msg'].removeprefix('Value error, ')}")
+                place, said = list(fault["loc"]), fault["msg"].removeprefix("Value error, ")
+                if fault["type"] == "extra_forbidden":
+                    said = (
+                        f"there is no such field; {nearest(str(place[-1]), _fields_at(section, place[:-1]))}"
+                    )
+                faults.append(f"{'.'.join([step, *map(str, place)]) if place else f'{step}.config'}: {said}")
     if faults:
         raise ConfigError(
-            "The run configuration cannot be used: " + "; ".join(faults) + ". Correct it and launch again."
+            "The run configuration cannot be used: "
+            + "; ".join(fault.rstrip(".") for fault in faults)
+            + ". Correct it and launch again."
         )
+
+
+def _fields_at(section: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Return the names of the fields of a section, or of the section inside it at a place."""
+    for name in place:
+        field = section.model_fields.get(str(name))
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        section = field.annotation
+    return list(section.model_fields)

@@ -7,14 +7,13 @@ a linear function, and rounds to whole units. Demands that cannot be met togethe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.attribution.blocks import Float64
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.errors import ConfigError, InputError, nearest
 from grasp_pipeline.selection.budget import check_budget, descending
 from grasp_pipeline.selection.demands import Bound, Demands
 from grasp_pipeline.selection.feasibility import feasible_start
@@ -223,10 +222,8 @@ def _sources(
     bounded = [name for name in names if name in floors or name in caps]
     for name in (*floors, *caps):
         if name not in names:
-            near = get_close_matches(name, names, 1)
             raise ConfigError(
-                f"no chunk comes from the source {name!r} that a floor or cap names; "
-                + (f"did you mean {near[0]!r}?" if near else f"the sources are {', '.join(names)}")
+                f"no chunk comes from the source {name!r} that a floor or cap names; {nearest(name, names)}"
             )
     renamed = np.full(max(len(names), 1), len(bounded))
     for position, name in enumerate(names):

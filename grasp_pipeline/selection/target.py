@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.attribution.blocks import Float64
-from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.errors import ConfigError, nearest
 from grasp_pipeline.selection.worst_task import normalised_weights
 
 MEAN = "mean"
@@ -40,7 +40,7 @@ class Target:
             return cls(name, known, normalised_weights(known, dict(task_weights or {})))
         if name not in known:
             raise ConfigError(
-                f"candidates.target is {name!r}; choose {MEAN}, {WORST} or one of {', '.join(known)}"
+                f"candidates.target is {name!r}, which is no task; {nearest(name, (MEAN, WORST, *known))}"
             )
         return cls(name, known, np.array([float(task == name) for task in known]))
 

@@ -20,7 +20,7 @@ from scipy.optimize import linprog, minimize
 
 from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.attribution.metric import Metric, apply_metric
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.errors import ConfigError, InputError, nearest
 from grasp_pipeline.progress import Listener, silent
 
 _FLOOR = 1e-3
@@ -73,7 +73,7 @@ def normalised_weights(names: Sequence[str], weights: dict[str, float]) -> Float
         return np.full(len(names), 1 / len(names))
     if unknown := sorted(set(weights) - set(names)):
         raise ConfigError(
-            f"task_weights names {', '.join(unknown)}; the tasks are {', '.join(names)}. Correct the name"
+            f"task_weights names {', '.join(unknown)}, which is no task; {nearest(unknown[0], names)}"
         )
     values = np.array([weights.get(name, 0.0) for name in names])
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):

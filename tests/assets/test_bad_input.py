@@ -221,7 +221,7 @@ FAULTS = [
     Fault(
         unknown_target,
         "candidates",
-        r"candidates\.target is 'chess'; choose mean, worst or one of french, news",
+        r"candidates\.target is 'chess', which is no task; choose among french, mean, news, worst",
     ),
     Fault(
         budget_above_the_corpus,
@@ -286,8 +286,15 @@ def test_a_fault_is_one_clear_sentence(
             {"subsets": {"evaluation_subsets": 2}},
             r"subsets\.evaluation_subsets: .*greater than or equal to 8",
         ),
-        ({"manifest": {"pathes": ["x"]}}, r"manifest\.pathes: Extra inputs are not permitted"),
-        ({"subset": {"seed": 1}}, r"steps that do not exist: subset; remove them"),
+        (
+            {"manifest": {"pathes": ["x"]}},
+            r"manifest\.pathes: there is no such field; did you mean 'paths'\?",
+        ),
+        (
+            {"finalists": {"constraints": {"source_flors": {}}}},
+            r"finalists\.constraints\.source_flors: there is no such field; did you mean 'source_floors'\?",
+        ),
+        ({"subset": {"seed": 1}}, r"no step is named 'subset', did you mean 'subsets'\?"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -307,11 +314,16 @@ def test_a_setting_is_refused_before_anything_runs(
         ("ops: [manifest]", r"`ops` in the configuration .* is not a mapping of steps; write"),
         ("just words", r"is not a mapping; start it with `ops:`"),
         ("ops: {manifest: [", r"is not YAML .*; correct it"),
-        ("opz: {}", r'unexpected config entry "opz" at the root\. Correct it'),
+        ("opz: {}", r'entry "opz" at the root; did you mean .ops.\?\. Correct it'),
+        (
+            "ops: {candidates: {budget_fraction: 0.1}}",
+            r"candidates\.budget_fraction: write fields below `config:`",
+        ),
         (
             "resources: {store: {config: {folder: x}}}",
-            r'"folder" at path root:resources:store:config\. Correct',
+            r'"folder" at path root:resources:store:config; choose among root, storage_options_from_env',
         ),
+        ("resources: {computer: {config: {device: cpu}}}", r'"computer" .*; did you mean .compute.\?'),
     ],
 )
 def test_a_configuration_file_that_cannot_be_used(

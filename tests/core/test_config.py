@@ -41,7 +41,10 @@ def test_every_section_is_a_dagster_config() -> None:
             {"proxy_checkpoints": {"config": {"learning_rate": -1}}},
             r"proxy_checkpoints\.learning_rate.*greater than 0",
         ),
-        ({"manifest": {"config": {"path": "x"}}}, r"manifest\.path: Extra inputs"),
+        (
+            {"manifest": {"config": {"path": "x"}}},
+            r"manifest\.path: there is no such field; did you mean 'paths'",
+        ),
         ({"subsets": {"config": {"seeds": 1}}}, r"subsets\.seeds"),
         ({"vision_fidelity": {"config": {"lambdas": [1.4]}}}, r"vision_fidelity.*must contain 0"),
         ({"vision_fidelity": {"config": {"data_set": "cifar"}}}, r"vision_fidelity\.data_set.*'digits'"),

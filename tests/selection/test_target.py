@@ -26,7 +26,7 @@ def test_a_task_the_mean_and_the_worst() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="choose mean, worst or one of a, b"):
+    with pytest.raises(ConfigError, match="which is no task; choose among a, b, mean, worst"):
         Target.of("c", ["a", "b"])
-    with pytest.raises(ConfigError, match="task_weights names c; the tasks are a, b"):
+    with pytest.raises(ConfigError, match="task_weights names c, which is no task; choose among a, b"):
         Target.of("mean", ["a", "b"], {"c": 1})
