@@ -137,7 +137,7 @@ def test_weights_of_tasks() -> None:
     np.testing.assert_allclose(normalised_weights(["a", "b"], {}), [0.5, 0.5])
     np.testing.assert_allclose(normalised_weights(["a", "b", "c"], {"c": 3, "a": 1}), [0.25, 0, 0.75])
     np.testing.assert_allclose(weighted_target([[1, 0], [0, 1]], [1, 3]), [0.25, 0.75])
-    with pytest.raises(ConfigError, match="names x; the tasks are a, b"):
+    with pytest.raises(ConfigError, match="names x, which is no task; choose among a, b"):
         normalised_weights(["a", "b"], {"x": 1})
     with pytest.raises(ConfigError, match="one of them above 0"):
         normalised_weights(["a", "b"], {"a": 0})
