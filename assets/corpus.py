@@ -23,7 +23,7 @@ GROUP = "corpus"
     group_name=GROUP,
     kinds={"polars", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     backfill_policy=ONE_RUN,
     description="Blocks of the input files in order of arrival, each assigned once to a shard.",
 )
@@ -32,6 +32,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     import polars as pl
 
     from grasp_pipeline.config import validate_run_config
+    from grasp_pipeline.corpus.export.licences import find_licences
     from grasp_pipeline.corpus.files import resolve_inputs
     from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest
     from grasp_pipeline.corpus.readers import read_corpus
@@ -39,8 +40,9 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
 
     run_config: Any = context.run.run_config
     validate_run_config(run_config.get("ops") or {})
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     files = resolve_inputs(config, store.storage_options)
+    find_licences(file.uri for file in files)  # the export needs them: told now, not after the training
     before = step.tables.latest(tables.MANIFEST)
     provenance = step.provenance()
     fingerprint = digest([(file.uri, file.fingerprint) for file in files])
@@ -106,7 +108,7 @@ def task_documents(
             group_name=GROUP,
             kinds={"polars", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["manifest", "task_documents"],
             description="Normalised documents without exact duplicates, noise and contamination; near duplicates "
             "clustered.",
@@ -116,7 +118,7 @@ def task_documents(
             group_name=GROUP,
             kinds={"polars", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["manifest", "task_documents"],
             description="Every document or row left out, with its reason, the measured value and the surviving "
             "duplicate.",
@@ -136,7 +138,7 @@ def documents(
     from grasp_pipeline.corpus.manifest import place_blocks
     from grasp_pipeline.corpus.readers import read_corpus
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     blocks = step.read(tables.MANIFEST)
     tasks = step.read(tables.TASK_DOCUMENTS)
     provenance = step.provenance()

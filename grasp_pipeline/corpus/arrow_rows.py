@@ -7,7 +7,15 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grasp_pipeline.corpus.rows import Columns, Row, as_field, decoded, missing_column, not_text
+from grasp_pipeline.corpus.rows import (
+    Columns,
+    Row,
+    as_field,
+    decoded,
+    missing_column,
+    not_text,
+    repeated_column,
+)
 
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 16_000_000
@@ -32,10 +40,20 @@ def _check_schema(uri: str, schema: pa.Schema, columns: Columns) -> None:
     for name in (columns.text, *columns.required):
         if name not in schema.names:
             raise missing_column(uri, name, schema.names)
-    kind = schema.field(columns.text).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    for name in (columns.text, *columns.others):
+        if schema.names.count(name) > 1:
+            raise repeated_column(uri, name)
+    kind = _value_type(schema.field(columns.text).type)
+    if not (_is_string(kind) or pa.types.is_null(kind)):  # all null: writers know no better type
         raise not_text(uri, columns.text, str(kind))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def table_rows(
@@ -63,7 +81,6 @@ def _text_bytes(column: pa.ChunkedArray | pa.Array) -> list[bytes | None]:
 
 
 def _field_values(column: pa.ChunkedArray | pa.Array) -> list[str | None]:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if _is_string(_value_type(column.type)):
         return [None if data is None else data.decode("utf-8", "replace") for data in _text_bytes(column)]
     return [as_field(value) for value in column.to_pylist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 
 from grasp_pipeline.config import InputConfig
 from grasp_pipeline.corpus import hub
-from grasp_pipeline.corpus.globs import glob_base, glob_pattern, is_deep, is_glob
+from grasp_pipeline.corpus.globs import glob_pattern, is_deep, is_glob, split_glob
 from grasp_pipeline.corpus.storage import (
     StorageOptions,
     file_digest,
@@ -81,8 +81,8 @@ def resolve_inputs(config: InputConfig, storage_options: StorageOptions | None =
 def resolve_paths(paths: Sequence[str], storage_options: StorageOptions | None = None) -> list[InputFile]:
     """List the files of paths, folders, globs and object-store URIs, sorted by URI, each once.
 
-    A folder gives the files below it with a known ending, apart from names that start with a dot or an
-    underscore; a file that is named or matched by a glob must have a known ending.
+    A folder, named or matched by a glob, gives the files below it with a known ending, apart from names that
+    start with a dot or an underscore; a file that is named or matched by a glob must have a known ending.
 
     Raises:
         InputError: as `resolve_inputs`.
@@ -110,27 +110,59 @@ def _expand(given: str, path: str, system: pafs.FileSystem) -> list[pafs.FileInf
     if info.type == pafs.FileType.File:
         return [info]
     if info.type == pafs.FileType.Directory:
-        inside = [one for one in _below(path, system) if _ending(one.path) and not _hidden(one.path, path)]
-        if not inside:
-            raise InputError(f"The folder {given!r} holds no file to read; put {_known()} files there.")
-        return inside
+        return _inside(path, system)
     if not is_glob(path):
         raise InputError(f"The input path {given!r} does not exist; correct it or create the file.")
-    base, pattern = glob_base(path), glob_pattern(path)
-    above = base if base not in (".", "/") else ""
+    base, rest = split_glob(path, lambda name: system.get_file_info(name).type != pafs.FileType.NotFound)
+    try:
+        pattern = glob_pattern(rest)
+    except ValueError as error:
+        raise InputError(
+            f"The input pattern {given!r} has brackets that hold no set of characters; write [[] for a bracket "
+            "that is part of a name."
+        ) from error
+    above = base.rstrip("/") or ("/" if base else ".")
     matches = [
-        one
-        for one in _below(base, system, is_deep(path))
-        if pattern.fullmatch(one.path) and not _hidden(one.path, above)
+        one for one in _below(above, system, is_deep(rest)) if pattern.fullmatch(one.path[len(base) :])
     ]
-    if not matches:
-        raise InputError(f"The input pattern {given!r} matches no file; correct it or create the files.")
-    return matches
+    files = [one for one in matches if one.type == pafs.FileType.File]
+    chosen = {folder for one in files for folder in _folders_of(one.path)}
+    for one in matches:
+        # Of a folder in which the pattern itself chooses files, those are meant.
+        if one.type == pafs.FileType.Directory and one.path not in chosen:
+            files += _inside(one.path, system, may_be_empty=True)
+    if not files:
+        raise InputError(
+            f"The input pattern {given!r} matches no file; correct it or create the files, and write [[] for a "
+            "bracket that is part of a name."
+        )
+    return files
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    while (path := posixpath.dirname(path)) not in ("", "/"):
+        yield path
+
+
+def _inside(folder: str, system: pafs.FileSystem, may_be_empty: bool = False) -> list[pafs.FileInfo]:
+    """List the files to read below a folder.
+
+    A folder with a known ending is one data set written in parts, so that every file in it must be readable.
+    """
+    everything = [one for one in _below(folder, system) if one.type == pafs.FileType.File]
+    files = [one for one in everything if _ending(one.path)]
+    parts = _ending(folder) is not None
+    if not files and (everything or parts or not may_be_empty):
+        raise InputError(f"The folder {folder!r} holds no file to read; put {_known()} files there.")
+    return everything if parts else files
 
 
 def _below(folder: str, system: pafs.FileSystem, deep: bool = True) -> list[pafs.FileInfo]:
+    """List what is below a folder, apart from what is hidden there."""
     infos = system.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=deep))
-    return [_tidied(info) for info in infos if info.type == pafs.FileType.File]
+    tidied = [_tidied(info) for info in infos]
+    start = 0 if folder == "." else len(folder.rstrip("/")) + 1
+    return [info for info in tidied if not _hidden(info.path[start:])]
 
 
 def _tidied(info: pafs.FileInfo) -> pafs.FileInfo:
@@ -138,8 +170,7 @@ def _tidied(info: pafs.FileInfo) -> pafs.FileInfo:
     return pafs.FileInfo(path, type=info.type, size=info.size, mtime_ns=info.mtime_ns)
 
 
-def _hidden(path: str, folder: str) -> bool:
-    inside = path[len(folder) :] if folder not in (".", "/") else path
+def _hidden(inside: str) -> bool:
     return any(part.startswith((".", "_")) for part in inside.split("/"))
 
 

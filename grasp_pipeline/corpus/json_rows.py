@@ -6,12 +6,14 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from grasp_pipeline.corpus.normalize import repair_surrogates
 from grasp_pipeline.corpus.rows import Columns, Row, as_field, missing_column, not_text, oversized
 from grasp_pipeline.errors import InputError
 
+_BOM = b"\xef\xbb\xbf"
 _BUFFER_BYTES = 1 << 20
 _JSON_ESCAPE = 6  # \u0061: bytes a byte of text can take in JSON
 _JSON_ROOM = 1 << 20  # for the other values of a line
@@ -32,12 +34,11 @@ def json_rows(uri: str, stream: io.BufferedReader, columns: Columns, max_bytes: 
                 number, None, {}, size, "oversized", f"a line of {size} bytes is above the limit {limit}"
             )
             continue
-        if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-            if _is_array(line):
-                raise InputError(
-                    f"The input file {uri!r} holds a JSON array; write it as JSON lines, one object a line."
-                )
+        line = line.removeprefix(_BOM)  # of a later file too, where files were joined
+        if number == 0 and _is_array(line):
+            raise InputError(
+                f"The input file {uri!r} holds a JSON array; write it as JSON lines, one object a line."
+            )
         if line.strip():
             yield _json_row(number, line, columns, max_bytes, seen)
             if seen.objects == _ROWS_TO_JUDGE:
@@ -73,16 +74,20 @@ def _is_array(line: bytes) -> bool:
 def _json_row(number: int, line: bytes, columns: Columns, max_bytes: int, seen: _Seen) -> Row:
     where = f"line {number + 1}"
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = _parsed(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         detail = f"{where}: byte {error.start} is not UTF-8"
         return Row(number, None, {}, len(line), "invalid_utf8", detail)
     except json.JSONDecodeError as error:
         return Row(number, None, {}, 0, "unparsable_json", f"{where}, column {error.colno}: {error.msg}")
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, nesting a thousand deep
+    except RecursionError as error:  # nesting a thousand deep
         return Row(number, None, {}, 0, "unparsable_json", f"{where}: {type(error).__name__}")
     if not isinstance(record, dict):
         return Row(number, None, {}, 0, "not_an_object", f"{where} is not a JSON object")
+    if line.count(json.dumps(columns.text, ensure_ascii=False).encode()) > 1 and _repeated(
+        line, columns.text
+    ):
+        return Row(number, None, {}, 0, "repeated_text", f"{where} has the text's key more than once")
     seen.add(record)
     fields = {name: as_field(record.get(name)) for name in columns.others}
     text = record.get(columns.text)
@@ -95,6 +100,22 @@ def _json_row(number: int, line: bytes, columns: Columns, max_bytes: int, seen: 
     text = repair_surrogates(text)
     size = len(text.encode("utf-8"))
     return oversized(number, size, fields, max_bytes) if size > max_bytes else Row(number, text, fields, size)
+
+
+def _parsed(line: str) -> Any:
+    """Parse a line; integers of thousands of digits, which `int` refuses, become decimals."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(line, parse_int=Decimal)
+
+
+def _repeated(line: bytes, key: str) -> bool:
+    """Return whether a line's object has a key more than once; of those `json` keeps the last alone."""
+    pairs = json.loads(line, object_pairs_hook=list, parse_int=Decimal)
+    return [name for name, _ in pairs].count(key) > 1
 
 
 @dataclass

@@ -19,7 +19,7 @@ class Row(NamedTuple):
         fields: the other columns asked for; None where null or absent.
         n_bytes: bytes of the text, as UTF-8, as far as it is known.
         fault: None, ``unparsable_json``, ``not_an_object``, ``invalid_utf8``, ``missing_text``,
-            ``text_not_string`` or ``oversized``.
+            ``repeated_text``, ``text_not_string`` or ``oversized``.
         detail: the fault in words; holds nothing of the document.
     """
 
@@ -71,7 +71,15 @@ def oversized(row: int, size: int, fields: dict[str, str | None], max_bytes: int
 
 
 def as_field(value: Any) -> str | None:
-    """Return a value of another column as text; None stays."""
+    """Return a value of another column as text; None stays.
+
+    Bytes that are UTF-8 are that text; others, such as digests, are written in hexadecimal.
+    """
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.hex()
     return None if value is None else repair_surrogates(value if isinstance(value, str) else str(value))
 
 
@@ -81,6 +89,13 @@ def missing_column(uri: str, column: str, available: Iterable[str]) -> InputErro
     return InputError(
         f"The input {uri!r} has no column {column!r}; its columns are {names}: "
         "name the right one in the configuration."
+    )
+
+
+def repeated_column(uri: str, column: str) -> InputError:
+    """Return the error for a file in which two columns have the name of one that is read."""
+    return InputError(
+        f"The input {uri!r} has more than one column {column!r}; rename or remove all but the one to read."
     )
 
 

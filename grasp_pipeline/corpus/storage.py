@@ -146,6 +146,25 @@ def file_digest(paths: Iterable[str]) -> str:
     return total.hexdigest()
 
 
+def read_utf8(path: str | os.PathLike[str]) -> str:
+    """Return the text of a local file that goes with the corpus; a byte order mark is not part of it.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"The file {str(path)!r} is not UTF-8 (byte {error.start}); save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"The file {str(path)!r} cannot be read ({reason_of(error)}); check its rights."
+        ) from error
+
+
 def reason_of(error: Exception) -> str:
     """Return what the system says went wrong, without paths or contents."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

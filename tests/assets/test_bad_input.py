@@ -108,6 +108,17 @@ def json_array(place: Workplace) -> Changes:
     return {}
 
 
+def repeated_columns(place: Workplace) -> Changes:
+    table = pq.read_table(place.corpus / "a.parquet")
+    pq.write_table(table.append_column("body", table["body"]), place.corpus / "c.parquet")
+    return {}
+
+
+def notices_in_latin_1(place: Workplace) -> Changes:
+    (place.folder / "LICENSES.md").write_bytes("# Bibliothèque".encode("latin-1"))
+    return {}
+
+
 def empty_task(place: Workplace) -> Changes:
     path = place.tasks / "news.parquet"
     pl.read_parquet(path).clear().write_parquet(path)
@@ -189,6 +200,8 @@ FAULTS = [
     ),
     Fault(empty_corpus, "manifest", r"The corpus 'corpus/\*' has no rows; name inputs that hold documents"),
     Fault(json_array, "manifest", r"'corpus/array\.jsonl' holds a JSON array; write it as JSON lines"),
+    Fault(repeated_columns, "manifest", r"'corpus/c\.parquet' has more than one column 'body'; rename or"),
+    Fault(notices_in_latin_1, "manifest", r"'LICENSES\.md' is not UTF-8 \(byte 10\); save it as UTF-8"),
     Fault(nothing_but_noise, "documents", r"No document of \d+ rows is left .*too_short \(\d+\); relax"),
     Fault(empty_task, "task_documents", r"The task files have no rows; give each task documents"),
     Fault(
@@ -395,6 +408,18 @@ class TestRejectedRows:
         assert self.reasons(place, "c.parquet") == {
             "corpus/c.parquet#1 (2)": ("invalid_utf8", "byte 7 is not UTF-8")
         }
+
+    def test_a_parquet_file_without_any_text(self, place: Workplace) -> None:
+        pq.write_table(
+            pa.table({"key": ["1", "2"], "origin_name": [b"web"] * 2, "body": pa.nulls(2)}),
+            place.corpus / "c.parquet",
+        )
+        place.run(only=CLEANED)
+        assert self.reasons(place, "c.parquet") == {
+            f"corpus/c.parquet#{row} ({row + 1})": ("missing_text", "the text is null") for row in (0, 1)
+        }
+        rejected = place.read(tables.REJECTED_DOCUMENTS).filter(reason="missing_text")
+        assert rejected["source"].to_list() == ["web", "web"]
 
     def test_a_document_of_50_megabytes(self, place: Workplace) -> None:
         text = "a long story about everything. " * (50_000_000 // 31)

@@ -28,7 +28,7 @@ from grasp_pipeline.corpus.export.tokens import Vocabulary
 from grasp_pipeline.corpus.export.write import check_destination, finish_export, write_formats
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.corpus.tokenizer import train_bpe
-from grasp_pipeline.errors import ConfigError, StoreError
+from grasp_pipeline.errors import ConfigError, InputError, StoreError
 from grasp_pipeline.tables import DOCUMENTS, DROP_REASONS, PRUNED_CORPUS, REJECTED_DOCUMENTS, Table
 
 ENCODER = train_bpe([text for source in WORDS for text in toy_texts(source, 20)], 300)
@@ -454,6 +454,13 @@ class TestLicences:
         assert find_licences(uris).by_source == {"a": "CC0", "b": "MIT"}
         assert find_licences(uris).notices == self.TABLE
         assert find_licences(uris[2:]).by_source == {}
+
+    def test_notices_in_another_encoding_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "LICENSES.md").write_bytes("Café".encode("latin-1"))
+        with pytest.raises(InputError, match=r"LICENSES\.md' is not UTF-8 \(byte 3\); save it as UTF-8\.$"):
+            find_licences([str(tmp_path / "one.parquet")])
+        (tmp_path / "LICENSES.md").write_bytes(self.TABLE.encode("utf-8-sig"))
+        assert find_licences([str(tmp_path / "one.parquet")]).notices == self.TABLE
 
     def test_the_bundled_corpus_has_one_for_every_source(self) -> None:
         root = Path(__file__).resolve().parents[2] / "data"

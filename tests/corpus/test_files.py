@@ -1,6 +1,7 @@
 """Finding input files: folders, globs, endings, duplicates, fingerprints, and errors that say what to do."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from grasp_pipeline.config import InputConfig
 from grasp_pipeline.corpus.files import ENDINGS, resolve_inputs
-from grasp_pipeline.corpus.globs import glob_base, glob_pattern, is_deep
+from grasp_pipeline.corpus.globs import glob_pattern, is_deep, split_glob
 from grasp_pipeline.errors import ConfigError, InputError
 
 
@@ -93,6 +94,70 @@ def test_bad_paths_are_named(tmp_path: Path, path: str, message: str) -> None:
         found(tmp_path / path)
 
 
+# Folders that a glob matches
+
+
+def spark_output(folder: Path, parts: int = 2, ending: str = ".snappy.parquet") -> list[str]:
+    """Write a folder as Spark does, with its marks and checksums; returns the parts."""
+    for name in ("_SUCCESS", "_metadata", ".part-00000.crc"):
+        write(folder / name, "")
+    return [str(write(folder / f"part-{number:05}{ending}")) for number in range(parts)]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["out/*.parquet", "out/*", "*/*.parquet", "**/*.parquet", "out/**", "out"]
+)
+def test_a_folder_that_a_glob_matches_gives_its_parts(tmp_path: Path, pattern: str) -> None:
+    parts = [part for day in (0, 1) for part in spark_output(tmp_path / f"out/day{day}.parquet")]
+    single = str(write(tmp_path / "out/day2.parquet"))
+    assert found(tmp_path / pattern) == [*parts, single]
+
+
+def test_parts_of_an_unknown_ending_and_an_output_without_parts_are_named(tmp_path: Path) -> None:
+    spark_output(tmp_path / "out/day0.parquet")
+    spark_output(tmp_path / "out/day1.jsonl", ending="")
+    with pytest.raises(InputError, match=r"folder '.*day1\.jsonl' holds no file to read"):
+        found(tmp_path / "out/*")
+    write(tmp_path / "out/day1.jsonl/part-00002.jsonl")
+    with pytest.raises(InputError, match=r"part-00000' has an ending that cannot be read"):
+        found(tmp_path / "out/*")
+    shutil.rmtree(tmp_path / "out/day1.jsonl")
+    spark_output(tmp_path / "out/day2.parquet", parts=0)
+    with pytest.raises(InputError, match=r"folder '.*day2\.parquet' holds no file to read"):
+        found(tmp_path / "out/*.parquet")
+
+
+def test_a_matched_folder_is_read_as_a_named_one(tmp_path: Path) -> None:
+    a, deep = write(tmp_path / "in/a.txt"), write(tmp_path / "in/sub/deeper/b.txt")
+    write(tmp_path / "in/sub/README.md")
+    (tmp_path / "in/empty").mkdir()
+    assert found(tmp_path / "in/*") == found(tmp_path / "in") == [str(a), str(deep)]
+    write(tmp_path / "in/pictures/a.png")
+    with pytest.raises(InputError, match=r"folder '.*pictures' holds no file to read"):
+        found(tmp_path / "in/*")
+
+
+# Names with glob characters
+
+
+@pytest.mark.parametrize("name", ["data [v1]", "[2024-01]", "what?", "a*b", "x[!"])
+def test_a_folder_with_glob_characters_is_a_name_where_it_exists(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name / "sub" / "a.jsonl")
+    for other in ("data v", "2", "whatx", "axb"):
+        write(tmp_path / other / "sub" / "a.jsonl")
+    assert found(tmp_path / name / "*/*.jsonl") == found(tmp_path / name / "**/*.jsonl") == [str(path)]
+    assert found(tmp_path / name) == [str(path)]
+
+
+def test_brackets_below_a_wildcard_are_escaped_or_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a" / "[2024-01]" / "a.jsonl")
+    assert found(tmp_path / "*/[[]2024-01]/*.jsonl") == [str(path)]
+    with pytest.raises(InputError, match=r"has brackets that hold no set of characters; write \[\[\]"):
+        found(tmp_path / "*/[2024-01]/*.jsonl")
+    with pytest.raises(InputError, match=r"matches no file; .* write \[\[\]"):
+        found(tmp_path / "*/[v1]/*.jsonl")
+
+
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(InputError, match="scheme ftp://"):
         found("ftp://host/a.parquet")
@@ -144,4 +209,4 @@ def test_only_patterns_that_reach_below_their_folder_are_deep() -> None:
 def test_a_pattern_without_glob_characters_matches_itself(parts: list[str]) -> None:
     path = "/".join(parts)
     assert glob_pattern(path).fullmatch(path)
-    assert glob_base(path + "/*") == path
+    assert split_glob(path + "/*", lambda name: False) == (path + "/", "*")

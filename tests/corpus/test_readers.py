@@ -118,7 +118,7 @@ def test_bad_json_lines_become_faults(tmp_path: Path) -> None:
         6: "missing_text",
         7: "text_not_string",
         8: None,
-        9: "unparsable_json",
+        9: None,
         10: "unparsable_json",
         11: None,
     }
@@ -126,7 +126,7 @@ def test_bad_json_lines_become_faults(tmp_path: Path) -> None:
     assert details[0].startswith("line 2, column 19: Expecting")
     assert not any("SECRET" in detail for detail in details)
     assert rows.filter(pl.col("row") == 8)["text"].item() == "lone \ufffd and \U0001f600"
-    assert rows.filter(pl.col("fault").is_not_null())["text"].null_count() == 8
+    assert rows.filter(pl.col("fault").is_not_null())["text"].null_count() == 7
 
 
 def test_invalid_utf8_in_text_and_parquet_becomes_a_fault(tmp_path: Path) -> None:
@@ -140,6 +140,45 @@ def test_invalid_utf8_in_text_and_parquet_becomes_a_fault(tmp_path: Path) -> Non
     assert rows["text"].to_list() == ["good", None, None]
     assert rows["fault"].to_list() == [None, "invalid_utf8", "missing_text"]
     assert rows["source"].to_list() == ["good", "b\ufffdd", "a"]
+
+
+def test_a_number_of_any_length_beside_the_text_loses_nothing(tmp_path: Path) -> None:
+    digits = "7" * 5_000
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "x", "n": [{digits}], "key": {digits}, "small": 7}}\n')
+    assert rows_of(tmp_path / "a.jsonl", id_column="key").row(0)[:3] == (0, "x", digits)
+    assert rows_of(tmp_path / "a.jsonl", id_column="small")["user_id"].to_list() == ["7"]
+
+
+def test_a_byte_order_mark_of_any_joined_part_is_passed_over(tmp_path: Path) -> None:
+    part = b'\xef\xbb\xbf{"text": "a"}\n{"text": "\xef\xbb\xbf"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(part) + gzip.compress(part))
+    assert rows_of(tmp_path / "a.jsonl.gz")["text"].to_list() == ["a", "\ufeff"] * 2
+
+
+def test_a_key_that_is_there_twice_loses_no_text_in_silence(tmp_path: Path) -> None:
+    lines = ['{"text": "a", "text": "b"}', '{"kind": "text", "text": "c", "more": {"text": 1, "text": 2}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows = rows_of(tmp_path / "a.jsonl")
+    assert rows["fault"].to_list() == ["repeated_text", None]
+    assert rows["text"].to_list() == [None, "c"]
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_column_of_nulls_gives_faults_as_json_lines_do(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"text": pa.nulls(3).cast(kind)}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n' * 3)
+    for name in ("a.parquet", "a.jsonl"):
+        assert rows_of(tmp_path / name)["fault"].to_list() == ["missing_text"] * 3
+
+
+def test_binary_ids_and_sources_are_text_or_hexadecimal(tmp_path: Path) -> None:
+    keys = pa.array([b"page-1", b"caf\xc3\xa9", b"\xff\x00", None])
+    for kind in (pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())):
+        table = pa.table({"text": list("abcd"), "key": keys.cast(kind)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        rows = rows_of(tmp_path / "a.parquet", id_column="key", source_column="key")
+        assert rows["user_id"].to_list() == ["page-1", "café", "ff00", None]
+        assert rows["source"].to_list() == ["page-1", "café", "ff00", "a"]
 
 
 def test_dictionary_and_large_string_columns_are_text(tmp_path: Path) -> None:
@@ -240,6 +279,18 @@ def test_a_text_column_of_numbers_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"column 'text' .*a\..* holds int(64)?, not text") as error:
         blocks_of(path)
     assert_one_sentence(error)
+
+
+@pytest.mark.parametrize("columns", [{}, {"text_column": "b", "id_column": "text"}])
+def test_columns_of_one_name_are_refused_where_they_are_read(tmp_path: Path, columns: dict) -> None:
+    table = pa.table([["a"], ["b"], ["c"], ["d"], ["e"]], names=["text", "b", "text", "c", "c"])
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match=r"a\.parquet' has more than one column 'text'; rename") as error:
+        blocks_of(path, **columns)
+    assert_one_sentence(error)
+    pq.write_table(table.select([0, 1, 3, 4]), path)
+    assert rows_of(path)["text"].to_list() == ["a"]
 
 
 def test_a_column_of_bytes_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from grasp_pipeline.corpus.storage import read_utf8
+
 NAME = "LICENSES.md"
 
 
@@ -24,10 +26,13 @@ def find_licences(uris: Iterable[str]) -> Licences:
 
     Args:
         uris: input files as `tables.MANIFEST` names them; those of object stores and of the hub are passed over.
+
+    Raises:
+        InputError: a file is not UTF-8 or cannot be read.
     """
     folders = {Path(uri.removeprefix("file://")).parent for uri in uris if _is_local(uri)}
     paths = sorted({folder / NAME for folder in folders} | {folder.parent / NAME for folder in folders})
-    texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
+    texts = [read_utf8(path) for path in paths if path.is_file()]
     by_source = {source: licence for text in texts for source, licence in licence_rows(text).items()}
     return Licences(by_source, "\n\n".join(dict.fromkeys(texts)))
 
