@@ -160,6 +160,7 @@ def filtered_shards(
 ) -> Iterator[dg.MaterializeResult]:
     """Score file by file in order of their URIs; a file that was scored with this filter is not touched again."""
     from grasp_pipeline.corpus.arrivals import Arrivals
+    from grasp_pipeline.corpus.contamination import held_out_texts
     from grasp_pipeline.corpus.files import resolve_inputs
 
     step = Step(context, store, config, "1")
@@ -179,7 +180,7 @@ def filtered_shards(
             if scorer is None or arrivals is None:
                 tokenizer = models.tokenizer(tokenizer_read.version)
                 scorer = Scorer.load(row, tokenizer, proxies.version, models, compute, step.say)
-                arrivals = Arrivals(config.cleaning, _held_out(tasks), _known(step, documents))
+                arrivals = Arrivals(config.cleaning, held_out_texts(tasks.collect()), _known(step, documents))
             commit = _score_file(step, config, file, scorer, arrivals, provenance)
             written += 1
         for name in totals:
@@ -215,12 +216,6 @@ def _provenance(step: Step, config: FilterRun, file: "InputFile") -> "Provenance
 
     rules = config.model_dump(mode="json", exclude={"paths"})
     return replace(step.provenance(), config_digest=digest(rules, file.uri, file.fingerprint))
-
-
-def _held_out(tasks: "pl.LazyFrame") -> dict[str, str]:
-    """Return the tasks' documents by name."""
-    rows = tasks.select("task", "split", "document", "text").collect()
-    return {f"{task}/{split}/{document}": text for task, split, document, text in rows.iter_rows()}
 
 
 def _known(step: Step, documents: "pl.LazyFrame") -> dict[str, str]:

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from grasp_pipeline.config import CleaningConfig
-from grasp_pipeline.corpus.cleaning import CONTAMINATION_WORDS
-from grasp_pipeline.corpus.contamination import Overlap, ngram_overlap
+from grasp_pipeline.corpus.contamination import HeldOutGrams, Overlap
 from grasp_pipeline.corpus.noise import first_rejection, noise_rules
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.tables import DOCUMENTS, REJECTED_DOCUMENTS
@@ -31,7 +30,7 @@ class Arrivals:
     """
 
     def __init__(self, config: CleaningConfig, held_out: Mapping[str, str], known: dict[str, str]) -> None:
-        self._config, self._held_out, self._known = config, held_out, known
+        self._config, self._held_out, self._known = config, HeldOutGrams(held_out), known
         self._rules = noise_rules(config)
 
     def forget(self, shard: str) -> None:
@@ -83,9 +82,7 @@ class Arrivals:
                     "duplicate_of": row["doc_id"]
                 }
             elif row["reason"] is None and (found := overlaps.get(row["doc_id"])) is not None:
-                grams = f"{found.share:.0%} of the {CONTAMINATION_WORDS}-grams"
-                detail = f"holds {grams} of the task document {found.held_out}"
-                row |= _against("contamination", "contamination", detail, found.share)
+                row |= _against("contamination", "contamination", found.detail, found.share)
             elif row["reason"] is None:
                 self._known[row["doc_id"]] = shard
             yield row
@@ -108,9 +105,7 @@ class Arrivals:
         limit = self._config.contamination_share
         if limit >= 1:
             return {}
-        texts = ((row["doc_id"], row["text"]) for row in rows)
-        found = [o for o in ngram_overlap(self._held_out, texts, CONTAMINATION_WORDS) if o.share > limit]
-        return {o.document: o for o in sorted(found, key=lambda o: (o.share, o.held_out))}
+        return self._held_out.contaminated(((row["doc_id"], row["text"]) for row in rows), limit)
 
 
 def _against(stage: str, reason: str, detail: str, value: float | None) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from grasp_pipeline.config import CleaningConfig
-from grasp_pipeline.corpus.contamination import Overlap, ngram_overlap
+from grasp_pipeline.corpus.contamination import HeldOutGrams, held_out_texts
 from grasp_pipeline.corpus.duplicates import near_duplicate_clusters
 from grasp_pipeline.corpus.noise import first_rejection, noise_rules
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
@@ -26,7 +26,6 @@ from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.tables import DOCUMENTS, REJECTED_DOCUMENTS
 
 STAGES = ("read", "noise", "exact_duplicate", "contamination", "perplexity", "near_duplicate")
-CONTAMINATION_WORDS = 13
 SUMMARY_SCHEMA = pl.Schema(
     {"stage": pl.String, "reason": pl.String, "documents": pl.Int64, "n_bytes": pl.Int64}
 )
@@ -142,10 +141,6 @@ def _noise(distinct: _Texts, config: CleaningConfig, listener: Listener) -> None
 def _contamination(distinct: _Texts, config: CleaningConfig, tasks: pl.DataFrame, listener: Listener) -> None:
     if config.contamination_share >= 1:
         return
-    held_out = {
-        f"{task}/{split}/{document}": text
-        for task, split, document, text in tasks.select("task", "split", "document", "text").iter_rows()
-    }
     progress = Progress("contamination", len(distinct.texts), "documents", listener)
 
     def corpus():
@@ -153,18 +148,11 @@ def _contamination(distinct: _Texts, config: CleaningConfig, tasks: pl.DataFrame
             yield str(index), distinct.texts[index]
             progress.advance(1)
 
-    worst: dict[int, Overlap] = {}
-    for overlap in ngram_overlap(held_out, corpus(), CONTAMINATION_WORDS):
-        index = int(overlap.document)
-        if overlap.share > config.contamination_share and (
-            index not in worst
-            or (-overlap.share, overlap.held_out) < (-worst[index].share, worst[index].held_out)
-        ):
-            worst[index] = overlap
-    for index, overlap in worst.items():
-        grams = f"{overlap.share:.0%} of the {CONTAMINATION_WORDS}-grams"
-        detail = f"holds {grams} of the task document {overlap.held_out}"
-        distinct.verdicts[index] = _Verdict("contamination", "contamination", detail, overlap.share)
+    grams = HeldOutGrams(held_out_texts(tasks))
+    for index, overlap in grams.contaminated(corpus(), config.contamination_share).items():
+        distinct.verdicts[int(index)] = _Verdict(
+            "contamination", "contamination", overlap.detail, overlap.share
+        )
 
 
 def _perplexity(

@@ -1,13 +1,21 @@
-"""Word n-gram overlap between held-out documents and a corpus (decontamination)."""
+"""Word n-gram overlap between held-out documents and a corpus (decontamination).
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+Words are those of `words.py`, so text in scripts without spaces is compared character by character. N-grams are
+compared by 64-bit hashes: two different ones agree with a probability of about 5e-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"\w+")
+import numpy as np
+import polars as pl
 
-Gram = tuple[str, ...]
+from grasp_pipeline.corpus.words import Hashes, Integers, Words, hash_ngrams, hash_words
+
+CONTAMINATION_WORDS = 13
+_BATCH_CHARACTERS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,49 +31,128 @@ class Overlap:
     shared: int
     share: float
 
+    @property
+    def detail(self) -> str:
+        """The overlap in words, as a rejected document's detail."""
+        return (
+            f"holds {self.share:.0%} of the {CONTAMINATION_WORDS}-grams of the task document {self.held_out}"
+        )
 
-def words(text: str) -> list[str]:
-    """The words of a text: lower-cased and split at every non-word character."""
-    return _WORD.findall(text.lower())
+
+@dataclass(frozen=True)
+class _Table:
+    """N-grams of one length: gram i is held by the documents ``owners[offsets[i]:offsets[i + 1]]``."""
+
+    length: int
+    grams: Hashes
+    offsets: Integers
+    owners: Integers
 
 
-def _runs(tokens: list[str], length: int) -> Iterable[Gram]:
-    return zip(*(tokens[start:] for start in range(length)), strict=False)
+class HeldOutGrams:
+    """The distinct n-grams of held-out documents, to be looked up in any number of corpus documents.
+
+    A held-out document of fewer than `n` words counts as a single n-gram, its whole word sequence; one without
+    words overlaps with nothing.
+
+    Args:
+        held_out: name -> text.
+        n: words per n-gram.
+    """
+
+    def __init__(self, held_out: Mapping[str, str], n: int = CONTAMINATION_WORDS) -> None:
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}")
+        self._names = list(held_out)
+        self._totals = np.zeros(len(held_out), dtype=np.int64)
+        self._tables: list[_Table] = []
+        words = hash_words(list(held_out.values()))
+        lengths = np.minimum(np.diff(words.offsets), n)
+        for length in np.unique(lengths[lengths > 0]).tolist():
+            grams, owners = _windows(words, length)
+            own = lengths[owners] == length
+            grams, owners = grams[own], owners[own]
+            order = np.lexsort((owners, grams))
+            grams, owners = grams[order], owners[order]
+            fresh = np.ones(len(grams), dtype=bool)
+            fresh[1:] = (grams[1:] != grams[:-1]) | (owners[1:] != owners[:-1])
+            grams, owners = grams[fresh], owners[fresh]
+            self._totals += np.bincount(owners, minlength=len(self._totals))
+            known, first = np.unique(grams, return_index=True)
+            self._tables.append(_Table(length, known, np.append(first, len(grams)), owners))
+
+    def overlaps(self, corpus: Iterable[tuple[str, str]]) -> Iterator[Overlap]:
+        """Yield every pair that shares an n-gram, in corpus order, then in held-out order.
+
+        corpus: (id, text), read once; memory depends on the held-out side and on some documents at a time.
+        """
+        for documents in _batches(corpus):
+            words = hash_words([text for _, text in documents])
+            keys = np.concatenate(
+                [self._pairs(words, table) for table in self._tables] or [np.empty(0, dtype=np.int64)]
+            )
+            keys, counts = np.unique(keys, return_counts=True)
+            places, held = np.divmod(keys, max(1, len(self._names)))
+            for place, index, shared in zip(places.tolist(), held.tolist(), counts.tolist(), strict=True):
+                share = shared / int(self._totals[index])
+                yield Overlap(self._names[index], documents[place][0], shared, share)
+
+    def contaminated(self, corpus: Iterable[tuple[str, str]], limit: float) -> dict[str, Overlap]:
+        """Return the largest overlap of each corpus document that has one above the limit.
+
+        Of equal overlaps the one with the first name counts.
+        """
+        worst: dict[str, Overlap] = {}
+        for overlap in self.overlaps(corpus):
+            if overlap.share <= limit:
+                continue
+            before = worst.setdefault(overlap.document, overlap)
+            if (-overlap.share, overlap.held_out) < (-before.share, before.held_out):
+                worst[overlap.document] = overlap
+        return worst
+
+    def _pairs(self, words: Words, table: _Table) -> Integers:
+        """Return document * n_held_out + held-out document, once per distinct n-gram that they share."""
+        grams, documents = _windows(words, table.length)
+        at = np.minimum(np.searchsorted(table.grams, grams), len(table.grams) - 1)
+        found = table.grams[at] == grams
+        documents, at = np.divmod(
+            np.unique(documents[found] * len(table.grams) + at[found]), len(table.grams)
+        )
+        starts, counts = table.offsets[at], np.diff(table.offsets)[at]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        owners = table.owners[np.repeat(starts, counts) + within]
+        return np.repeat(documents, counts) * len(self._names) + owners
 
 
 def ngram_overlap(
-    held_out: Mapping[str, str], corpus: Iterable[tuple[str, str]], n: int = 13
+    held_out: Mapping[str, str], corpus: Iterable[tuple[str, str]], n: int = CONTAMINATION_WORDS
 ) -> list[Overlap]:
-    """Every (held-out document, corpus document) pair that shares a word n-gram.
+    """Return every (held-out document, corpus document) pair that shares a word n-gram; see `HeldOutGrams`."""
+    return list(HeldOutGrams(held_out, n).overlaps(corpus))
 
-    `held_out` maps ids to texts; `corpus` yields (id, text) and is read once, so the memory used
-    depends on the held-out side and on one corpus document at a time. A held-out document of
-    fewer than `n` words counts as a single n-gram, its whole word sequence; one without words
-    overlaps with nothing. Pairs come in corpus order, then in held-out order.
-    """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
-    names = list(held_out)
-    totals: list[int] = []
-    owners: dict[int, dict[Gram, tuple[int, ...]]] = defaultdict(dict)
-    for index, name in enumerate(names):
-        tokens = words(held_out[name])
-        length = min(n, len(tokens))
-        grams = set(_runs(tokens, length)) if length else set()
-        totals.append(len(grams))
-        single = (index,)  # one tuple for all of the document's unshared n-grams
-        known = owners[length]
-        for gram in grams:
-            known[gram] = known[gram] + single if gram in known else single
-    found: list[Overlap] = []
+
+def held_out_texts(task_documents: pl.DataFrame) -> dict[str, str]:
+    """Return the texts of all splits of `tables.TASK_DOCUMENTS` by name: task/split/document."""
+    rows = task_documents.select("task", "split", "document", "text").iter_rows()
+    return {f"{task}/{split}/{document}": text for task, split, document, text in rows}
+
+
+def _windows(words: Words, length: int) -> tuple[Hashes, Integers]:
+    """Return the n-grams of all texts, none across two texts, and the index of each one's text."""
+    grams = hash_ngrams(words.hashes, length)
+    texts = np.repeat(np.arange(len(words.offsets) - 1), np.diff(words.offsets))[: len(grams)]
+    inside = np.arange(length, len(grams) + length) <= words.offsets[texts + 1]
+    return grams[inside], texts[inside]
+
+
+def _batches(corpus: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    batch, characters = [], 0
     for document, text in corpus:
-        tokens = words(text)
-        shared: Counter[int] = Counter()
-        for length, known in owners.items():
-            for gram in known.keys() & _runs(tokens, length):
-                shared.update(known[gram])
-        found.extend(
-            Overlap(names[index], document, count, count / totals[index])
-            for index, count in sorted(shared.items())
-        )
-    return found
+        batch.append((document, text))
+        characters += len(text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

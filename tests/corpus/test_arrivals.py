@@ -110,3 +110,13 @@ def test_the_rules_can_be_switched_off() -> None:
     documents, rejected = sorter(config=config).sort(block(ROWS), "a.parquet", "a")
     assert "short" in documents["text"].to_list()
     assert set(rejected["stage"]) == {"read", "exact_duplicate"}
+
+
+def test_contamination_in_scripts_without_spaces_is_rejected() -> None:
+    held_out = (
+        "数据管道的第一步是把原始文件读入内存并检查每一行是否完整。如果某一行缺少文本字段,就写入拒绝表。"
+    )
+    late = Arrivals(ALONE, {"zh/query/d0": held_out}, {})
+    documents, rejected = late.sort(block([("新闻:" + held_out * 2, None, None)]), "a.parquet", "a")
+    assert (documents.height, rejected["reason"].to_list()) == (0, ["contamination"])
+    assert rejected["detail"].item() == "holds 100% of the 13-grams of the task document zh/query/d0"

@@ -222,6 +222,27 @@ def test_every_split_is_protected_from_contamination(split: str) -> None:
     assert f"sea/{split}/d" in cleaned.rejected["detail"].item()
 
 
+def without_spaces(seed: int, alphabet: str, clauses: int = 8) -> str:
+    """Text of a script that sets only commas between clauses."""
+    draw = random.Random(seed)
+    return (
+        "".join("".join(draw.choices(alphabet, k=draw.randint(6, 14))) + "，" for _ in range(clauses)) + "。"
+    )
+
+
+@pytest.mark.parametrize("first", ["一", "あ", "ก"])
+def test_contamination_is_seen_in_scripts_without_spaces(first: str) -> None:
+    alphabet = "".join(chr(ord(first) + place) for place in range(46))
+    held_out = [without_spaces(seed, alphabet) for seed in range(30)]
+    tasks = task_documents(*(("evaluation", f"d{i}", text) for i, text in enumerate(held_out)))
+    # A cut at a character, not at a clause: no clause at the border is whole on either side.
+    texts: list[str | None] = [without_spaces(99, alphabet)[:20] + text[3:] for text in held_out]
+    texts += [without_spaces(seed, alphabet) for seed in range(100, 130)]
+    config = QUIET.model_copy(update={"contamination_share": 0.2})
+    cleaned = clean_documents(raw_rows(texts), config, tasks)
+    assert reasons(cleaned) == {str(row): ("contamination", "contamination") for row in range(30)}
+
+
 def test_rules_that_are_off_reject_nothing() -> None:
     texts: list[str | None] = ["a", "!!!", prose(9_000), prose(1)]
     cleaned = clean(texts, QUIET)

@@ -2,12 +2,13 @@
 
 import re
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grasp_pipeline.corpus.contamination import Overlap, ngram_overlap, words
+from grasp_pipeline.corpus.contamination import HeldOutGrams, Overlap, ngram_overlap
 
 WORDS = st.sampled_from(["a", "b", "c", "dd", "é", "x_1", "42"])
 GAPS = st.sampled_from([" ", "\n", ", ", " - ", "...", "\t\u00a0"])
@@ -49,10 +50,11 @@ def test_agrees_with_the_slow_twin(held: list[str], documents: list[str], n: int
 
 @given(text=texts(), gap=GAPS, n=st.integers(1, 5))
 def test_case_and_spacing_do_not_matter(text: str, gap: str, n: int) -> None:
-    rewritten = gap + gap.join(words(text)).upper() + gap
+    words = re.findall(r"\w+", text)
+    rewritten = gap + gap.join(words).upper() + gap
     for held_out, document in ((text, rewritten), (rewritten, text)):
         pairs = ngram_overlap({"h": held_out}, [("d", document)], n)
-        assert [pair.share for pair in pairs] == ([1.0] if words(text) else [])
+        assert [pair.share for pair in pairs] == ([1.0] if words else [])
 
 
 def test_counts_distinct_ngrams_of_the_held_out_side() -> None:
@@ -89,6 +91,57 @@ def test_no_held_out_documents_and_no_corpus() -> None:
 def test_an_ngram_of_no_words_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         ngram_overlap({"h": "a"}, [("d", "a")], n=0)
+
+
+CHINESE = (
+    "数据管道的第一步是把原始文件读入内存并检查每一行是否完整。如果某一行缺少文本字段,就把它连同原因一起写入拒绝表,"
+    "这样以后可以查到它为什么没有被采用。接下来对文本做规范化处理,去掉控制字符,然后计算摘要。"
+)
+JAPANESE = (
+    "この地方では冬になると雪が深く積もり、人々は家の中で長い夜を過ごす。囲炉裏のまわりに集まって昔話を語り、"
+    "ｶﾞﾗｽの窓をたたく風の音を聞きながら、春が来るのを静かに待っているのである。"
+)
+THAI = "เมื่อฝนตกหนักในภูเขาน้ำในแม่น้ำก็ไหลเชี่ยวและชาวบ้านต้องรอจนกว่าน้ำจะลดลงจึงจะข้ามไปยังอีกฝั่งหนึ่งได้"
+
+
+@pytest.mark.parametrize("held_out", [CHINESE, JAPANESE, THAI])
+def test_half_a_text_without_spaces_inside_another_is_found(held_out: str) -> None:
+    other = {CHINESE: JAPANESE, JAPANESE: CHINESE, THAI: CHINESE}[held_out]
+    half = held_out[: len(held_out) // 2]
+    spaced = "".join(c if unicodedata.category(c) == "Mn" else f"\n{c}" for c in half)
+    corpus = [("inside", "Before it " + half + other), ("spaced", spaced), ("apart", other)]
+    found = {pair.document: pair.share for pair in ngram_overlap({"h": held_out}, corpus)}
+    assert set(found) == {"inside", "spaced"}
+    assert all(0.35 < share < 0.55 for share in found.values())
+
+
+def test_full_width_forms_and_spaces_do_not_hide_a_copy() -> None:
+    held_out = "GPU 2026 で学習した model の loss は 3.25 まで下がった。ガイドを参照。"
+    hidden = "ＧＰＵ ２０２６で学習した ｍｏｄｅｌ の ｌｏｓｓ は ３．２５まで下がった。ｶﾞｲﾄﾞを参照。"
+    pairs = ngram_overlap({"h": held_out}, [("d", hidden)])
+    assert [pair.share for pair in pairs] == [1.0]
+
+
+def test_ngrams_do_not_reach_across_documents() -> None:
+    corpus = [("one", "a b"), ("two", "c d"), ("empty", ""), ("three", "a b c")]
+    pairs = ngram_overlap({"h": "a b c d"}, corpus, n=3)
+    assert [(pair.document, pair.shared) for pair in pairs] == [("three", 1)]
+
+
+@given(held=COLLECTIONS, documents=COLLECTIONS)
+def test_batches_of_documents_change_nothing(held: list[str], documents: list[str]) -> None:
+    held_out = {f"h{index}": text for index, text in enumerate(held)}
+    corpus = [(f"d{index}", text) for index, text in enumerate(documents)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grasp_pipeline.corpus.contamination._BATCH_CHARACTERS", 1)
+        single = ngram_overlap(held_out, corpus, n=2)
+    assert single == ngram_overlap(held_out, corpus, n=2)
+
+
+def test_the_worst_overlap_above_the_limit_counts_and_of_equal_ones_the_first_name() -> None:
+    grams = HeldOutGrams({"b": "x y z", "a": "x y z", "c": "x y q r"}, n=2)
+    found = grams.contaminated([("d", "x y z"), ("e", "x y")], 0.5)
+    assert {name: (pair.held_out, pair.share) for name, pair in found.items()} == {"d": ("a", 1.0)}
 
 
 def test_reads_three_megabytes_against_many_held_out_documents_quickly() -> None:

@@ -133,6 +133,18 @@ def test_hold_out_drops_copies_and_deals_out_the_splits() -> None:
     assert (report.candidates, report.unused, report.max_overlap) == (785, 3, 0.0)
 
 
+def test_hold_out_sees_copies_in_scripts_without_spaces() -> None:
+    def clause(number: int) -> str:
+        return "".join(chr(0x4E00 + (number * 31 + place * place) % 5000) for place in range(40))
+
+    pool = holdout.Pool("t", SimpleNamespace(prefixes=("s/",), wanted=780, reserve=1000))
+    pool.candidates = [_task(number, clause(number)) for number in range(785)]
+    corpus = [_task(9000, "前文" + clause(7)[:30])]
+    rows, reports = holdout.hold_out([pool], corpus)
+    assert "s/7" not in {row.document for row in rows["t"]}
+    assert reports["t"].removed_for_corpus_overlap == 1
+
+
 def test_a_larger_corpus_loses_its_copies_of_held_out_documents() -> None:
     pool = holdout.Pool("t", SimpleNamespace(prefixes=("s/",), wanted=780, reserve=780))
     pool.candidates = [_task(number, _sentence(number)) for number in range(780)]
