@@ -139,7 +139,7 @@ class Scorer:
             group_name=GROUP,
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["residual_filter", "tokenizer", "proxy_checkpoints", "documents", "task_documents"],
             description=text,
         )
@@ -163,7 +163,7 @@ def filtered_shards(
     from grasp_pipeline.corpus.contamination import held_out_texts
     from grasp_pipeline.corpus.files import resolve_inputs
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     row = step.read(tables.RESIDUAL_FILTER).collect().row(0, named=True)
     tokenizer_read, proxies = step.pin(tables.TOKENIZER), step.pin(tables.PROXY_CHECKPOINTS)
     tasks = step.read(tables.TASK_DOCUMENTS)

@@ -163,10 +163,10 @@ def write_readme(
         "## Decontamination",
         "",
         f"The overlap of a held-out document with another document is the share of its distinct "
-        f"{NGRAM}-word runs (lower case, split at non-word characters) that the other one holds. Candidates "
-        f"over {THRESHOLD:.0%} with a document of the corpus, or with a held-out document drawn before them, "
-        "are in neither. The large corpus keeps the demo's held-out documents and loses the documents that "
-        "hold copies of them.",
+        f"runs of {NGRAM} words (letters, digits and underscores without their case; single characters in "
+        f"scripts without spaces) that the other one holds. Candidates over {THRESHOLD:.0%} with a document of "
+        "the corpus, or with a held-out document drawn before them, are in neither. The large corpus keeps the "
+        "demo's held-out documents and loses the documents that hold copies of them.",
         "",
         "| task | candidates | removed, copy in the corpus | removed, copy in the task | drawn but unused "
         "| held out | corpus documents removed | largest overlap | mean of the largest "

@@ -117,6 +117,8 @@ def test_contamination_in_scripts_without_spaces_is_rejected() -> None:
         "数据管道的第一步是把原始文件读入内存并检查每一行是否完整。如果某一行缺少文本字段,就写入拒绝表。"
     )
     late = Arrivals(ALONE, {"zh/query/d0": held_out}, {})
-    documents, rejected = late.sort(block([("新闻:" + held_out * 2, None, None)]), "a.parquet", "a")
+    documents, rejected = late.sort(
+        block([("新闻" + held_out[2:] + held_out[:-9], None, None)]), "a.parquet", "a"
+    )
     assert (documents.height, rejected["reason"].to_list()) == (0, ["contamination"])
     assert rejected["detail"].item() == "holds 100% of the 13-grams of the task document zh/query/d0"

@@ -2,7 +2,6 @@
 
 import re
 import time
-import unicodedata
 
 import pytest
 from hypothesis import given
@@ -108,7 +107,8 @@ THAI = "เมื่อฝนตกหนักในภูเขาน้ำใ
 def test_half_a_text_without_spaces_inside_another_is_found(held_out: str) -> None:
     other = {CHINESE: JAPANESE, JAPANESE: CHINESE, THAI: CHINESE}[held_out]
     half = held_out[: len(held_out) // 2]
-    spaced = "".join(c if unicodedata.category(c) == "Mn" else f"\n{c}" for c in half)
+    # Split before whole letters only: a Thai vowel of category Lo, too, belongs to the letter before it.
+    spaced = re.sub("(?=[\u0e01-\u0e2e\u3041-\u9fff])", "\n", half)
     corpus = [("inside", "Before it " + half + other), ("spaced", spaced), ("apart", other)]
     found = {pair.document: pair.share for pair in ngram_overlap({"h": held_out}, corpus)}
     assert set(found) == {"inside", "spaced"}
