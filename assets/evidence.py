@@ -15,7 +15,7 @@ from resources.store import DeltaStore
 GROUP = "evidence"
 EVALUATION_SEED = 1000
 """First training seed of the arms on the evaluation documents; no earlier run used it or a later one."""
-EXPORT_VERSION = "2"
+EXPORT_VERSION = "3"
 
 
 @assets_of_one_step(
@@ -202,14 +202,17 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
     about = {"input_digest": stamp, "upstream": step.upstream(), "code_version": EXPORT_VERSION}
     with store.new_files("export") as folder:
         blocks = span_blocks(read.corpus, folder, not TOKEN_FORMATS.isdisjoint(config.formats))
-        ledger = write_formats(blocks, folder, config.formats, read.vocabulary, config.shard_tokens)
-        card = render_card(read.card(step, config, EXPORT_VERSION, ledger.documents))
+        ledger = write_formats(
+            blocks, folder, config.formats, read.vocabulary, config.shard_tokens, config.min_span_tokens
+        )
+        card = render_card(read.card(step, config, EXPORT_VERSION, ledger))
         manifest = finish_export(folder, ledger, card, read.licences.notices, about)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": location,
             "dagster/row_count": manifest["rows"],
             "tokens": manifest["tokens"],
+            "fragments_left_out": dg.MetadataValue.json(manifest["left_out"]),
             "files": dg.MetadataValue.json(manifest["files"]),
             "seconds": round(step.seconds, 2),
             "up_to_date": False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ from assets.common import Step
 from grasp_pipeline import tables
 from grasp_pipeline.config import ExportConfig
 from grasp_pipeline.corpus.export.card import Card, reason_counts, source_counts
+from grasp_pipeline.corpus.export.files import Ledger
 from grasp_pipeline.corpus.export.licences import Licences, find_licences
 from grasp_pipeline.corpus.export.spans import KeptCorpus
 from grasp_pipeline.corpus.export.tokens import Vocabulary
@@ -61,12 +61,12 @@ class ExportTables:
         """Return a digest of all that the export is made from: equal digests give equal files."""
         return digest(step.provenance().input_digest(), self.licences.by_source, self.licences.notices)
 
-    def card(self, step: Step, config: ExportConfig, code: str, kept_documents: Mapping[str, int]) -> Card:
+    def card(self, step: Step, config: ExportConfig, code: str, ledger: Ledger) -> Card:
         """Return what the card says; counts what was kept and dropped."""
         return Card(
             formats=config.formats,
             sources=source_counts(
-                self.corpus.pruned, self.dropped, self.corpus.documents, self.rejected, kept_documents
+                self.corpus.pruned, self.dropped, self.corpus.documents, self.rejected, ledger.documents
             ),
             reasons=reason_counts(self.dropped),
             licences=self.licences.by_source,
@@ -79,8 +79,11 @@ class ExportTables:
                 "arm": self.certificates[0]["arm"],
                 "repeats": self.corpus.pruned.select(pl.col("repeats").max()).collect().item(),
                 "shard_tokens": config.shard_tokens,
+                "min_span_tokens": config.min_span_tokens,
             },
             versions=step.upstream(),
             code=f"grasp-pipeline {version('grasp-pipeline')}, export {code}",
             vocabulary=self.vocabulary,
+            min_span_tokens=config.min_span_tokens,
+            left_out=ledger.left_out,
         )

@@ -211,6 +211,14 @@ class ExportConfig(Section):
         "one file each.",
     )
 
+    min_span_tokens: int = Field(
+        default=8,
+        ge=1,
+        description="Fewest tokens of a span that is only a part of its document. Shorter ones are fragments; they are "
+        "left out of the files, and manifest.json and the card count them. A document kept as a whole is never left "
+        "out.",
+    )
+
     @model_validator(mode="after")
     def _known(self) -> Self:
         check_choices("formats", self.formats, ("parquet", "jsonl", "huggingface", "mds", "tokens"))

@@ -1,14 +1,32 @@
-"""Documents to chunks of at most L tokens that tile the text without gaps."""
+"""Documents to chunks of at most L tokens that tile the text without gaps.
+
+A document is cut after every L tokens. What is left at its end may be a token or two: too little to judge, and a
+fragment where it is kept alone. So a rest of fewer than `SHORTEST_TAIL` L tokens shares the tokens of the chunk before
+it evenly: there are as many chunks as without, none above L, and none short unless its document is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from grasp_pipeline.corpus.tokenizer import TextEncoder
 from grasp_pipeline.tables import TASKS, TOKENIZED_SHARDS
+
+SHORTEST_TAIL = 0.25
+"""Tokens over L that a document's last chunk needs to stay as it is cut, where there is one before it."""
+
+
+def chunk_starts(n_tokens: int, chunk_tokens: int) -> list[int]:
+    """Return where the chunks of a document of n tokens begin, for at most L tokens per chunk."""
+    starts = list(range(0, n_tokens, chunk_tokens))
+    tail = n_tokens - starts[-1] if starts else 0
+    if len(starts) > 1 and tail < SHORTEST_TAIL * chunk_tokens:
+        starts[-1] -= (chunk_tokens - tail) // 2
+    return starts
 
 
 def chunk_id(doc_id: str, position: int) -> str:
@@ -29,7 +47,8 @@ def chunk_documents(
     Args:
         documents: columns of `tables.DOCUMENTS`.
         encoder: the tokenizer.
-        chunk_tokens: L, most tokens per chunk; a document's last chunk may be shorter.
+        chunk_tokens: L, most tokens per chunk; a document's last chunk may be shorter, and the one before it where
+            they share a short rest.
         on_tokens: told the tokens finished, for progress.
         batch: documents encoded at once.
 
@@ -45,9 +64,9 @@ def chunk_documents(
             piece["doc_id"], piece["source"], piece["shard"], texts, encoder.encode(texts), strict=True
         )
         for doc_id, source, shard, text, (ids, starts) in rows:
-            for position, first in enumerate(range(0, len(ids), chunk_tokens)):
-                tokens = ids[first : first + chunk_tokens]
-                after = first + chunk_tokens
+            cuts = [*chunk_starts(len(ids), chunk_tokens), len(ids)]
+            for position, (first, after) in enumerate(pairwise(cuts)):
+                tokens = ids[first:after]
                 columns["chunk_id"].append(chunk_id(doc_id, position))
                 columns["doc_id"].append(doc_id)
                 columns["position"].append(position)

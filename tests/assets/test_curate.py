@@ -230,6 +230,7 @@ class TestFiles:
         assert pruned is not None
         assert manifest["upstream"]["pruned_corpus"] == pruned.version
         assert manifest["tokens"] == curated.place.read(tables.PRUNED_CORPUS)["kept_tokens"].sum()
+        assert manifest["left_out"] == {"rows": 0, "tokens": 0}
 
     def test_the_exported_text_is_the_kept_spans(self, curated: Curated) -> None:
         place = curated.place

@@ -99,7 +99,9 @@ def test_all_formats_with_card_notices_and_manifest(store: DeltaStore) -> None:
     }
     manifest = json.loads(files["manifest.json"])
     kept = store.tables.read(tables.PRUNED_CORPUS, store.tables.pin(tables.PRUNED_CORPUS).version).collect()
-    assert manifest["tokens"] == metadata["tokens"] == kept["kept_tokens"].sum()
+    left_out = manifest["left_out"]
+    assert left_out == metadata["fragments_left_out"] == {"rows": 4, "tokens": 20}
+    assert manifest["tokens"] == metadata["tokens"] == kept["kept_tokens"].sum() - 20
     assert manifest["upstream"]["pruned_corpus"] == store.tables.pin(tables.PRUNED_CORPUS).version
     card = files["README.md"].decode()
     for part in (
@@ -108,8 +110,11 @@ def test_all_formats_with_card_notices_and_manifest(store: DeltaStore) -> None:
         "unknown, see the source",
         "It is best.",
         "| lam | 0.4 |",
+        "20 are in no file: 4 fragments",
     ):
         assert part in card
+    spans = pl.read_parquet(Path(store.root) / "export" / "corpus.parquet")
+    assert spans["n_tokens"].min() >= 8
     counted = kept.filter(source="news")
     row = next(line for line in card.splitlines() if line.startswith("| news |")).split(" | ")
     assert row[2] == str(counted["doc_id"].n_unique())

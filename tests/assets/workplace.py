@@ -45,6 +45,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "subsets": {"calibration_subsets": 8, "evaluation_subsets": 8},
     "finalists": {"shortlist": 2, "random_draws": 3, "allow_uncertified": True},
     "sealed_evaluation": {"arm_seeds": 2, "bootstrap": 200},
+    "export": {"min_span_tokens": 4},
 }
 
 CLEANED = ("manifest", "task_documents", "documents", "rejected_documents")

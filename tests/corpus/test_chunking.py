@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from toys import WORDS, toy_texts
 
 from grasp_pipeline.config import TokenizerConfig
-from grasp_pipeline.corpus.chunking import chunk_documents, chunk_id, chunk_tasks
+from grasp_pipeline.corpus.chunking import chunk_documents, chunk_id, chunk_starts, chunk_tasks
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.corpus.tokenizer import TextEncoder, load_pretrained, load_saved, sample_texts, train_bpe
 from grasp_pipeline.errors import InputError
@@ -41,8 +42,28 @@ def test_chunks_tile_any_text(texts: list[str], length: int) -> None:
         assert mine["position"].to_list() == list(range(mine.height))
         ids = [token for tokens in mine["input_ids"].to_list() for token in tokens]
         assert ids == next(ENCODER.encode([row["text"]]))[0]
-        assert (mine["n_tokens"][:-1] == length).all()
-        assert mine["n_tokens"].min() >= 1
+        assert mine.height == -(-len(ids) // length)
+        assert mine["n_tokens"].max() <= length
+        assert (mine["n_tokens"][:-2] == length).all()
+        assert mine["n_tokens"].min() >= min(len(ids), length / 4)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (0, []),
+        (3, [3]),
+        (16, [16]),
+        (17, [9, 8]),
+        (19, [10, 9]),
+        (20, [16, 4]),
+        (33, [16, 9, 8]),
+        (31, [16, 15]),
+    ],
+)
+def test_a_rest_too_short_to_judge_shares_the_chunk_before_it(n: int, sizes: list[int]) -> None:
+    """With L = 16 a rest of 4 tokens or more stays, one of 1 to 3 is evened out."""
+    assert np.diff([*chunk_starts(n, 16), n]).tolist() == sizes
 
 
 def test_chunks_do_not_depend_on_batches_or_order() -> None:

@@ -22,6 +22,7 @@ from toys import WORDS, toy_texts
 
 from grasp_pipeline.corpus.chunking import chunk_documents
 from grasp_pipeline.corpus.export.card import Card, escape, reason_counts, render_card, source_counts
+from grasp_pipeline.corpus.export.files import Counts
 from grasp_pipeline.corpus.export.licences import find_licences, licence_rows
 from grasp_pipeline.corpus.export.spans import SPANS, KeptCorpus, span_blocks
 from grasp_pipeline.corpus.export.tokens import Vocabulary
@@ -166,6 +167,37 @@ def test_every_format_holds_each_kept_chunk_once_and_in_order(
         assert lineage.to_dicts() == [{key: row[key] for key in lineage.columns} for row in rows]
     assert manifest["rows"] == len(rows)
     assert manifest["tokens"] == pruned["kept_tokens"].sum()
+
+
+def test_fragments_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Of three documents: a short run, a long run and one whole short document; the run below 20 tokens goes."""
+    long, short = toy_texts("news", 6, "fragments")[:2], documents_of(["import self"])
+    documents = pl.concat([documents_of([" ".join(long), *toy_texts("french", 1)]), short])
+    chunks = chunk_documents(documents, ENCODER, 16)
+    most = chunks.group_by("doc_id").len().sort("len")["doc_id"][-1]
+    wanted = (
+        (pl.col("doc_id") == short["doc_id"][0])
+        | ((pl.col("doc_id") == most) & pl.col("position").is_in([0, 2, 3]))
+        | ((pl.col("doc_id") != most) & (pl.col("position") == 1))
+    )
+    pruned = chunks.filter(wanted).select(
+        "chunk_id", "doc_id", "source", "shard", kept_tokens="n_tokens", order=pl.int_range(pl.len())
+    )
+    corpus = corpus_of(filled(PRUNED_CORPUS, pruned), chunks, documents)
+    spans = pl.concat(list(span_blocks(corpus, tmp_path, tokens=True)))
+    fragments = spans.filter(pl.col("n_tokens") < 20, pl.col("doc_id") != short["doc_id"][0])
+    assert fragments.height == 2
+    ledger = write_formats([spans], tmp_path, LOCAL, VOCABULARY, 1024, 20)
+    manifest = finish_export(tmp_path, ledger, "", "", {})
+    assert manifest["left_out"] == {"rows": 2, "tokens": fragments["n_tokens"].sum()}
+    assert manifest["tokens"] + manifest["left_out"]["tokens"] == pruned["kept_tokens"].sum()
+    written = pl.read_parquet(tmp_path / "corpus.parquet")
+    assert sorted(written.select("doc_id", "part").iter_rows()) == sorted(
+        [(most, 0), (short["doc_id"][0], 0)]
+    )
+    assert written.filter(doc_id=short["doc_id"][0])["text"].to_list() == ["import self"]
+    assert len(flat_sequences(tmp_path)) == 2
+    assert ledger.documents == {"s": 2}
 
 
 def test_files_do_not_depend_on_blocks_or_on_the_order_of_rows(tmp_path: Path) -> None:
@@ -408,6 +440,11 @@ class TestCard:
             "grasp-pipeline 1",
         ):
             assert part in text
+
+    def test_it_counts_the_fragments_that_are_in_no_file(self) -> None:
+        text = render_card(self.card(min_span_tokens=8, left_out=Counts(3, 1234)))
+        assert "Of the kept tokens 1,234 are in no file: 3 fragments, spans of fewer than 8 tokens" in text
+        assert "in no file" not in render_card(self.card())
 
     def test_values_cannot_become_markup(self) -> None:
         hostile = "a|b\n# <script>x</script> [l](http://e) `c` ![i](u) | --- |"

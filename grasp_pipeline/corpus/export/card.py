@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
+from grasp_pipeline.corpus.export.files import Counts
 from grasp_pipeline.corpus.export.tokens import Vocabulary
 
 UNKNOWN = "unknown, see the source"
@@ -74,6 +75,8 @@ class Card:
         versions: table (or table/partition) -> Delta version.
         code: version of the code.
         vocabulary: of the token ids.
+        min_span_tokens: fewest tokens of a span that is only a part of its document.
+        left_out: fragments below that, which are in no file.
     """
 
     formats: Sequence[str]
@@ -86,6 +89,8 @@ class Card:
     versions: Mapping[str, int]
     code: str
     vocabulary: Vocabulary
+    min_span_tokens: int = 1
+    left_out: Counts = field(default_factory=Counts)
 
 
 def source_counts(
@@ -102,7 +107,7 @@ def source_counts(
         dropped: rows of `tables.DROP_REASONS`.
         documents: rows of `tables.DOCUMENTS`.
         rejected: rows of `tables.REJECTED_DOCUMENTS`.
-        kept_documents: source -> documents of which anything was kept.
+        kept_documents: source -> documents of which anything was written.
 
     Returns:
         source, documents_kept, documents_dropped, rejected (left out before tokenization), chunks_kept,
@@ -144,7 +149,7 @@ def render_card(card: Card) -> str:
     sections = [
         "# Pruned corpus",
         "Selected by grasp_pipeline: the documents worth pretraining on under a token budget. "
-        f"{_total(card.sources)}",
+        f"{_total(card)}",
         "## Certificate\n\n" + _certificate(card),
         "## Sources\n\n" + _sources(card),
         "## Dropped\n\n" + _table(("reason", "chunks", "tokens"), card.reasons.iter_rows()),
@@ -167,12 +172,18 @@ def escape(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", html.escape(text, quote=False))
 
 
-def _total(sources: pl.DataFrame) -> str:
-    sums = sources.select(pl.exclude("source").sum()).row(0, named=True)
-    return (
+def _total(card: Card) -> str:
+    sums = card.sources.select(pl.exclude("source").sum()).row(0, named=True)
+    text = (
         f"Kept: {sums['tokens_kept']:,} tokens in {sums['chunks_kept']:,} chunks of {sums['documents_kept']:,} "
         f"documents. Dropped: {sums['tokens_dropped']:,} tokens in {sums['chunks_dropped']:,} chunks."
     )
+    if card.left_out.rows:
+        text += (
+            f" Of the kept tokens {card.left_out.tokens:,} are in no file: {card.left_out.rows:,} fragments, spans of "
+            f"fewer than {card.min_span_tokens} tokens whose neighbours were dropped (`export.min_span_tokens`)."
+        )
+    return text
 
 
 def _certificate(card: Card) -> str:
@@ -194,7 +205,7 @@ def _sources(card: Card) -> str:
         *("chunks kept", "dropped", "tokens kept", "dropped"),
     )
     rows = ([row[0], card.licences.get(row[0], UNKNOWN), *row[1:]] for row in card.sources.iter_rows())
-    note = "A document counts as kept where any chunk of it was kept."
+    note = "A document counts as kept where any span of it is in the files."
     if card.licences:
         note += " The notices of the licences are in LICENSES.md."
     return f"{_table(header, rows)}\n\n{note}"

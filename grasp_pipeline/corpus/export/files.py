@@ -34,10 +34,11 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """What was written: rows and tokens per file (path relative to the export), kept documents per source."""
+    """What was written: rows and tokens per file (path relative to the export), documents per source; fragments not."""
 
     files: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     total: Counts = field(default_factory=Counts)
+    left_out: Counts = field(default_factory=Counts)
     documents: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, spans: pl.DataFrame) -> None:

@@ -57,7 +57,7 @@ def span_blocks(
         block_bytes: bytes of document text per block, about; blocks are larger where there would be over 512.
 
     Yields:
-        Frames of the columns `SPANS`. The rows do not depend on `block_bytes`.
+        Frames of the columns `SPANS` and `whole`. The rows do not depend on `block_bytes`.
 
     Raises:
         StoreError: a kept chunk or its document is missing from the tables.
@@ -88,7 +88,8 @@ def kept_spans(pruned: pl.DataFrame, chunks: pl.DataFrame, documents: pl.DataFra
         documents: doc_id, source and text.
 
     Returns:
-        The columns `SPANS`, and `input_ids` where the chunks have it, sorted by doc_id and part.
+        The columns `SPANS`, `whole` (whether the span is its document's whole text), and `input_ids` where the chunks
+        have it, sorted by doc_id and part.
 
     Raises:
         StoreError: a kept chunk or its document is missing.
@@ -104,10 +105,28 @@ def kept_spans(pruned: pl.DataFrame, chunks: pl.DataFrame, documents: pl.DataFra
         .group_by("doc_id", "part")
         .agg(*totals, *(pl.col(name).explode() for name in ids))
         .join(documents.select("doc_id", "source", "text"), on="doc_id")
-        .with_columns(text=pl.col("text").str.slice(pl.col("start"), pl.col("end") - pl.col("start")))
-        .select(*(pl.col(name).cast(kind) for name, kind in SPANS.items()), *ids)
+        .with_columns(
+            text=pl.col("text").str.slice(pl.col("start"), pl.col("end") - pl.col("start")),
+            whole=(pl.col("start") == 0) & (pl.col("end") == pl.col("text").str.len_chars()),
+        )
+        .select(*(pl.col(name).cast(kind) for name, kind in SPANS.items()), "whole", *ids)
         .sort("doc_id", "part")
     )
+
+
+def without_fragments(spans: pl.DataFrame, min_tokens: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split the spans of some documents into those to write and the fragments to leave out.
+
+    Args:
+        spans: all spans of the documents, from `kept_spans`.
+        min_tokens: fewest tokens of a span that is not a whole document.
+
+    Returns:
+        The spans to write, their parts numbered anew, and the fragments.
+    """
+    fragment = (pl.col("n_tokens") < min_tokens) & ~pl.col("whole")
+    written = spans.filter(~fragment).with_columns(part=pl.int_range(pl.len()).over("doc_id"))
+    return written, spans.filter(fragment)
 
 
 def arrow_schema(columns: Sequence[str]) -> pa.Schema:

@@ -14,6 +14,7 @@ import polars as pl
 from grasp_pipeline.corpus.export.card import FRONT_MATTER
 from grasp_pipeline.corpus.export.files import Ledger, Write, huggingface_folder, jsonl_file, parquet_file
 from grasp_pipeline.corpus.export.licences import NAME as NOTICES
+from grasp_pipeline.corpus.export.spans import without_fragments
 from grasp_pipeline.corpus.export.tokens import Vocabulary, mds_folder, tokens_folder
 from grasp_pipeline.errors import ConfigError
 
@@ -45,6 +46,7 @@ def write_formats(
     formats: Sequence[str],
     vocabulary: Vocabulary,
     shard_tokens: int,
+    min_span_tokens: int = 1,
 ) -> Ledger:
     """Write the spans in every format, a block at a time.
 
@@ -54,9 +56,10 @@ def write_formats(
         formats: of parquet, jsonl, huggingface, mds, tokens.
         vocabulary: of the token ids.
         shard_tokens: tokens per file of huggingface and mds.
+        min_span_tokens: fewest tokens of a span that is not a whole document; shorter ones are left out.
 
     Returns:
-        What was written.
+        What was written, and what was left out.
 
     Raises:
         ConfigError: the library of a format is missing.
@@ -68,9 +71,12 @@ def write_formats(
             stack.enter_context(_opened(name, folder, ledger, vocabulary, shard_tokens)) for name in formats
         ]
         for block in blocks:
-            for write in writes:
-                write(block)
-            ledger.add(block)
+            spans, fragments = without_fragments(block, min_span_tokens)
+            ledger.left_out.add(fragments)
+            if spans.height:
+                for write in writes:
+                    write(spans)
+                ledger.add(spans)
     return ledger
 
 
@@ -97,7 +103,8 @@ def finish_export(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    totals = {"rows": ledger.total.rows, "tokens": ledger.total.tokens, **about}
+    left_out = {"rows": ledger.left_out.rows, "tokens": ledger.left_out.tokens}
+    totals = {"rows": ledger.total.rows, "tokens": ledger.total.tokens, "left_out": left_out, **about}
     for place in folders:
         prefix = f"{place.name}/"
         own = {name.removeprefix(prefix): facts for name, facts in files.items() if name.startswith(prefix)}
