@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from assets.common import Step
     from assets.data import Corpus
     from grasp_pipeline.proxy.training import Recipe
-    from grasp_pipeline.selection.finalists import Finalist
+    from grasp_pipeline.selection.finalists import Finalist, Plan
     from grasp_pipeline.selection.ingredients import Ingredients, Rule
     from grasp_pipeline.selection.residual_filter import FeatureView
     from grasp_pipeline.selection.rooms import Rooms
@@ -245,6 +245,14 @@ class Arms:
             return None
         direction = None if row["direction"] is None else np.frombuffer(row["direction"], "<f8")
         return Rule(row["features"], row["rho"], row["lam"], row["ngram_weight"], direction)
+
+    def refit_plans(self) -> dict[str, Plan]:
+        """Return the plans of the arms that an on-policy refit may start from."""
+        from grasp_pipeline.selection.refit import plan_of
+
+        rows = ((row, self.rule(row["arm"])) for row in self.frame.iter_rows(named=True))
+        plans = (plan_of(row["arm"], rule, row["near_duplicates"], row["repeats"]) for row, rule in rows)
+        return {plan.name: plan for plan in plans if plan}
 
     def subset_id(self, arm: str) -> str:
         """Return the arm's subset id."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 GROUP = "selection"
 RANDOM = "random"
 
-FRESH_RUNS = 2
-"""Most fresh runs of a certificate: one for the pick of each fold."""
+PICKS = 2
+"""Most corpora that are run afresh for a certificate: the pick of each fold."""
 
 REFITS = 2
 """Corpora of the on-policy refit: one from the losses of each fold."""
@@ -52,7 +52,7 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="4",
+    code_version="5",
     deps=[
         "selected_config",
         "candidates",
@@ -81,7 +81,7 @@ def finalists(
     from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
     from grasp_pipeline.sketch.build import EARLY
 
-    step = Step(context, store, config, "4")
+    step = Step(context, store, config, "5")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
@@ -98,7 +98,7 @@ def finalists(
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     rooms = make_rooms(corpus, budget, config.constraints, config.trust_share)
     draws = [Finalist(random_arm(rooms.room(), draw), None) for draw in range(config.random_draws)]
-    beside = len(draws) + FRESH_RUNS + (REFITS if config.refit else 0)
+    beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
     most = config.max_retrainings - beside if config.max_retrainings else None
 
     given = load_ingredients(step, corpus, kind, target, rooms)
@@ -123,6 +123,7 @@ def finalists(
         "confidence": config.confidence,
         "allow_uncertified": config.allow_uncertified,
         "refit": config.refit,
+        "fresh_runs": config.fresh_runs,
         "trust_share": config.trust_share,
         "optimiser_gap": config.optimiser_gap,
         "max_passes": config.max_passes,
@@ -199,7 +200,7 @@ def retraining_cost(step: Step, runs: int) -> str:
             group_name=GROUP,
             kinds=kinds,
             owners=OWNERS,
-            code_version="4",
+            code_version="5",
             deps=deps,
             description=text,
         )
@@ -247,7 +248,7 @@ def certificates(
     from grasp_pipeline.selection.contest import Field, hold_contest
     from grasp_pipeline.selection.target import MEAN
 
-    step = Step(context, store, None, "4")
+    step = Step(context, store, None, "5")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -294,7 +295,7 @@ def certificates(
         return evidence(frame, jobs, target.shares())
 
     def refit(measured: "Evidence") -> dict[str, int]:
-        made = refit_finalists(step, corpus, arms, measured, target, chosen["sketch_kind"])
+        made = refit_corpora(step, corpus, arms, measured, target, chosen["sketch_kind"])
         refits.extend(made.values())
         members.update((entry.arm.name, entry.arm.membership) for entry in refits)
         return {entry.arm.name: fold for fold, entry in made.items()}
@@ -302,7 +303,14 @@ def certificates(
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
     refitting = refit if arms.settings["refit"] and not target.worst else None
     contest = hold_contest(
-        entered, measure, target.name, tasks, proxy.recipe.tokens, arms.settings["confidence"], refitting
+        entered,
+        measure,
+        target.name,
+        tasks,
+        proxy.recipe.tokens,
+        arms.settings["confidence"],
+        refitting,
+        arms.settings["fresh_runs"],
     )
 
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
@@ -331,60 +339,29 @@ def certificates(
     yield step.result(tables.CERTIFICATES, commit, table.height, extra)
 
 
-def refit_finalists(
+def refit_corpora(
     step: Step, corpus: "Corpus", arms: "Arms", measured: "Evidence", target: "Target", kind: str
 ) -> "dict[int, Finalist]":
-    """Return by fold the corpus that the surrogate chooses once its losses on that fold have corrected it.
-
-    The arm to be refitted is the one with the lowest loss on the fold among optimised ones with M = I.
-    """
-    import numpy as np
-
+    """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
     from assets.finalists import load_ingredients, make_rooms
-    from grasp_pipeline.attribution.surrogate import subset_means
     from grasp_pipeline.calibration.budget import Budget
-    from grasp_pipeline.selection.certificate import fold_loss
-    from grasp_pipeline.selection.finalists import Plan, optimised
-    from grasp_pipeline.selection.ingredients import Rule
-    from grasp_pipeline.selection.refit import refit_direction
+    from grasp_pipeline.selection.refit import refit_finalists
 
-    names = [arm for arm in measured.losses if arm != RANDOM]
-    draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == "random"]
-    fitting = [arm for arm in names if (rule := arms.rule(arm)) and rule.rho == 0 and rule.lam > 0]
-    if not fitting:
-        step.say("no optimised corpus was retrained that a refit could start from")
-        return {}
+    draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     rooms = make_rooms(corpus, budget, arms.constraints, arms.settings["trust_share"])
-    given = load_ingredients(step, corpus, kind, target, rooms)
-    membership = np.stack([arms.membership(arm) for arm in [*names, *draws]])
-    made = {}
-    for fold in (0, 1):
-        loss = np.array(
-            [
-                *(fold_loss(measured, arm, target.name, fold)[0] for arm in names),
-                *fold_loss(measured, RANDOM, target.name, fold),
-            ]
-        )
-        base = min(fitting, key=lambda arm: loss[names.index(arm)])
-        rule, row = arms.rule(base), arms.row(base)
-        assert rule is not None, "chosen for its rule"
-        blocks = given.view(rule)[0]
-        means = subset_means(blocks, corpus.n_tokens, membership).means
-        corrected = refit_direction(given.direction(rule), means, rule.lam, -loss)
-        if corrected is None:
-            step.say(f"fold {fold}: the finalists' losses correct nothing that {base} could be improved by")
-            continue
-        better = Rule(rule.features, 0.0, rule.lam, rule.ngram_weight, corrected)
-        plan = Plan(f"surrogate-refit-{fold}", better, row["near_duplicates"], row["repeats"])
-        entry = optimised(given, plan, arms.settings["optimiser_gap"], arms.settings["max_passes"])
-        if (membership == entry.arm.membership).all(axis=1).any():
-            step.say(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
-            continue
-        made[fold] = entry
-        step.say(f"fold {fold}: {base} was refitted on {len(loss)} retrained corpora")
-    return made
+    return refit_finalists(
+        load_ingredients(step, corpus, kind, target, rooms),
+        arms.refit_plans(),
+        {arm: arms.membership(arm) for arm in measured.losses if arm != RANDOM},
+        [arms.membership(arm) for arm in draws],
+        measured,
+        target.name,
+        arms.settings["optimiser_gap"],
+        arms.settings["max_passes"],
+        step.say,
+    )
 
 
 def certificate_rows(contest: "Contest") -> "pl.DataFrame":

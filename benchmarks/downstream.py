@@ -26,8 +26,8 @@ from grasp_pipeline.laboratory.downstream.settings import (
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "2"
-"""Part of a finished case's file name; raised when what a case holds changes."""
+VERSION = "3"
+"""Part of a finished case's file name; raised when what a case or its contests hold changes."""
 
 KINDS = ("main", "coverage")
 
@@ -63,12 +63,30 @@ def case_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
     }
 
 
+def contest_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
+    """Return target -> where its repeated contests lie; none for a ground of full size."""
+    if ground.split("/")[0] != "coverage":
+        return {}
+    key = f"contests-{settings.coverage_repeats}"
+    return {
+        target: path.with_name(path.name.replace("case", key, 1))
+        for target, path in case_files(settings, ground).items()
+    }
+
+
 def run_ground(settings: DownstreamSettings, name: str) -> None:
     """Run all cases of one ground in this process."""
     import polars as pl
     import torch
 
-    from grasp_pipeline.laboratory.downstream.case import finish_case, make_runs, multiple_runs, plan_case
+    from grasp_pipeline.laboratory.downstream.case import (
+        PRODUCT,
+        finish_case,
+        make_runs,
+        multiple_runs,
+        plan_case,
+    )
+    from grasp_pipeline.laboratory.downstream.coverage import hold_repeats, save_repeats
     from grasp_pipeline.laboratory.downstream.ground import lay_ground
     from grasp_pipeline.laboratory.downstream.ledger import Ledger
 
@@ -94,8 +112,13 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
         longer[multiple] = Ledger(folder, trainer, ground.corpus)
     for multiple, book in longer.items():
         book.make(multiple_runs(ground, multiple), f"{name}: random at {multiple} times the tokens", say)
-    for plan in plans:
-        finish_case(ground, f"{name}/{plan.target}", plan, size, ledger, longer).save(files[plan.target])
+    cases = [finish_case(ground, f"{name}/{plan.target}", plan, size, ledger, longer) for plan in plans]
+    for case in cases:
+        case.save(files[case.target])
+    if contests := contest_files(settings, name):
+        held = hold_repeats(ground, plans, cases, ledger, settings, size, PRODUCT, say)
+        for case, repeats in zip(cases, held, strict=True):
+            save_repeats(contests[case.target], repeats)
     say(f"{name}: finished after {duration(time.monotonic() - begun)}")
 
 
@@ -116,7 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     names = ground_names(settings)
     waiting = [
-        name for name in names if not all(path.exists() for path in case_files(settings, name).values())
+        name
+        for name in names
+        if not all(
+            path.exists() for files in (case_files, contest_files) for path in files(settings, name).values()
+        )
     ]
     print(f"{len(names)} grounds, {len(names) - len(waiting)} finished before", flush=True)
     module = [sys.executable, "-m", "benchmarks.downstream", "--config", str(options.config.resolve())]

@@ -25,7 +25,7 @@ SIZE = {
     "steps": 10,
     "calibration_documents": 8,
     "sealed_documents": 6,
-    "sealed_seeds": 2,
+    "sealed_seeds": 3,
     "random_draws": 3,
     "fresh_draws": 2,
 }
@@ -36,7 +36,7 @@ def toy_settings(**values: object) -> DownstreamSettings:
         "corpora": {"toy": "toy/*.parquet"},
         "targets": {"toy": TARGETS},
         "main": SIZE | {"multiples": [2]},
-        "coverage": SIZE | {"extended": False, "shortlist": 2},
+        "coverage": SIZE | {"extended": False, "shortlist": 2, "sealed_seeds": 4},
         "tasks": 3,
         "chunk_tokens": 16,
         "vocab_size": 300,
@@ -65,10 +65,11 @@ def made_up_case(
     """Return a case whose arms differ from random by known amounts, nats per token, on every task alike.
 
     Candidate k of 4 has `candidate` + .02 k, the simple arms `simple`, the full corpus 0. Documents differ by .3,
-    every arm on every document by `noise`, and every run by `noise` on all documents.
+    every arm on every document by `noise`, and every run by `noise` on all documents. The last candidate, of another
+    group, has its text twice.
     """
     rng = generator("made-up case", seed)
-    arms = (*ALWAYS, *(f"surrogate-{k}" for k in range(3)), "dsir-twice")
+    arms = (*ALWAYS, *(f"surrogate-{k}" for k in range(3)), "blend-twice")
     truth = np.array(
         [0.0 if arm in ("full", "random-deduplicated") else simple for arm in ALWAYS] + [0.0] * 4
     )
@@ -96,8 +97,8 @@ def made_up_case(
         (PRODUCT,) * (len(arms) - 1) + (FURTHER,),
         rng.random((len(arms), 30)) < 0.4,
         scores,
-        np.stack([runs(level, 4) for level in truth]),
-        runs(0.0, 4, 4),
+        np.stack([runs(level, 6) for level in truth]),
+        runs(0.0, 4, 6),
         runs(0.0, 6),
         {1: runs(0.0, 2, 2), 2: runs(-0.15, 2, 2), 4: runs(-0.3, 2, 2)},
         split_documents(task, documents // 2, "toy"),

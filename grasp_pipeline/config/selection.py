@@ -169,6 +169,12 @@ class FinalistsConfig(Section):
         "chooses: two more retrainings.",
     )
     random_draws: int = Field(default=4, ge=3, le=64, description="Independent draws of the random arm, R.")
+    fresh_runs: int = Field(
+        default=2,
+        ge=2,
+        le=16,
+        description="Freshly seeded retrainings of the pick of each fold, which certify it.",
+    )
     optimiser_gap: float = Field(
         default=1e-3, gt=0, lt=1, description="Relative duality gap at which Frank-Wolfe stops."
     )

@@ -29,6 +29,9 @@ Run = tuple[str, int]
 RANDOM = "random"
 """Name of the arm whose runs are independent draws."""
 
+FRESH = 2
+"""Freshly seeded runs of a pick, by default and at least: one run tells nothing of how much runs vary."""
+
 Part = tuple[NDArray[np.bool_], float]
 """(documents,) mask of a task, and its weight in the target."""
 
@@ -171,7 +174,7 @@ def plan_picks(
     evidence: Evidence,
     arms: Sequence[str],
     target: str = MEAN,
-    fresh: int = 1,
+    fresh: int = FRESH,
     fitted_on: Mapping[str, int] | None = None,
     reference: str = RANDOM,
 ) -> Picks:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grasp_pipeline.selection.certificate import (
+    FRESH,
     RANDOM,
     Certificate,
     Evidence,
@@ -17,12 +18,12 @@ from grasp_pipeline.selection.certificate import (
     certify,
     plan_picks,
 )
-from grasp_pipeline.selection.finalists import ALWAYS
+from grasp_pipeline.selection.finalists import COMPARED
 
 BEST_SIMPLE = "best simple arm"
 
 PICK_SEED, FRESH_SEED, DRAW_SEED = 100, 101, 200
-"""Training seeds of the runs that pick, of the fresh runs that certify, and of the first random draw."""
+"""Training seeds of the runs that pick, of the first fresh run that certifies, and of the first random draw."""
 
 Runs = Mapping[str, Sequence[Run]]
 """Arm -> its runs in order, each (arm retrained, training seed); `RANDOM` holds one run of every draw."""
@@ -60,6 +61,7 @@ def hold_contest(
     tokens: int,
     confidence: float = 0.95,
     refit: Callable[[Evidence], Mapping[str, int]] | None = None,
+    fresh: int = FRESH,
 ) -> Contest:
     """Retrain the field, pick and certify.
 
@@ -73,6 +75,7 @@ def hold_contest(
         confidence: one-sided, of the bounds.
         refit: from the first evidence makes arms that `measure` knows from then on; returns the one fold whose losses
             each was built with.
+        fresh: freshly seeded runs per pick, 2 or more.
 
     Raises:
         ConfigError: nothing is pickable, or there are fewer than two draws.
@@ -84,7 +87,7 @@ def hold_contest(
     if fitted_on:
         runs |= {arm: [(arm, PICK_SEED)] for arm in fitted_on}
         evidence = measure(runs)
-    picks = plan_picks(evidence, [*field.pickable, *fitted_on], target, fitted_on=fitted_on)
+    picks = plan_picks(evidence, [*field.pickable, *fitted_on], target, fresh, fitted_on)
     for arm, number in picks.missing:
         runs[arm].append((arm, FRESH_SEED + number - 1))
     return certify_field(field, measure(runs), picks, tasks, tokens, confidence)
@@ -104,7 +107,7 @@ def certify_field(
         best = plan_picks(evidence, field.simple, picks.target, fresh=0)
         said = f"the {BEST_SIMPLE} ({' or '.join(dict.fromkeys(best.by_fold))})"
         against.append((best, BEST_SIMPLE, said))
-    against += [(arm, arm, arm) for arm in ALWAYS if arm in field.compared and arm not in picks.by_fold]
+    against += [(arm, arm, arm) for arm in COMPARED if arm in field.compared and arm not in picks.by_fold]
     certificates = tuple(
         (name, certify(evidence, picks, baseline, tokens, task, RANDOM, confidence, said))
         for task in tasks

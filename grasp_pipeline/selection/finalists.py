@@ -47,6 +47,16 @@ ALWAYS = (
 """Comparison arms: retrained whatever the judge says, each a row of the certificates. A limit on retrainings leaves out
 the last ones first."""
 
+TWICE = "-twice"
+"""End of the name of an arm whose every chunk is trained on twice: half as much text for the same budget."""
+
+TWINS = tuple(f"{arm}{TWICE}" for arm in ALWAYS if arm != "full")
+"""What the comparison arms are with half as much text twice. A lever that candidates may pull is theirs as well: as
+many of these are retrained as candidates are, the best-judged ones."""
+
+COMPARED = (*ALWAYS, *TWINS, "conditional", f"conditional{TWICE}")
+"""Every arm that is another method's, for comparisons at equal rules: with and without repeats."""
+
 GROUPS = 256
 """Groups of the GGDA arm."""
 
@@ -98,24 +108,28 @@ def build_finalists(
 
 
 def simple_finalists(given: Ingredients) -> list[Finalist]:
-    """Build the arms of simple rules, `full` first."""
-    room, strictest = given.rooms.room(), given.rooms.strictest()
+    """Build the arms of simple rules, `full` first; where chunks may count twice, each but `full` with its twin."""
     target = given.target.weights @ given.targets
     alignment = project(given.blocks, target)
     groups = group_chunks(given.blocks, min(GROUPS, max(1, given.chunks.n // 8)), "ggda")
     said = f"Highest damped influence per token (rho {INFLUENCE_RHO:g})."
     graddot = "Highest gradient inner product with the queries."
     lowest = "Lowest loss at the reference proxy."
-    entries = [
-        Finalist(full_arm(given.n_tokens), None),
-        Finalist(top_k_arm("influence", given.influence, room, said), Rule("gradient", INFLUENCE_RHO, 0.0)),
-        Finalist(top_k_arm("graddot", alignment, room, graddot), Rule("gradient", 0.0, 0.0)),
-        Finalist(top_k_arm("lowest-loss", -given.losses, room, lowest), None),
-        Finalist(middle_perplexity_arm(given.losses, room), None),
-        Finalist(dsir_arm(given.dsir, room), None),
-        Finalist(group_arm(groups, alignment, room), None),
-        Finalist(dedup_random_arm(given.rooms.room(strictest)), None, strictest),
-    ]
+    entries = [Finalist(full_arm(given.n_tokens), None)]
+    for copies in _copies(given):
+        room, strictest = given.rooms.room(copies=copies), given.rooms.strictest(copies)
+        made = [
+            Finalist(
+                top_k_arm("influence", given.influence, room, said), Rule("gradient", INFLUENCE_RHO, 0.0)
+            ),
+            Finalist(top_k_arm("graddot", alignment, room, graddot), Rule("gradient", 0.0, 0.0)),
+            Finalist(top_k_arm("lowest-loss", -given.losses, room, lowest), None),
+            Finalist(middle_perplexity_arm(given.losses, room), None),
+            Finalist(dsir_arm(given.dsir, room), None),
+            Finalist(group_arm(groups, alignment, room), None),
+            Finalist(dedup_random_arm(given.rooms.room(strictest, copies)), None, strictest),
+        ]
+        entries += [_counted(entry, copies) for entry in made]
     if given.rooms.offers("hard"):
         arm = dsir_arm(given.dsir, given.rooms.room("hard"), name="dsir-deduplicated")
         entries.append(Finalist(arm, None, "hard"))
@@ -124,34 +138,36 @@ def simple_finalists(given: Ingredients) -> list[Finalist]:
 
 def scored_finalists(given: Ingredients) -> list[Finalist]:
     """Build the candidates that follow scores which are not linear in the features, once and with every chunk twice."""
+    conditional = "Loss lowered most by fine-tuning on the queries (CoLoR-Filter, arXiv 2406.10670)."
+    blend = "Highest mean of standardised influence, n-gram importance and conditional loss."
     entries = []
-    for repeats, suffix in ((1, ""), (2, "-twice")):
-        if repeats > 1 and not given.repeatable:
-            continue
-        room, often = given.rooms.room(copies=repeats, trusted=True), ", every chunk twice" * (repeats - 1)
+    for copies in _copies(given):
+        room = given.rooms.room(copies=copies, trusted=True)
         made = [
-            top_k_arm(
-                "conditional",
-                given.conditional,
-                room,
-                f"Loss lowered most by fine-tuning on the queries (CoLoR-Filter, arXiv 2406.10670){often}.",
-                f"conditional{suffix}",
-            ),
-            top_k_arm(
-                "blend",
-                given.blend,
-                room,
-                f"Highest mean of standardised influence, n-gram importance and conditional loss{often}.",
-                f"blend{suffix}",
-            ),
+            top_k_arm("conditional", given.conditional, room, conditional),
+            top_k_arm("blend", given.blend, room, blend),
         ]
-        if repeats > 1:
-            made.append(dsir_arm(given.dsir, room, name="dsir-twice"))
-        entries += [
-            Finalist(replace(arm, role="candidate", repeats=repeats, n_tokens=arm.n_tokens // repeats), None)
-            for arm in made
-        ]
+        entries += [_counted(Finalist(replace(arm, role="candidate"), None), copies) for arm in made]
     return entries
+
+
+def _copies(given: Ingredients) -> tuple[int, ...]:
+    return (1, 2) if given.repeatable else (1,)
+
+
+def _counted(entry: Finalist, copies: int) -> Finalist:
+    """Return a finalist from a room of `copies`: named and described so, its tokens counted once."""
+    if copies == 1:
+        return entry
+    arm = entry.arm
+    twin = replace(
+        arm,
+        name=f"{arm.name}{TWICE}",
+        description=f"{arm.description.rstrip('.')}, every chunk twice.",
+        n_tokens=arm.n_tokens // copies,
+        repeats=copies,
+    )
+    return replace(entry, arm=twin)
 
 
 def plans(given: Ingredients, selected: Configuration) -> list[Plan]:
@@ -167,7 +183,7 @@ def plans(given: Ingredients, selected: Configuration) -> list[Plan]:
         if given.rooms.offers("hard"):
             made.append(Plan(f"{name}-deduplicated", rule, "hard"))
         if given.repeatable:
-            made.append(Plan(f"{name}-twice", rule, repeats=2))
+            made.append(Plan(f"{name}{TWICE}", rule, repeats=2))
     return made
 
 
@@ -226,14 +242,16 @@ def _describe(plan: Plan) -> str:
 def shortlist(
     finalists: Sequence[Finalist], score: Float64, size: int, most: int | None = None
 ) -> list[bool]:
-    """Return which finalists are retrained: the `size` best-judged ones, the best-judged surrogate, and `ALWAYS`.
+    """Return which finalists are retrained.
+
+    The `size` best-judged ones, the best-judged surrogate, as many of `TWINS`, the best-judged, and `ALWAYS`.
 
     Args:
         finalists: c candidates.
         score: (c,) the judge's score.
         size: how many by score.
         most: how many in all, None for no limit; comparison arms go first, the last of `ALWAYS` before the others, then
-            the worst-judged.
+            the worst-judged of `TWINS`, then the worst-judged.
 
     Raises:
         ConfigError: the limit is below 1.
@@ -246,9 +264,11 @@ def shortlist(
     arms = [finalist.arm for finalist in finalists]
     order = sorted(range(len(arms)), key=lambda i: (-score[i], arms[i].name))
     surrogates = [i for i in order if arms[i].role == "candidate"][:1]
-    by_score = [i for i in order if arms[i].name not in ALWAYS][:size]
+    by_score = [i for i in order if arms[i].name not in (*ALWAYS, *TWINS)][:size]
+    twins = [i for i in order if arms[i].name in TWINS][:size]
     place = {arm.name: i for i, arm in enumerate(arms)}
-    wanted = dict.fromkeys([*surrogates, *by_score, *(place[name] for name in ALWAYS if name in place)])
+    always = [place[name] for name in ALWAYS if name in place]
+    wanted = dict.fromkeys([*surrogates, *by_score, *twins, *always])
     chosen = set(list(wanted)[:most])
     return [i in chosen for i in range(len(arms))]
 

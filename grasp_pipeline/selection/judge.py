@@ -42,7 +42,14 @@ class Judgement:
     conditional: Float64 | None = None
 
 
-OUTLYING = ("full", "random-deduplicated", "lowest-loss", "middle-perplexity")
+OUTLYING = (
+    "full",
+    *(
+        f"{arm}{end}"
+        for arm in ("random-deduplicated", "lowest-loss", "middle-perplexity")
+        for end in ("", "-twice")
+    ),
+)
 """Arms that z is not taken over: they follow no task, and their values are far from all others."""
 
 

@@ -12,12 +12,87 @@ error by more than a standard error (Breiman et al. 1984).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.selection.certificate import RANDOM, Evidence, fold_loss
+from grasp_pipeline.selection.finalists import Finalist, Plan, optimised
+from grasp_pipeline.selection.ingredients import Ingredients, Rule
+from grasp_pipeline.selection.rooms import Dedup
 
 PENALTIES = (0.1, 1.0, 10.0)
 """Ridge penalties, in units of the mean squared distance of the finalists' means from their centre."""
+
+REFIT = "surrogate-refit-"
+"""Start of the name of a refitted corpus; the fold whose losses it was built with follows."""
+
+
+def plan_of(name: str, rule: Rule | None, dedup: Dedup, repeats: int) -> Plan | None:
+    """Return the plan of an arm that a refit may start from: optimised, M = I, lambda > 0; None for others."""
+    if rule is None or rule.rho != 0 or rule.lam == 0:
+        return None
+    return Plan(name, rule, dedup, repeats)
+
+
+def refit_finalists(
+    given: Ingredients,
+    plans: Mapping[str, Plan],
+    membership: Mapping[str, NDArray[np.bool_]],
+    draws: Sequence[NDArray[np.bool_]],
+    measured: Evidence,
+    target: str,
+    gap: float,
+    max_passes: int,
+    listener: Listener = silent,
+) -> dict[int, Finalist]:
+    """Return by fold the corpus that the surrogate chooses once its losses on that fold have corrected it.
+
+    The arm to be refitted is the one with the lowest loss on the fold among optimised ones with M = I.
+
+    Args:
+        given: what the arms are built from.
+        plans: of arms that a refit may start from (see `plan_of`).
+        membership: (n,) of every measured arm. draws: (n,) of the random draws, in the order of their runs.
+        measured: losses of one run each.
+        target: what is selected for.
+        gap, max_passes: as in `build_finalists`.
+        listener: told what came of either fold.
+    """
+    names = [arm for arm in measured.losses if arm != RANDOM]
+    fitting = [arm for arm in names if arm in plans]
+    if not fitting:
+        listener("no optimised corpus was retrained that a refit could start from")
+        return {}
+    members = np.stack([*(membership[arm] for arm in names), *draws])
+    made = {}
+    for fold in (0, 1):
+        loss = np.array(
+            [
+                *(fold_loss(measured, arm, target, fold)[0] for arm in names),
+                *fold_loss(measured, RANDOM, target, fold),
+            ]
+        )
+        base = min(fitting, key=lambda arm: loss[names.index(arm)])
+        plan = plans[base]
+        rule = plan.rule
+        means = subset_means(given.view(rule)[0], given.n_tokens, members).means
+        corrected = refit_direction(given.direction(rule), means, rule.lam, -loss)
+        if corrected is None:
+            listener(f"fold {fold}: the finalists' losses correct nothing that {base} could be improved by")
+            continue
+        better = Rule(rule.features, 0.0, rule.lam, rule.ngram_weight, corrected)
+        entry = optimised(given, Plan(f"{REFIT}{fold}", better, plan.dedup, plan.repeats), gap, max_passes)
+        if (members == entry.arm.membership).all(axis=1).any():
+            listener(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
+            continue
+        made[fold] = entry
+        listener(f"fold {fold}: {base} was refitted on {len(loss)} retrained corpora")
+    return made
 
 
 def refit_direction(r: Float64, means: Float64, lam: float, utilities: Float64) -> Float64 | None:

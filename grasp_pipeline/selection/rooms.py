@@ -62,20 +62,23 @@ class Rooms:
             return np.ones(len(self.n_tokens), dtype=np.bool_)
         return self.survivors if dedup == "hard" else self._soft
 
-    def offers(self, dedup: Dedup) -> bool:
-        """Return whether the degree leaves out anything more than milder ones, and leaves enough for the budget."""
+    def offers(self, dedup: Dedup, copies: int = 1) -> bool:
+        """Return whether the degree leaves out anything more than milder ones, and leaves enough for the budget.
+
+        copies: times that a kept chunk counts.
+        """
         mask, milder = self.allowed(dedup), self.allowed("soft" if dedup == "hard" else "none")
         if dedup != "none" and np.array_equal(mask, milder):
             return False
         try:
-            self.room(dedup)
+            self.room(dedup, copies)
         except ConfigError:
             return False
         return True
 
-    def strictest(self) -> Dedup:
+    def strictest(self, copies: int = 1) -> Dedup:
         """Return the strictest degree that leaves enough for the budget."""
-        return "hard" if self.offers("hard") else "soft" if self.offers("soft") else "none"
+        return "hard" if self.offers("hard", copies) else "soft" if self.offers("soft", copies) else "none"
 
     def room(self, dedup: Dedup = "none", copies: int = 1, trusted: bool = False) -> Polytope:
         """Return a room; copies: times that a kept chunk counts; trusted: with the trust region's sample.

@@ -8,7 +8,7 @@ import pytest
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.finalists import ALWAYS, build_finalists, shortlist
+from grasp_pipeline.selection.finalists import ALWAYS, TWINS, build_finalists, shortlist
 from grasp_pipeline.selection.ingredients import Ingredients, Rule, linear_view
 from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.selection.rooms import Rooms
@@ -79,6 +79,25 @@ def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
     assert len(names) == len(set(names))
 
 
+def test_every_comparison_arm_has_the_twin_that_the_candidates_have() -> None:
+    """Half the budget's text, every chunk twice, by the same score: what repeats bring is theirs as well."""
+    given = ingredients()
+    finalists = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
+    assert set(TWINS) == {f"{arm}-twice" for arm in ALWAYS if arm != "full"}
+    assert set(TWINS) <= set(finalists)
+    for name in TWINS:
+        twin, once = finalists[name], finalists[name.removesuffix("-twice")]
+        tokens = int(given.n_tokens[twin.arm.membership].sum())
+        assert (twin.arm.repeats, twin.arm.role, twin.arm.family) == (2, "simple", once.arm.family), name
+        assert given.rooms.budget // 2 - given.n_tokens.max() < tokens <= given.rooms.budget // 2, name
+        assert twin.arm.n_tokens == tokens, name
+        assert twin.arm.description.endswith("every chunk twice."), name
+        assert repr(twin.rule) == repr(once.rule), name
+    for name in ("influence", "graddot", "lowest-loss", "middle-perplexity"):
+        best = finalists[name].arm.membership
+        assert (best | ~finalists[f"{name}-twice"].arm.membership).all(), f"half of {name} is its better half"
+
+
 def test_chunks_count_twice_only_where_a_retraining_sees_the_budget() -> None:
     short = ingredients(training_tokens=ingredients().rooms.budget - 1)
     assert all(entry.arm.repeats == 1 for entry in build_finalists(short, SELECTED, 1e-3, 200))
@@ -97,11 +116,13 @@ def test_the_shortlist_follows_the_judge_and_keeps_the_simple_arms(size: int) ->
     score = np.random.default_rng(1).random(len(finalists))
     chosen = {f.arm.name for f, on in zip(finalists, shortlist(finalists, score, size), strict=True) if on}
     assert set(ALWAYS) <= chosen
-    by_score = [finalists[i].arm.name for i in np.argsort(-score) if finalists[i].arm.name not in ALWAYS]
+    judged = [finalists[i].arm.name for i in np.argsort(-score)]
+    by_score = [name for name in judged if name not in (*ALWAYS, *TWINS)]
     assert set(by_score[:size]) <= chosen
-    best = next(name for name in by_score if name not in ALWAYS and name != "dsir-deduplicated")
+    best = next(name for name in by_score if name != "dsir-deduplicated")
     assert best in chosen
-    assert len(chosen) <= len(ALWAYS) + size + 1
+    assert chosen & set(TWINS) == set([name for name in judged if name in TWINS][:size])
+    assert len(chosen) <= len(ALWAYS) + 2 * size + 1
 
 
 def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_judged() -> None:
@@ -115,8 +136,9 @@ def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_
     everything = chosen(None)
     assert everything - chosen(len(everything) - 2) == set(ALWAYS[-2:])
     by_score = [finalists[i].arm.name for i in np.argsort(-score)]
-    best = next(name for name in by_score if name not in ALWAYS and name != "dsir-deduplicated")
+    best = next(name for name in by_score if name not in (*ALWAYS, *TWINS, "dsir-deduplicated"))
     assert chosen(1) == {best}
+    assert len(chosen(5) & set(TWINS)) == 2
     with pytest.raises(ConfigError, match="raise it by 3"):
         chosen(-2)
 

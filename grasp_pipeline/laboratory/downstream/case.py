@@ -20,7 +20,7 @@ from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings, Gr
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.arms import Role, random_arm
 from grasp_pipeline.selection.contest import DRAW_SEED, PICK_SEED
-from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
+from grasp_pipeline.selection.finalists import TWICE, Finalist, build_finalists, shortlist
 from grasp_pipeline.selection.ingredients import Ingredients
 from grasp_pipeline.selection.judge import LAMBDA, OUTLYING, judge
 from grasp_pipeline.selection.rooms import Rooms
@@ -126,14 +126,20 @@ class Case:
 
 def ranked(arms: Sequence[str]) -> Bools:
     """Return (c,) which arms follow a score; the judge standardises over these."""
-    return np.array([arm not in ("full", "random-deduplicated") for arm in arms])
+    return np.array(
+        [arm not in ("full", "random-deduplicated", f"random-deduplicated{TWICE}") for arm in arms]
+    )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A case before its retrainings: the finalists, their groups, and the evidence before any retraining."""
+    """A case before its retrainings: the finalists, their groups, and the evidence before any retraining.
+
+    given: what the finalists were built from.
+    """
 
     target: str
+    given: Ingredients
     finalists: list[Finalist]
     groups: list[str]
     scores: dict[str, Floats]
@@ -163,7 +169,7 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
         kept = np.flatnonzero(shortlist(finalists, scores["judge"], size.shortlist))
         finalists, groups = [finalists[i] for i in kept], [groups[i] for i in kept]
         scores = {name: values[kept] for name, values in scores.items()}
-    return Plan(target, finalists, groups, scores)
+    return Plan(target, given, finalists, groups, scores)
 
 
 def evidence_of(

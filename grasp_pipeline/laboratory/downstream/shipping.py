@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from grasp_pipeline.laboratory.downstream.case import Case, case_names
 from grasp_pipeline.selection.arms import Arm
 from grasp_pipeline.selection.certificate import RANDOM, Evidence, plan_picks
-from grasp_pipeline.selection.finalists import ALWAYS, Finalist, shortlist
+from grasp_pipeline.selection.finalists import COMPARED, Finalist, shortlist
 from grasp_pipeline.selection.target import MEAN
 
 Bools = NDArray[np.bool_]
@@ -84,8 +84,8 @@ def shipped(case: Case, size: int, group: str | None = None, runs: int = 1, scor
 
 
 def margins(case: Case, ship: int) -> list[Margin]:
-    """Return the margins of the shipped finalist over every comparison arm."""
-    return [margin_over(case, ship, arm) for arm in (RANDOM, *ALWAYS) if arm == RANDOM or arm in case.arms]
+    """Return the margins of the shipped finalist over random and over every other method's arm, repeated or not."""
+    return [margin_over(case, ship, arm) for arm in (RANDOM, *COMPARED) if arm == RANDOM or arm in case.arms]
 
 
 def margin_over(case: Case, ship: int, arm: str) -> Margin:
@@ -131,7 +131,10 @@ class Multiplier:
 
 
 def token_multiplier(case: Case, ship: int) -> Multiplier:
-    """Return how many times the tokens random needs for the shipped corpus's sealed loss.
+    """Return how many times the training tokens random needs for the shipped corpus's sealed loss.
+
+    A token that is trained on twice counts twice, for random as for the shipped corpus; random's text is all distinct
+    until the pool is used up.
 
     Loss is interpolated linearly in log tokens between the measured multiples of random. Outside of them nothing is
     extrapolated: 1 where random is as good at equal tokens, the largest multiple where it does not get there.
