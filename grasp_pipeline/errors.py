@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+_REASON = 200
+"""Most characters of a foreign message that are told."""
 
 
 class GraspError(Exception):
@@ -31,3 +35,30 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(names)}"
+
+
+@contextmanager
+def boundary(kind: type[GraspError], thing: str, remedy: str) -> Iterator[None]:
+    """Around one call of another library: whatever it raises becomes `kind`, with the library's error as its cause.
+
+    Libraries raise what they like where input is bad (a bare `Exception` from Rust, `KeyError` from a parser), so every
+    `Exception` counts; errors that are meant for the user already pass through.
+
+    Args:
+        kind: error to raise.
+        thing: what cannot be done with what; the first line of the library's message follows in brackets.
+        remedy: what the user can do.
+    """
+    try:
+        yield
+    except GraspError:
+        raise
+    except Exception as error:
+        raise kind(f"{thing} ({reason_in(error)}); {remedy}") from error
+
+
+def reason_in(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type, cut to 200 characters."""
+    lines = [line.strip(" .:") for line in str(error).splitlines()]
+    told = next((line for line in lines if line), "") or type(error).__name__
+    return told if len(told) <= _REASON else f"{told[:_REASON]}..."

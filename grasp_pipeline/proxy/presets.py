@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grasp_pipeline.config import ProxyConfig
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.errors import ConfigError, InputError, StoreError, boundary
 from grasp_pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _BUILDING = threading.Lock()
 """Held while a checkpoint is loaded: transformers replaces initialisation for the whole process meanwhile."""
+
+_NAMED = 4
+"""Most weights that are named in a refusal."""
 
 # hidden size, layers, heads, intermediate size, standard deviation of the initial weights. `tiny` starts at about
 # 1/sqrt(hidden size): at transformers' default of 0.02 a model this narrow spends most of a short training on scale.
@@ -117,26 +121,25 @@ def build_model(config: ProxyConfig, vocab_size: int, chunk_tokens: int) -> PreT
 
     Raises:
         ConfigError: unknown preset; a checkpoint whose vocabulary or positions do not fit.
-        InputError: a checkpoint that cannot be read.
+        InputError: a checkpoint that cannot be read, or lacks weights, has ones too many or of other shapes.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     positions = chunk_tokens + 1
     if config.checkpoint:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                config.checkpoint,
-                dtype=torch.float32,
-                trust_remote_code=config.trust_remote_code,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        name = _folder_or_hub_name(config.checkpoint)
+        with boundary(
+            InputError,
+            f"the checkpoint {config.checkpoint!r} cannot be loaded",
+            "give a folder with config.json and model.safetensors, or a hub name that this machine can reach",
+        ):
+            model, report = _from_pretrained(name, config.trust_remote_code)
+        if faults := _faults(report):
             raise InputError(
-                f"the checkpoint {config.checkpoint!r} cannot be loaded ({reason}); give a folder with "
-                "config.json and model.safetensors, or a hub name that this machine can reach"
-            ) from error
+                f"the checkpoint {config.checkpoint!r} is not the whole model that its config.json describes: "
+                f"{faults}. Give a complete causal language model, or correct config.json"
+            )
         return _prepare(model, vocab_size, positions, config.checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("proxy", config.preset, config.seed))
@@ -146,16 +149,80 @@ def build_model(config: ProxyConfig, vocab_size: int, chunk_tokens: int) -> PreT
 
 
 def load_model(folder: str | Path) -> PreTrainedModel:
-    """Load a checkpoint that this pipeline saved (config.json and model.safetensors)."""
+    """Load a checkpoint that this pipeline saved (config.json and model.safetensors).
+
+    Raises:
+        StoreError: it cannot be read, or weights are missing, left over or of other shapes.
+    """
+    remedy = "restore the folder, or materialize proxy_checkpoints again"
+    with boundary(StoreError, f"the stored checkpoint {folder} cannot be loaded", remedy):
+        model, report = _from_pretrained(str(folder), trust_remote_code=False)
+    if faults := _faults(report):
+        raise StoreError(f"the stored checkpoint {folder} is not the whole model: {faults}; {remedy}")
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+def _folder_or_hub_name(checkpoint: str) -> str:
+    """Return a checkpoint's folder with `~` resolved, or its hub name; what can only be a folder must be one."""
+    path = Path(checkpoint).expanduser()
+    if path.is_file():
+        raise InputError(
+            f"the checkpoint {checkpoint!r} is a file; give the folder that holds it and its config.json"
+        )
+    # A hub name is `name` or `owner/name`; anything else would be looked up there for minutes.
+    if not path.is_dir() and (checkpoint[:1] in "/.~" or checkpoint.count("/") > 1):
+        raise InputError(
+            f"the checkpoint {checkpoint!r} does not exist; give a folder with config.json and model.safetensors"
+        )
+    return str(path) if path.is_dir() else checkpoint
+
+
+def _from_pretrained(name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a causal language model in float32 and return it with the loader's report on its weights."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     with _BUILDING:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
-    model.set_attn_implementation("eager")
-    return model.eval()
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # the report is read, and told in our words
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # so that the report names them; they are refused
+                output_loading_info=True,
+            )
+        finally:
+            logging.set_verbosity(before)
+
+
+def _faults(report: Mapping[str, Any]) -> str:
+    """Say which weights the loader did not find (and drew at random), found too many, or found in another shape.
+
+    Tied weights count as found; so do left-over buffers that the architecture is known to have had once.
+    """
+    faults = []
+    for key, told in (("missing_keys", "has no"), ("unexpected_keys", "has, with no place for it,")):
+        if names := sorted(report[key]):
+            faults.append(f"it {told} {_some(names)}")
+    if shapes := sorted(report["mismatched_keys"]):
+        sizes = [f"{name} ({_times(found)} instead of {_times(wanted)})" for name, found, wanted in shapes]
+        faults.append(f"of another shape is {_some(sizes)}")
+    return "; ".join([*faults, *report["error_msgs"]])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def model_summary(model: PreTrainedModel) -> dict[str, Any]:
