@@ -189,7 +189,7 @@ def _from_pretrained(name: str, trust_remote_code: bool) -> tuple[PreTrainedMode
         before = logging.get_verbosity()
         logging.set_verbosity_error()  # the report is read, and told in our words
         try:
-            return AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(  # its stub knows the model alone
                 name,
                 dtype=torch.float32,
                 trust_remote_code=trust_remote_code,
@@ -199,6 +199,7 @@ def _from_pretrained(name: str, trust_remote_code: bool) -> tuple[PreTrainedMode
             )
         finally:
             logging.set_verbosity(before)
+    return loaded
 
 
 def _faults(report: Mapping[str, Any]) -> str:
