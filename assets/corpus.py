@@ -23,7 +23,7 @@ GROUP = "corpus"
     group_name=GROUP,
     kinds={"polars", "deltalake"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     backfill_policy=ONE_RUN,
     description="Blocks of the input files in order of arrival, each assigned once to a shard.",
 )
@@ -40,7 +40,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
 
     run_config: Any = context.run.run_config
     validate_run_config(run_config.get("ops") or {})
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config, "3")
     files = resolve_inputs(config, store.storage_options)
     find_licences(file.uri for file in files)  # the export needs them: told now, not after the training
     before = step.tables.latest(tables.MANIFEST)

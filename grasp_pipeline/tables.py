@@ -60,8 +60,9 @@ MANIFEST = Table(
         "shard": pl.String,
         "founding": pl.Boolean,
     },
-    description="Blocks of input files in order of arrival, each assigned once to a shard. founding: whether the block "
-    "was there when the manifest was first written; thresholds relative to the corpus are taken over those alone.",
+    description="Blocks of input files in order of arrival, each assigned once to a shard. fingerprint: digest of the "
+    "block's texts, by which it is known again under another file name. founding: whether the block was there when the "
+    "manifest was first written; thresholds relative to the corpus are taken over those alone.",
 )
 
 DOCUMENTS = Table(

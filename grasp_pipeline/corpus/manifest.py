@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -30,8 +33,8 @@ def describe_blocks(blocks: Iterable[tuple[InputFile, Block]]) -> pl.DataFrame:
     """
     schema = {name: dtype for name, dtype in MANIFEST.schema.items() if name not in ("shard", "founding")}
     rows = [
-        (block.uri, block.index, block.first_row, block.frame.height, block.n_bytes, file.fingerprint)
-        for file, block in blocks
+        (block.uri, block.index, block.first_row, block.frame.height, block.n_bytes, _content(block.frame))
+        for _, block in blocks
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -39,8 +42,10 @@ def describe_blocks(blocks: Iterable[tuple[InputFile, Block]]) -> pl.DataFrame:
 def extend_manifest(previous: pl.DataFrame, blocks: pl.DataFrame, shards: Sequence[str]) -> pl.DataFrame:
     """Assign blocks to shards; a block that is known keeps its shard whatever arrives, changes or vanishes.
 
-    A new block goes to the shard with the fewest bytes so far, of equals to the first. A file whose content
-    changed keeps the shards of its old block indices; blocks that are gone drop out.
+    A block is known by its content, so a file that was renamed, moved or packed keeps the places of its blocks; two
+    blocks of the same content are told apart by file and index. A file whose content changed keeps the places of its
+    old block indices. A new block goes to the shard with the fewest bytes so far, of equals to the first; blocks that
+    are gone drop out.
 
     Args:
         previous: the manifest so far, columns of `tables.MANIFEST`; may be empty.
@@ -58,28 +63,59 @@ def extend_manifest(previous: pl.DataFrame, blocks: pl.DataFrame, shards: Sequen
         raise ConfigError(f"The shards are {list(shards)}; name at least one, and each once.")
     if blocks.is_empty():
         raise InputError("The corpus has no rows; name inputs that hold documents.")
-    present = {(row["uri"], row["block"]): row for row in blocks.iter_rows(named=True)}
-    known = {
-        (uri, block): shard for uri, block, shard in previous.select("uri", "block", "shard").iter_rows()
-    }
-    founders = set(previous.filter("founding").select("uri", "block").iter_rows())
-    lost = sorted({known[key] for key in known.keys() & present.keys()} - set(shards))
+    known, present = previous.rows(named=True), blocks.rows(named=True)
+    places = _places(known, present)
+    held = {place: known[place]["shard"] for place in places if place is not None}
+    lost = sorted(set(held.values()) - set(shards))
     if lost:
         raise ConfigError(
             f"The shards {', '.join(map(repr, lost))} hold blocks but are no longer among the {len(shards)} "
             "shards; keep them, or start with an empty store."
         )
     filled = dict.fromkeys(shards, 0)
-    for key in known.keys() & present.keys():
-        filled[known[key]] += present[key]["n_bytes"]
+    for row, place in zip(present, places, strict=True):
+        if place is not None:
+            filled[held[place]] += row["n_bytes"]
     rows = []
-    for key in [key for key in known if key in present] + [key for key in present if key not in known]:
-        if key not in known:
-            known[key] = min(shards, key=filled.__getitem__)
-            filled[known[key]] += present[key]["n_bytes"]
-        founding = previous.is_empty() or key in founders
-        rows.append({**present[key], "shard": known[key], "founding": founding})
+    arrivals = [len(known) if place is None else place for place in places]
+    for index in sorted(range(len(present)), key=arrivals.__getitem__):
+        row, place = present[index], places[index]
+        if place is None:
+            shard, founding = min(shards, key=filled.__getitem__), previous.is_empty()
+            filled[shard] += row["n_bytes"]
+        else:
+            shard, founding = held[place], known[place]["founding"]
+        rows.append({**row, "shard": shard, "founding": founding})
     return MANIFEST.conform(pl.DataFrame(rows, schema=MANIFEST.schema))
+
+
+def _content(frame: pl.DataFrame) -> str:
+    """Return a digest of a block's texts and faults, whatever the file is called and how it is packed."""
+    running = hashlib.blake2b(digest_size=16)
+    for text, fault, n_bytes in frame.select("text", "fault", "n_bytes").iter_rows():
+        data = b"" if text is None else text.encode()
+        running.update(f"{fault}:{n_bytes}:{len(data)};".encode() + data)
+    return running.hexdigest()
+
+
+def _places(known: Sequence[Mapping[str, Any]], present: Sequence[Mapping[str, Any]]) -> list[int | None]:
+    """Return which known block each present one is, or None; no two are the same.
+
+    The same content at the same place comes first, then the same content elsewhere, then the same place.
+    """
+    places: list[int | None] = [None] * len(present)
+    taken: set[int] = set()
+    for columns in (("uri", "block", "fingerprint"), ("fingerprint",), ("uri", "block")):
+        waiting: dict[tuple, deque[int]] = defaultdict(deque)
+        for place, row in enumerate(known):
+            if place not in taken:
+                waiting[tuple(row[name] for name in columns)].append(place)
+        for index, row in enumerate(present):
+            queue = waiting.get(tuple(row[name] for name in columns))
+            if places[index] is None and queue:
+                places[index] = queue.popleft()
+        taken = {place for place in places if place is not None}
+    return places
 
 
 def place_blocks(blocks: Iterable[Block], manifest: pl.DataFrame) -> pl.DataFrame:

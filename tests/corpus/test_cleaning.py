@@ -1,6 +1,7 @@
 """Cleaning: nothing is lost, every rejection has its reason, and order and shards change nothing."""
 
 import base64
+import json
 import random
 from pathlib import Path
 
@@ -306,3 +307,31 @@ def test_arrivals_change_no_earlier_verdict() -> None:
     assert first.equals(before.documents)
     assert after.perplexity_limit == before.perplexity_limit
     assert after.rejected.filter(pl.col("origin").str.starts_with("a.jsonl")).equals(before.rejected)
+
+
+def test_a_renamed_file_keeps_every_verdict_and_names_its_new_origin(tmp_path: Path) -> None:
+    """It stays among the founding documents, before those of later names, and first of two copies."""
+    config = CleaningConfig(perplexity_quantile=0.9, near_duplicates="one")
+    odd = ["%%$$ " * 60 + str(number) for number in range(6)]
+    texts = {"a": [prose(seed) for seed in range(50)] + odd, "b": [prose(seed) for seed in range(45, 60)]}
+    for name, rows in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+
+    def cleaned(manifest: pl.DataFrame) -> tuple[pl.DataFrame, Cleaned]:
+        read = list(read_corpus(InputConfig(paths=[str(tmp_path)])))
+        manifest = extend_manifest(manifest, describe_blocks(read), ["s0", "s1"])
+        placed = place_blocks([block for _, block in read], manifest)
+        return manifest, clean_documents(placed, config, task_documents())
+
+    manifest, before = cleaned(MANIFEST.empty())
+    (tmp_path / "a.jsonl").rename(tmp_path / "z.jsonl")
+    _, after = cleaned(manifest)
+    assert after.perplexity_limit == before.perplexity_limit
+    named = ["source", "origin"]
+    assert after.documents.drop(named).equals(before.documents.drop(named))
+    verdicts = ["stage", "reason", "value", "duplicate_of"]
+    assert after.rejected.select(verdicts).equals(before.rejected.select(verdicts))
+    assert {"exact_duplicate", "query_perplexity"} <= set(after.rejected["reason"])
+    assert set(after.documents["source"]) == {"z", "b"}
+    origins = [origin.rpartition("/")[2].split("#")[0] for origin in after.documents["origin"]]
+    assert origins == [f"{source}.jsonl" for source in after.documents["source"]]

@@ -1,5 +1,8 @@
 """The manifest: blocks keep their shard, shards fill evenly, arrival order lasts."""
 
+import gzip
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -92,3 +95,53 @@ def test_blocks_are_placed_and_a_changed_file_is_noticed(tmp_path) -> None:
     path.write_text('{"text": "one"}\n{"text": "three"}\n')
     with pytest.raises(InputError, match="has changed since the manifest was made"):
         place_blocks([block for _, block in read_corpus(config)], manifest)
+
+
+def contents(files: dict[str, str]) -> pl.DataFrame:
+    """Files of one-letter blocks, each letter a content; all of one size."""
+    rows = [
+        (uri, index, index, 1, 5, letter)
+        for uri, letters in files.items()
+        for index, letter in enumerate(letters)
+    ]
+    schema = {name: dtype for name, dtype in MANIFEST.schema.items() if name not in ("shard", "founding")}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "order"),
+    [
+        ({"a": "PQ", "b": "R"}, {"b": "R", "c": "PQ"}, "c0 c1 b0"),  # renamed
+        ({"a": "P", "b": "R"}, {"a": "R", "b": "P"}, "b0 a0"),  # names changed places
+        ({"a": "P"}, {"a": "P", "b": "P"}, "a0 b0!"),  # copied: the copy is new
+        ({"a": "P", "b": "P"}, {"b": "P"}, "b0"),  # one of two copies went
+        ({"a": "P"}, {"a": "S", "b": "P"}, "b0 a0!"),  # renamed, and another file under the old name
+        ({"a": "PQ"}, {"a": "ST"}, "a0 a1"),  # edited
+        ({"a": "PQR"}, {"a": "PR"}, "a0 a1"),  # the middle went
+        ({"a": "P", "b": "Q"}, {"b": "Q", "c": "S"}, "b0 c0!"),  # gone, and a new one
+    ],
+)
+def test_blocks_are_known_by_their_content(before: dict, after: dict, order: str) -> None:
+    first = extend_manifest(MANIFEST.empty(), contents(before), SHARDS)
+    second = extend_manifest(first, contents(after), SHARDS)
+    said = [
+        f"{uri}{block}{'' if founding else '!'}"
+        for uri, block, founding in second.select("uri", "block", "founding").iter_rows()
+    ]
+    assert " ".join(said) == order
+    shard_of = dict(first.select("fingerprint", "shard").iter_rows())
+    for letter, shard, founding in second.select("fingerprint", "shard", "founding").iter_rows():
+        assert not founding or shard == shard_of.get(letter, shard)
+
+
+def test_a_renamed_and_packed_file_is_the_same_content(tmp_path: Path) -> None:
+    lines = b'{"text": "one"}\n{"no": 1}\n{"text": "two"}\n'
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "b.jsonl").write_bytes(lines.replace(b"two", b"three"))
+    config = InputConfig(paths=[str(tmp_path)])
+    first = extend_manifest(MANIFEST.empty(), describe_blocks(read_corpus(config)), SHARDS)
+    (tmp_path / "a.jsonl").unlink()
+    (tmp_path / "z.jsonl.gz").write_bytes(gzip.compress(lines))
+    second = extend_manifest(first, describe_blocks(read_corpus(config)), SHARDS)
+    assert second["uri"].str.split("/").list.last().to_list() == ["z.jsonl.gz", "b.jsonl"]
+    assert second.drop("uri").equals(first.drop("uri"))
