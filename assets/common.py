@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from grasp_pipeline.config import Section
-from grasp_pipeline.tables import Table
+from grasp_pipeline.tables import BY_SPLIT, Table
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Step:
     """One execution of an asset: its pinned reads, its provenance and its clock.
 
     Reads are pinned once, at the version of the newest commit of the partition read; everything that the step
-    writes names them. `current` compares them, the configuration and the code version with the last commit.
+    writes names them, so none may come after the provenance was taken. `current` compares them, the configuration and
+    the code version with the last commit.
     """
 
     def __init__(
@@ -61,37 +62,56 @@ class Step:
         self._config_digest = config.digest() if config is not None else ""
         self._code_version = code_version
         self._asset_key = context.op_execution_context.op.name
-        self._reads: list[Read] = []
+        self._reads: dict[str, Read] = {}
+        self._named = False
         self._started = time.perf_counter()
         if TERMINAL is not None:
             TERMINAL(self._asset_key)
 
     def pin(self, table: Table, partition: Mapping[str, str] | None = None) -> Read:
-        """Pin a table (or a partition of it) at its newest version and record it as upstream."""
+        """Pin a table, or the rows of it that have some values, at its newest version and record it as upstream.
+
+        Raises:
+            ValueError: the table holds a sealed split and none is named, or what is written does not name the read.
+        """
+        if table.name in BY_SPLIT and "split" not in (partition or {}):
+            raise ValueError(f"{self._asset_key} reads {table.name} whole; name the split that it needs")
         read = self.tables.pin(table, partition)
-        self._reads.append(read)
-        return read
+        label = read.label()
+        if label not in self._reads:
+            if self._named:
+                raise ValueError(
+                    f"{self._asset_key} reads {label} after its provenance was taken; pin it before"
+                )
+            self._reads[label] = read
+        return self._reads[label]
 
     def read(self, table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
-        """Pin and read."""
-        read = self.pin(table, partition)
-        return self.tables.read(table, read.version, partition)
+        """Pin and read exactly what was pinned."""
+        return self.tables.rows(self.pin(table, partition))
+
+    def read_splits(self, table: Table, splits: Sequence[str]) -> pl.LazyFrame:
+        """Pin and read several splits, each of them recorded."""
+        import polars as pl
+
+        return pl.concat([self.read(table, {"split": split}) for split in splits])
 
     def provenance(self, *more: Read) -> Provenance:
         """Return the provenance of what this step writes; `more` are reads of one shard alone."""
         from resources.delta import Provenance
 
+        self._named = True
         return Provenance(
             run_id=self.context.run.run_id,
             asset_key=self._asset_key,
             code_version=self._code_version,
             config_digest=self._config_digest,
-            reads=(*self._reads, *more),
+            reads=(*self._reads.values(), *more),
         )
 
     def upstream(self) -> dict[str, int]:
         """Return what was read so far: label -> version."""
-        return {read.label(): read.version for read in self._reads}
+        return {label: read.version for label, read in self._reads.items()}
 
     def current(
         self, table: Table, provenance: Provenance, partition: Mapping[str, str] | None = None
@@ -126,13 +146,13 @@ class Step:
         last = self.tables.latest(table, partition)
         if last is None or last.metadata["code_version"] != provenance.code_version:
             return None
+        if set(last.reads) != provenance.labels():
+            return None
         return last if last.statistics.get("made_from") == made_from() else None
 
     def rows(self, table: Table, commit: Commit) -> int:
         """Count the rows of a table as of a commit; Delta's log knows, so no data is read."""
-        import polars as pl
-
-        return self.tables.read(table, commit.version).select(pl.len()).collect().item()
+        return self.tables.count(table, commit.version)
 
     def say(self, message: str) -> None:
         """Log a progress message; the listener for `Progress`."""

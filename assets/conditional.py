@@ -55,9 +55,11 @@ def conditional_losses(
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
-    asked = pl.col("split").is_in(SPLITS), pl.col("task").is_in(target.counted)
-    wanted = step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id")
-    texts = {split: wanted.filter(split=split) for split in SPLITS}
+    asked = pl.col("task").is_in(target.counted)
+    texts = {
+        split: step.read(tables.TASKS, {"split": split}).filter(asked).collect().sort("task", "chunk_id")
+        for split in SPLITS
+    }
     used = step.tables.read(tables.PROXY_CHECKPOINTS, proxies.version).filter(
         pl.col("role").is_in(["initial", "reference"])
     )

@@ -266,8 +266,7 @@ class Subsets:
 
 def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
     """Pin and load the subsets of a split against the corpus they were drawn from."""
-    read = step.pin(tables.SUBSETS, {"split": split})
-    frame = step.tables.read(tables.SUBSETS, read.version, {"split": split}).collect().sort("subset_id")
+    frame = step.read(tables.SUBSETS, {"split": split}).collect().sort("subset_id")
     if frame["pool_version"].unique().to_list() != [corpus.version]:
         raise StoreError(
             f"the {split} subsets were drawn from another version of tokenized_shards; materialize subsets again"
@@ -293,8 +292,8 @@ class Utilities:
     recipe: str
 
 
-def load_utilities(step: Step, subsets: Subsets, split: str) -> Utilities:
-    """Load the utilities of subsets, all seeds.
+def load_utilities(step: Step, subsets: Subsets, read: Read) -> Utilities:
+    """Load the utilities of subsets, all seeds, from a split of `subset_utilities` as of a version.
 
     Raises:
         StoreError: utilities are missing, or not all were measured under the same conditions.
@@ -303,9 +302,9 @@ def load_utilities(step: Step, subsets: Subsets, split: str) -> Utilities:
 
     from grasp_pipeline.sketch.targets import MEAN
 
-    read = step.tables.pin(tables.SUBSET_UTILITIES, {"split": split})
+    split = dict(read.partition)["split"]
     frame = (
-        step.tables.read(tables.SUBSET_UTILITIES, read.version, {"split": split})
+        step.tables.rows(read)
         .filter(pl.col("task") != MEAN, pl.col("seed") < subsets.seeds)
         .collect()
         .join(pl.DataFrame({"subset_id": subsets.ids}).with_row_index("row"), on="subset_id")
@@ -366,18 +365,11 @@ class HeldOut:
 
 
 def load_held_out(step: Step, split: str, bos: int, chunk_tokens: int) -> HeldOut:
-    """Pin `tasks` and load one split of it."""
-    import polars as pl
-
+    """Pin and load one split of `tasks`."""
     from grasp_pipeline.proxy.objective import pad_chunks
     from grasp_pipeline.seeds import digest
 
-    frame = (
-        step.read(tables.TASKS)
-        .filter(pl.col("split") == split)
-        .collect()
-        .sort("task", "document", "chunk_id")
-    )
+    frame = step.read(tables.TASKS, {"split": split}).collect().sort("task", "document", "chunk_id")
     rows, sizes = pad_chunks(frame["input_ids"].to_list(), bos, chunk_tokens)
     identity = digest(
         split, frame["task"].to_list(), frame["chunk_id"].to_list(), frame["input_ids"].to_list()

@@ -93,7 +93,8 @@ def sealed_evaluation(
         for seed in range(sealed.seeds)
     ]
     _, retrained = bench.measure_utilities(step, provenance, "evaluation", jobs, "retraining sealed subsets")
-    measured = load_utilities(step, sealed, "evaluation")
+    own_utilities = step.tables.pin(tables.SUBSET_UTILITIES, {"split": "evaluation"})
+    measured = load_utilities(step, sealed, own_utilities)
     methods, reference = predict_methods(step, corpus, sealed.membership, chosen, measured.names)
     rows = fidelity_rows(
         methods,

@@ -34,14 +34,19 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.target import Target
 
 
+def task_names(step: Step) -> list[str]:
+    """Return the tasks' names, sorted; every task has query chunks."""
+    queries = step.read(tables.TASKS, {"split": "query"})
+    return queries.select("task").unique().collect()["task"].sort().to_list()
+
+
 def load_target(step: Step, protocol: dict[str, Any]) -> Target:
     """Return what a row of `candidates` selects for."""
     import json
 
     from grasp_pipeline.selection.target import Target
 
-    tasks = step.read(tables.TASKS).select("task").unique().collect()["task"].to_list()
-    return Target.of(protocol["target"], tasks, json.loads(protocol["task_weights"]))
+    return Target.of(protocol["target"], task_names(step), json.loads(protocol["task_weights"]))
 
 
 def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trust_share: float) -> Rooms:
@@ -122,8 +127,8 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
     from grasp_pipeline.selection.ngrams import Chunks
 
     names, vectors = load_task_vectors(step, kind, "query")
-    asked = pl.col("split") == "query", pl.col("task").is_in(target.counted)
-    frame = step.read(tables.TASKS).filter(*asked).collect().sort("task", "chunk_id")
+    asked = pl.col("task").is_in(target.counted)
+    frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
     queries = token_pool(frame)
     losses = load_losses(step, corpus, kind)
     return Ingredients(
@@ -150,7 +155,7 @@ def task_directions(
     from grasp_pipeline.selection.ngrams import Chunks
 
     names, vectors = load_task_vectors(step, kind, "query")
-    queries = step.read(tables.TASKS).filter(pl.col("split") == "query").collect().sort("task", "chunk_id")
+    queries = step.read(tables.TASKS, {"split": "query"}).collect().sort("task", "chunk_id")
     means = []
     for task in given.target.tasks:
         pool = token_pool(queries.filter(pl.col("task") == task))

@@ -35,12 +35,13 @@ def candidates(
 
     import polars as pl
 
+    from assets.finalists import task_names
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.calibration.grid import build_grid
     from grasp_pipeline.selection.target import Target
 
     step = Step(context, store, config, "1")
-    names = step.read(tables.TASKS).select("task").unique().collect()["task"].sort().to_list()
+    names = task_names(step)
     kinds = (
         step.read(tables.SKETCHERS)
         .filter(pl.col("share") == 1)
@@ -83,8 +84,8 @@ def candidates(
     group_name=GROUP,
     kinds={"numpy", "deltalake"},
     owners=OWNERS,
-    code_version="2",
-    deps=["tokenized_shards", "documents", "gradient_sketches", "task_sketches", "candidates"],
+    code_version="3",
+    deps=["tokenized_shards", "documents", "gradient_sketches", "task_sketches", "candidates", "tasks"],
     backfill_policy=ONE_RUN,
     description="Subsets to retrain, in declared strata: calibration, and evaluation subsets drawn and sealed apart.",
 )
@@ -92,8 +93,9 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     """Design calibration and evaluation subsets, and note which earlier finalists will count beside them.
 
     The draws are named by everything this step reads, so a new grid or corpus never meets evaluation subsets that
-    were measured before. Nothing that it draws depends on `calibration_pool`, so a pool that has grown is no reason
-    to draw again: its version is noted, not read.
+    were measured before; nor do new evaluation documents, of which the digest is noted and no row is read. Nothing that
+    it draws depends on `calibration_pool`, so a pool that has grown is no reason to draw again: its version is noted,
+    not read.
     """
     import polars as pl
 
@@ -104,22 +106,30 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     from grasp_pipeline.calibration.designs import design_subsets
     from grasp_pipeline.seeds import digest
     from grasp_pipeline.selection.target import MEAN, WORST
+    from resources.audit import short_ids
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config, "3")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     kind = protocol["sketch_kind"]
     corpus = load_corpus(step)
     names, directions = load_task_vectors(step, kind, "query")
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     provenance = step.provenance()
+    chunked = step.tables.latest(tables.TASKS)
+    documents = chunked.statistics.get("evaluation_documents", "") if chunked is not None else ""
     done = [step.current(tables.SUBSETS, provenance, {"split": split}) for split in SPLITS]
-    if done[0] is not None and done[1] is not None:
+    if (
+        done[0] is not None
+        and done[1] is not None
+        and done[1].statistics["evaluation_documents"] == documents
+    ):
         return step.unchanged(tables.SUBSETS, done[1])
     columns = names if protocol["target"] in (MEAN, WORST) else [name for name in names if name != MEAN]
     targets = directions[[names.index(name) for name in columns]].T
     scores = project(load_sketches(step, corpus, kind), targets)
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     draw = f"{config.seed}-{provenance.input_digest()[:16]}"
+    noted = {"seeds": config.seeds, "calibration_pool": newest(step), "evaluation_documents": documents}
     frames = []
     for split, count in zip(SPLITS, (config.calibration_subsets, config.evaluation_subsets), strict=True):
         designs = design_subsets(
@@ -130,7 +140,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             scores,
             budget,
             count,
-            f"{split}/{draw}",
+            f"{split}/{draw}" + (f"-{documents[:16]}" if split == "evaluation" else ""),
         )
         rows = [
             {
@@ -146,9 +156,14 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             for d in designs
         ]
         frames.append(pl.DataFrame(rows, schema=tables.SUBSETS.schema))
-    noted = {"seeds": config.seeds, "calibration_pool": newest(step)}
     commits = [
-        step.tables.write(tables.SUBSETS, frame, provenance, {"split": split}, noted)
+        step.tables.write(
+            tables.SUBSETS,
+            frame,
+            provenance,
+            {"split": split},
+            noted | {"ids": short_ids(frame["subset_id"])},
+        )
         for split, frame in zip(SPLITS, frames, strict=True)
     ]
     strata = pl.concat(frames).group_by("split", "stratum").len().sort("split", "stratum")
@@ -213,7 +228,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="3",
+            code_version="4",
             deps=[
                 "subset_utilities",
                 "subsets",
@@ -229,7 +244,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="3",
+            code_version="4",
             deps=["subset_utilities", "candidates"],
             description="The configuration with the highest lower bound that beats additive attribution, and why.",
         ),
@@ -245,19 +260,21 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool, snapshot
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
+    from resources.audit import sealed_now
 
-    step = Step(context, store, None, "3")
+    step = Step(context, store, None, "4")
     candidates_read = step.pin(tables.CANDIDATES)
     grid = step.tables.read(tables.CANDIDATES, candidates_read.version).collect()
     corpus = load_corpus(step)
     calibration = load_subsets(step, "calibration", corpus)
-    step.pin(tables.SUBSET_UTILITIES, {"split": "calibration"})
+    utilities_read = step.pin(tables.SUBSET_UTILITIES, {"split": "calibration"})
     step.pin(tables.TASK_SKETCHES)
     for kind in grid["sketch_kind"].unique().sort():
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     provenance = step.provenance(*snapshot(calibration.calibration_pool))
+    sealed = sealed_now(step.tables)
     done = [step.current(table, provenance) for table in (tables.SURROGATES, tables.SELECTED_CONFIG)]
-    if done[0] is not None and done[1] is not None:
+    if done[0] is not None and done[1] is not None and done[1].statistics == sealed:
         yield step.unchanged(tables.SURROGATES, done[0])
         yield step.unchanged(tables.SELECTED_CONFIG, done[1])
         return
@@ -265,7 +282,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         Configuration(row["config_id"], row["sketch_kind"], row["rho"], row["lam"], row["form"])
         for row in grid.iter_rows(named=True)
     ]
-    measured = load_utilities(step, calibration, "calibration")
+    measured = load_utilities(step, calibration, utilities_read)
     pooled = load_pool(
         step, corpus, calibration.calibration_pool, measured.recipe, measured.names, calibration.ids
     )
@@ -319,7 +336,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         "reason": choice.reason,
     }
     selected = pl.DataFrame([row], schema=tables.SELECTED_CONFIG.schema)
-    commit = step.tables.write(tables.SELECTED_CONFIG, selected, provenance)
+    commit = step.tables.write(tables.SELECTED_CONFIG, selected, provenance, statistics=sealed)
     yield step.result(
         tables.SELECTED_CONFIG,
         commit,
@@ -345,12 +362,10 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
 )
 def calibration_pool(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
     """Add the finalists that were retrained, certified or not; those of earlier runs stay."""
-    import polars as pl
-
     from assets.pool import RETRAINED, mean_utilities
 
     step = Step(context, store, None, "1")
-    subsets = pl.concat([step.read(tables.SUBSETS, {"split": split}) for split in RETRAINED])
+    subsets = step.read_splits(tables.SUBSETS, RETRAINED)
     losses = step.read(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     provenance = step.provenance()
     if (commit := step.current(tables.CALIBRATION_POOL, provenance)) is not None:

@@ -91,6 +91,7 @@ def finalists(
     step.pin(tables.TASK_SKETCHES)
     step.pin(tables.CONDITIONAL_LOSSES)
     step.pin(tables.PROXY_CHECKPOINTS)
+    step.pin(tables.TASKS, {"split": "judge"})
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
@@ -157,8 +158,8 @@ def judge_finalists(
     from grasp_pipeline.sketch.build import EARLY
 
     membership = np.stack([entry.arm.membership for entry in entries])
-    judged = pl.col("split") == "judge", pl.col("task").is_in(given.target.counted)
-    pool = token_pool(step.read(tables.TASKS).filter(*judged).collect().sort("task", "chunk_id"))
+    judged = step.read(tables.TASKS, {"split": "judge"}).filter(pl.col("task").is_in(given.target.counted))
+    pool = token_pool(judged.collect().sort("task", "chunk_id"))
     repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
     likelihood = BigramLikelihood(given.chunks, Chunks(pool.tokens, pool.offsets), repeats)
 
@@ -182,10 +183,9 @@ def judge_finalists(
 
 def retraining_cost(step: Step, runs: int) -> str:
     """Say how many retrainings are ahead, and their time at the pace of the calibration subsets."""
-    import polars as pl
-
-    seconds = step.read(tables.SUBSET_UTILITIES, {"split": "calibration"}).unique(["subset_id", "seed"])
-    pace = seconds.select(pl.col("seconds").mean()).collect().item()
+    own = {"split": "calibration"}
+    told = [c.statistics for c in step.tables.commits(tables.SUBSET_UTILITIES) if c.partition == own]
+    pace = sum(one["seconds"] for one in told) / sum(one["models"] for one in told)
     return (
         f"at most {runs} retrainings are ahead for the finalists, about {runs * pace / 60:.1f} minutes at the "
         f"{pace:.1f} s that a calibration subset took; finalists.max_retrainings limits them"

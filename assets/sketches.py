@@ -405,7 +405,7 @@ def task_sketches(
 
     step = Step(context, store, None, "2")
     kinds = _kinds(step, models, compute)
-    tasks = step.read(tables.TASKS).filter(pl.col("split").is_in(["query", "judge"]))
+    tasks = step.read_splits(tables.TASKS, ["query", "judge"])
     provenance = step.provenance()
     if (commit := step.current(tables.TASK_SKETCHES, provenance)) is not None:
         return step.unchanged(tables.TASK_SKETCHES, commit)

@@ -118,7 +118,7 @@ def tokenized_shards(
     group_name=GROUP,
     kinds={"polars", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["task_documents", "tokenizer"],
     backfill_policy=ONE_RUN,
     description="Chunks of the held-out documents of every task.",
@@ -128,8 +128,9 @@ def tasks(
 ) -> dg.MaterializeResult:
     """Tokenize the held-out documents with the corpus's tokenizer and chunk length."""
     from grasp_pipeline.corpus.chunking import chunk_tasks
+    from resources.audit import documents_digest
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config, "2")
     documents = step.read(tables.TASK_DOCUMENTS)
     tokenizer_read = step.pin(tables.TOKENIZER)
     provenance = step.provenance()
@@ -139,7 +140,8 @@ def tasks(
     frame = chunk_tasks(
         documents.collect(), loaded.encoder, loaded.chunk_tokens, config.max_chunks_per_document
     )
-    commit = step.tables.write(tables.TASKS, frame, provenance)
+    sealed = {"evaluation_documents": documents_digest(frame.filter(split="evaluation"))}
+    commit = step.tables.write(tables.TASKS, frame, provenance, statistics=sealed)
     per_split = frame.group_by("task", "split").len().sort("task", "split")
     chunks = {f"{task}/{split}": count for task, split, count in per_split.iter_rows()}
     extra = {"chunks": dg.MetadataValue.json(chunks)}

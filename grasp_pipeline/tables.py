@@ -635,5 +635,8 @@ ALL: dict[str, Table] = {
     )
 }
 
+BY_SPLIT = frozenset({TASKS.name, SUBSETS.name, SUBSET_UTILITIES.name, DOCUMENT_LOSSES.name})
+"""Tables that an asset reads split by split, never whole: one split of each is the sealed evaluation."""
+
 ARRIVALS = frozenset({FILTERED_SHARDS.name, FILTERED_REJECTIONS.name})
 """Tables that the job apply_filter writes, and no other job."""

@@ -19,7 +19,7 @@ import polars as pl
 
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.seeds import digest
-from grasp_pipeline.tables import GRADIENT_SKETCHES, Table
+from grasp_pipeline.tables import ALL, GRADIENT_SKETCHES, Table
 from resources.content import content_digest
 from resources.partition_file import PartitionFile
 
@@ -32,7 +32,7 @@ _RETRIES = 4
 
 @dataclass(frozen=True)
 class Read:
-    """One table read for a result: its version and, where only part was read, the partition."""
+    """One table read for a result: its version and, where only some rows were read, the values of columns they have."""
 
     table: str
     version: int
@@ -52,6 +52,10 @@ class Provenance:
     code_version: str
     config_digest: str
     reads: tuple[Read, ...] = ()
+
+    def labels(self) -> set[str]:
+        """Return what was read, at whatever version."""
+        return {read.label() for read in self.reads}
 
     def input_digest(self) -> str:
         """Return a digest of code, configuration and upstream versions: equal digests give equal results."""
@@ -97,6 +101,12 @@ def partition_predicate(partition: Partition) -> str:
 def _settings(statistics: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an asset left for its readers, without the time it took."""
     return {key: value for key, value in statistics.items() if key != "seconds"}
+
+
+def _says_the_same(before: Commit, provenance: Provenance, statistics: Mapping[str, Any]) -> bool:
+    """Return whether a new commit of equal content would tell nothing new of what was read and what was left."""
+    same_reads = set(before.reads) == provenance.labels()
+    return same_reads and _settings(before.statistics) == _settings(statistics)
 
 
 def _agrees(written: Mapping[str, str], asked: Partition) -> bool:
@@ -167,7 +177,7 @@ class DeltaTables:
             "partition",
             "input_digest",
         )
-        known = (*known, "content_digest", "reads", "statistics")
+        known = (*known, "content_digest", "reads", "statistics", "operation")
         entries = self._open(table).history()
         commits = [
             Commit(int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e})
@@ -188,6 +198,14 @@ class DeltaTables:
         for key, value in (partition or {}).items():
             frame = frame.filter(pl.col(key) == value)
         return frame.select(list(table.schema))
+
+    def rows(self, read: Read) -> pl.LazyFrame:
+        """Return a lazy frame of exactly the rows that a pinned read names."""
+        return self.read(ALL[read.table], read.version, dict(read.partition))
+
+    def count(self, table: Table, version: int) -> int:
+        """Return the number of rows at a version, from the log alone."""
+        return int(self._open(table, version).count())
 
     def batches(
         self,
@@ -269,7 +287,8 @@ class DeltaTables:
     ) -> Commit:
         """Replace a partition, or the whole table, in one commit.
 
-        Equal content with equal statistics (seconds aside) makes no commit: the last one is returned.
+        Equal content from the same tables and splits, with equal statistics (seconds aside), makes no commit: the last
+        one is returned.
 
         Raises:
             StoreError: another writer kept winning the same partition.
@@ -281,7 +300,7 @@ class DeltaTables:
         self._check_partition(table, frame, partition)
         content = content_digest(frame)
         before = self._holding(table, content, partition)
-        if before is not None and _settings(before.statistics) == _settings(statistics or {}):
+        if before is not None and _says_the_same(before, provenance, statistics or {}):
             return before
         self.create(table, provenance)
         metadata = self._metadata(provenance, partition or {}, content, statistics or {})
@@ -311,8 +330,7 @@ class DeltaTables:
 
         A frame is written while the next one is made; besides those two none is held. Nothing is visible before the
         commit. An error while frames are made or written leaves the table as it was and no file; a commit that fails
-        leaves a file that no version refers to. Equal content with equal statistics (seconds aside) makes no commit:
-        the last one is returned.
+        leaves a file that no version refers to. Equal content makes no commit, as in `write`.
 
         Args:
             table: the table.
@@ -347,7 +365,7 @@ class DeltaTables:
             told = statistics()
         content = file.content()
         before = self._holding(table, content, partition)
-        if before is not None and _settings(before.statistics) == _settings(told):
+        if before is not None and _says_the_same(before, provenance, told):
             file.discard()
             return before
         writing = f"{table.name}/{partition_predicate(partition)}"

@@ -197,6 +197,29 @@ class TestTables:
         splits = curated.place.read(tables.SUBSETS)
         assert splits.filter(split="calibration").height == splits.filter(split="evaluation").height == 8
 
+    def test_every_recorded_read_of_a_table_with_a_sealed_split_names_its_split(
+        self, curated: Curated
+    ) -> None:
+        lake, named = curated.place.lake, set()
+        for table in tables.ALL.values():
+            for commit in lake.commits(table):
+                for label in commit.reads:
+                    source, _, rows = label.partition("/")
+                    if source in tables.BY_SPLIT:
+                        assert rows.startswith("split="), f"{table.name} read {label}"
+                        named.add((table.name, label))
+        assert {reader for reader, label in named if label == "tasks/split=evaluation"} == {
+            "subset_utilities",
+            "fidelity",
+            "document_losses",
+            "evaluation_losses",
+        }
+        assert {reader for reader, label in named if label == "tasks/split=judge"} == {
+            "task_sketches",
+            "conditional_losses",
+            "finalists",
+        }
+
 
 class TestChecks:
     def test_all_pass_but_the_certificate_may_warn(self, curated: Curated) -> None:

@@ -1,4 +1,4 @@
-"""Delta tables: atomic partition writes, provenance, versions, and the seal's audit."""
+"""Delta tables: atomic partition writes, provenance and versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError, TrainingError
-from resources.audit import sealed
 from resources.content import content_digest
 from resources.delta import (
     Commit,
@@ -94,6 +93,33 @@ def test_equal_content_makes_no_commit(lake: DeltaTables) -> None:
     assert again.version == first.version
     changed = lake.write(tables.DOCUMENTS, documents("a", ["e"]), made_by(), {"shard": "a"})
     assert changed.version == first.version + 1
+
+
+def test_equal_content_from_other_reads_makes_a_commit_that_names_them(lake: DeltaTables) -> None:
+    """Else the log would go on telling of what is not read any more."""
+    whole, split = Read("tasks", 1), Read("tasks", 1, (("split", "query"),))
+    part = {"shard": "a"}
+    first = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", whole), part)
+    second = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", split), part)
+    assert second.version == first.version + 1
+    assert second.reads == {"tasks/split=query": 1}
+    newer = Read("tasks", 2, (("split", "query"),))
+    third = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by("documents", newer), part)
+    assert third.version == second.version
+
+
+def test_a_pinned_read_gives_the_rows_that_its_label_names(lake: DeltaTables) -> None:
+    rows = pl.concat(
+        tables.TASKS.empty().vstack(
+            pl.DataFrame([("t", s, 0, "d", s, [1], 1)], schema=tables.TASKS.schema, orient="row")
+        )
+        for s in ("query", "evaluation")
+    )
+    lake.write(tables.TASKS, rows, made_by("tasks"))
+    read = lake.pin(tables.TASKS, {"split": "query"})
+    assert read.label() == "tasks/split=query"
+    assert lake.rows(read).collect()["split"].to_list() == ["query"]
+    assert lake.count(tables.TASKS, read.version) == 2
 
 
 def test_a_partition_keeps_its_version_when_others_change(lake: DeltaTables) -> None:
@@ -299,89 +325,6 @@ def test_every_table_can_be_created_written_and_read(lake: DeltaTables) -> None:
         lake.create(table, made_by(table.name))
         lake.write(table, table.empty(), made_by(table.name))
         assert lake.read(table, lake.pin(table).version).collect().schema == pl.Schema(table.schema)
-
-
-class TestSeal:
-    """The audit of the sealed evaluation."""
-
-    @staticmethod
-    def subset(name: str, split: str) -> pl.DataFrame:
-        row = (name, split, "uniform", 1, 1, 0, 0, b"\x80")
-        return pl.DataFrame([row], schema=tables.SUBSETS.schema, orient="row")
-
-    @staticmethod
-    def utility(name: str, split: str) -> pl.DataFrame:
-        row = (name, "t", 0, split, 1.0, 1, "c", "r", 1.0)
-        return pl.DataFrame([row], schema=tables.SUBSET_UTILITIES.schema, orient="row")
-
-    def protocol(self, lake: DeltaTables, peek: bool = False, late_grid: bool = False) -> None:
-        grid = pl.DataFrame(
-            [("g", "output", 0.0, 0.0, "mean", "mean", "{}", 1, 0, 0.0, 0.95, 100)],
-            schema=tables.CANDIDATES.schema,
-            orient="row",
-        )
-        if not late_grid:
-            lake.write(tables.CANDIDATES, grid, made_by("candidates"))
-        for split in ("calibration", "evaluation"):
-            lake.write(tables.SUBSETS, self.subset(split, split), made_by("subsets"), {"split": split})
-        calibration = lake.pin(tables.SUBSETS, {"split": "calibration"})
-        evaluation = lake.pin(tables.SUBSETS, {"split": "evaluation"})
-        lake.upsert(
-            tables.SUBSET_UTILITIES,
-            self.utility("calibration", "calibration"),
-            made_by("subset_utilities", calibration),
-            {"split": "calibration"},
-        )
-        if late_grid:
-            lake.write(tables.CANDIDATES, grid, made_by("candidates"))
-        if peek:
-            lake.upsert(
-                tables.SUBSET_UTILITIES,
-                self.utility("evaluation", "evaluation"),
-                made_by("peek", evaluation),
-                {"split": "evaluation"},
-            )
-        row = ("g", "output", 0.0, 0.0, "mean", 0.5, 0.1, 0.0, "g", 0, "because")
-        lake.write(
-            tables.SELECTED_CONFIG,
-            pl.DataFrame([row], schema=tables.SELECTED_CONFIG.schema, orient="row"),
-            made_by("surrogates", lake.pin(tables.CANDIDATES), calibration),
-        )
-
-    def test_an_honest_protocol_passes(self, lake: DeltaTables) -> None:
-        self.protocol(lake)
-        assert sealed(lake).faults == []
-        reads = (lake.pin(tables.SUBSETS, {"split": "evaluation"}), lake.pin(tables.SELECTED_CONFIG))
-        lake.upsert(
-            tables.SUBSET_UTILITIES,
-            self.utility("evaluation", "evaluation"),
-            made_by("sealed_evaluation", *reads),
-            {"split": "evaluation"},
-        )
-        verdict = sealed(lake)
-        assert verdict.faults == []
-        assert "evaluation measured" in verdict.order
-
-    def test_a_peek_before_the_choice_is_found(self, lake: DeltaTables) -> None:
-        self.protocol(lake, peek=True)
-        assert any("before the choice was stored" in fault for fault in sealed(lake).faults)
-
-    def test_a_grid_written_after_measuring_is_found(self, lake: DeltaTables) -> None:
-        self.protocol(lake, late_grid=True)
-        assert any("before the candidates were written" in fault for fault in sealed(lake).faults)
-
-    def test_a_choice_from_another_grid_is_found(self, lake: DeltaTables) -> None:
-        self.protocol(lake)
-        grid = pl.DataFrame(
-            [("h", "output", 0.0, 0.0, "mean", "mean", "{}", 1, 0, 0.0, 0.95, 100)],
-            schema=tables.CANDIDATES.schema,
-            orient="row",
-        )
-        lake.write(tables.CANDIDATES, grid, made_by("candidates"))
-        assert any("older grid" in fault for fault in sealed(lake).faults)
-
-    def test_an_incomplete_protocol_is_not_called_sealed(self, lake: DeltaTables) -> None:
-        assert sealed(lake).faults
 
 
 @pytest.mark.parametrize(
