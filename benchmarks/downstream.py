@@ -26,7 +26,7 @@ from grasp_pipeline.laboratory.downstream.settings import (
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "3"
+VERSION = "4"
 """Part of a finished case's file name; raised when what a case or its contests hold changes."""
 
 KINDS = ("main", "coverage")

@@ -21,7 +21,7 @@ from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "5"
+VERSION = "6"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 

@@ -30,7 +30,7 @@ from grasp_pipeline.seeds import digest
 if TYPE_CHECKING:
     from grasp_pipeline.laboratory.transfer import TransferFigure
 
-VERSION = "1"
+VERSION = "2"
 """Part of a finished transfer's file name; raised when what a transfer computes changes."""
 
 SIZE, ARCHITECTURE = "size", "arch"

@@ -1,7 +1,6 @@
 """Additive attribution plus the log number of distinct documents: z(f_t(S)) + weight * z(log D(S)).
 
-The simplest correction of an additive method for duplicates. z subtracts the mean and divides by the standard
-deviation over fixed calibration subsets, for each task, so the weight has no unit.
+The simplest correction of an additive method for duplicates; see `log_term` for z.
 """
 
 from __future__ import annotations
@@ -9,57 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.attribution.distinct_documents import DistinctDocuments
+from grasp_pipeline.attribution.log_term import WEIGHTS, AdditiveLogTerm, fit_weight
 from grasp_pipeline.attribution.protocol import Attributor, Membership
-from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.errors import ConfigError, InputError
-
-WEIGHTS: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
-class AdditiveLogDistinct:
-    """z(additive) + weight * z(log distinct documents), with z fixed on calibration subsets.
+class AdditiveLogDistinct(AdditiveLogTerm):
+    """z(additive) + weight * z(log distinct documents); clusters: (n,) sortable labels of near-duplicates.
 
-    additive: predicts (m, T). clusters: (n,) sortable labels of near-duplicates. weight: 0 or more. calibration:
-    (m, n) at least 2 memberships. A column that is constant over the calibration subsets has z 0 everywhere.
-
-    Raises:
-        ConfigError: weight is negative.
-        InputError: fewer than 2 calibration subsets, or a subset without documents.
+    Other arguments and errors as in `AdditiveLogTerm`.
     """
 
     def __init__(
         self, additive: Attributor, clusters: NDArray[Any], weight: float, calibration: Membership
     ) -> None:
-        _check_weights([weight])
-        if len(calibration) < 2:
-            raise InputError(f"{len(calibration)} calibration subsets; a standard deviation needs at least 2")
-        self.additive, self.weight = additive, weight
-        self._distinct = DistinctDocuments(clusters, 1)
-        self._value = _Standard(additive.predict(calibration))
-        self._log = _Standard(self._log_distinct(calibration))
-
-    def predict(self, membership: Membership) -> Float64:
-        """Return (m, T) for (m, n) memberships, in standard deviations of the additive prediction."""
-        value, log = self.terms(membership)
-        return value + self.weight * log
-
-    def terms(self, membership: Membership) -> tuple[Float64, Float64]:
-        """Return z(additive) (m, T) and z(log distinct) (m, 1)."""
-        return (
-            self._value.z(self.additive.predict(membership)),
-            self._log.z(self._log_distinct(membership)),
-        )
-
-    def _log_distinct(self, membership: Membership) -> Float64:
-        counts = self._distinct.predict(membership)
-        if not (counts > 0).all():
-            raise InputError(f"subset {int(np.argmin(counts[:, 0] > 0))} holds no documents; leave it out")
-        return np.log(counts)
+        super().__init__(additive, DistinctDocuments(clusters, 1).predict, weight, calibration)
 
 
 def fit_log_distinct(
@@ -69,36 +34,7 @@ def fit_log_distinct(
     utilities: ArrayLike,
     weights: Sequence[float] = WEIGHTS,
 ) -> AdditiveLogDistinct:
-    """Return the method with the weight of best task-level rank correlation on the calibration subsets.
-
-    calibration: (m, n). utilities: (m, T) measured. Of equally good weights the first is taken.
-
-    Raises:
-        ConfigError: no weight is given, or one is negative.
-        InputError: fewer than 2 calibration subsets, or a subset without documents.
-        ValueError: predictions and utilities disagree in shape or are not finite.
-    """
-    _check_weights(weights)
-    method = AdditiveLogDistinct(additive, clusters, weights[0], calibration)
-    value, log = method.terms(calibration)
-    predictions = np.stack([value + weight * log for weight in weights])
-    method.weight = weights[int(np.argmax(task_level_spearman(predictions, utilities)))]
-    return method
-
-
-class _Standard:
-    """Mean and standard deviation of each column of (m, T) values."""
-
-    def __init__(self, values: Float64) -> None:
-        self.mean, spread = values.mean(axis=0), values.std(axis=0)
-        # Equal values leave a rounding error in the deviation, not 0.
-        constant = spread <= 1e-12 * np.abs(values).max(axis=0)
-        self.factor = np.divide(1, spread, out=np.zeros_like(spread), where=~constant)
-
-    def z(self, values: Float64) -> Float64:
-        return (values - self.mean) * self.factor
-
-
-def _check_weights(weights: Sequence[float]) -> None:
-    if not weights or not all(weight >= 0 for weight in weights):
-        raise ConfigError(f"weights are {list(weights)}; give at least one, all 0 or more")
+    """Return the method with the weight that `fit_weight` finds; errors as there."""
+    return fit_weight(
+        AdditiveLogDistinct(additive, clusters, 0.0, calibration), calibration, utilities, weights
+    )

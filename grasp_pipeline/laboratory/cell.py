@@ -19,9 +19,9 @@ from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, draw_subsets, join
 from grasp_pipeline.laboratory.grid import Grid
 from grasp_pipeline.laboratory.measure import Trainer, UtilityStore, measure
-from grasp_pipeline.laboratory.methods import Material, Method, rival_predictions
+from grasp_pipeline.laboratory.methods import Material, Method, predictions_by_kind, rival_predictions
 from grasp_pipeline.laboratory.selectors import judge_predictions, optimised_subsets
-from grasp_pipeline.laboratory.views import View
+from grasp_pipeline.laboratory.views import Layers, View
 from grasp_pipeline.progress import Listener, duration, silent
 
 Floats = NDArray[np.float64]
@@ -72,9 +72,10 @@ class Views:
     Attributes:
         kinds: the surrogate's views, by sketch kind. second_seed: some of them with another projection seed.
         design: the view that subsets are designed with.
-        early, final: views of one kind at the early and at the final checkpoint. rivals: the views that gradient
-            rivals are tuned over, the final checkpoint alone first.
-        layers: a view by layers with its slices, or None. exact: the exact gradients, or None.
+        early, final: views of one kind at the early and at the final checkpoint. rivals: the views that rivals are
+            tuned over, by kind: all that the surrogate has, `full` first.
+        checkpoints: by kind, the views at every checkpoint as they are. layers: by kind, views by layers; empty: none.
+        exact: the exact gradients, or None.
         representations: (n, h).
         seconds: what each view cost, by the name of its kind.
     """
@@ -84,8 +85,9 @@ class Views:
     design: View
     early: View
     final: View
-    rivals: Sequence[View]
-    layers: tuple[View, Sequence[slice]] | None
+    rivals: Mapping[str, View]
+    checkpoints: Mapping[str, Sequence[View]]
+    layers: Mapping[str, Layers]
     exact: View | None
     representations: NDArray[np.float32]
     seconds: Mapping[str, float]
@@ -98,11 +100,13 @@ class CellResult:
     Attributes:
         name: corpus, proxy and seed. tasks: T names.
         strata, target: m_e evaluation subsets: their stratum, and the task they were optimised for or -1.
-        utilities: (m_e, T, S) measured. predictions: (method, form) -> (m_e, T).
+        utilities: (m_e, T, S) measured. predictions: (method, form) -> (m_e, T). kinds: (method, form) -> the kind of
+            the sketches that it reads; empty: none.
         configurations: the K candidates. grid_calibration: (K, m_c, T); grid_evaluation: (K, m_e, T).
         calibration_strata: m_c names. calibration: (m_c, T) measured.
         chosen: number of the chosen configuration. reason: the choice in words.
         membership: (m_e, n) evaluation subsets.
+        contaminated: documents left out of the pool since they hold text of a held-out one.
         seconds: of the cell's stages.
     """
 
@@ -112,6 +116,7 @@ class CellResult:
     target: NDArray[np.int64]
     utilities: Floats
     predictions: Mapping[Method, Floats]
+    kinds: Mapping[Method, str]
     configurations: tuple[Configuration, ...]
     grid_calibration: Floats
     grid_evaluation: Floats
@@ -120,6 +125,7 @@ class CellResult:
     chosen: int
     reason: str
     membership: NDArray[np.bool_]
+    contaminated: int
     seconds: Mapping[str, float]
 
     def save(self, path: Path) -> None:
@@ -129,10 +135,12 @@ class CellResult:
             "tasks": self.tasks,
             "strata": self.strata,
             "methods": list(self.predictions),
+            "kinds": [self.kinds[method] for method in self.predictions],
             "configurations": [asdict(c) for c in self.configurations],
             "calibration_strata": self.calibration_strata,
             "chosen": self.chosen,
             "reason": self.reason,
+            "contaminated": self.contaminated,
             "seconds": dict(self.seconds),
         }
         arrays = {
@@ -161,10 +169,12 @@ class CellResult:
                 tasks=tuple(words["tasks"]),
                 strata=tuple(words["strata"]),
                 predictions=dict(zip(methods, arrays.pop("predictions"), strict=True)),
+                kinds=dict(zip(methods, words["kinds"], strict=True)),
                 configurations=tuple(Configuration(**each) for each in words["configurations"]),
                 calibration_strata=tuple(words["calibration_strata"]),
                 chosen=words["chosen"],
                 reason=words["reason"],
+                contaminated=words["contaminated"],
                 seconds=words["seconds"],
                 **arrays,
             )
@@ -241,13 +251,15 @@ def run_cell(
     material = Material(
         corpus,
         views.rivals,
-        (views.early, views.final),
+        views.checkpoints,
         views.layers,
         views.representations,
         calibration.membership,
         measured,
     )
+    picked = grid.configurations[choice.chosen]
     predictions: dict[Method, Floats] = {SELECTED: on_evaluation[choice.chosen]}
+    kinds: dict[Method, str] = {SELECTED: picked.sketch_kind}
     for kind, view in views.kinds.items():
         own = Grid.of({kind: view}, tokens, protocol.metrics, protocol.lambdas)
         alone = choose(
@@ -255,16 +267,24 @@ def run_cell(
             own.predict(calibration.membership),
             cost_seconds=[0.0] * len(own.configurations),
         )
-        picked = replace(own, configurations=(own.configurations[alone.chosen],))
-        predictions[f"surrogate, {kind} sketch", "mean"] = picked.predict(evaluation.membership)[0]
+        only = replace(own, configurations=(own.configurations[alone.chosen],))
+        predictions[f"surrogate, {kind} sketch", "mean"] = only.predict(evaluation.membership)[0]
+        kinds[f"surrogate, {kind} sketch", "mean"] = kind
     hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
-    predictions["surrogate, best in hindsight", "mean"] = on_evaluation[int(np.argmax(hindsight))]
-    picked = grid.configurations[choice.chosen]
-    predictions |= _ceilings(views, picked, protocol, tokens, calibration, measured, evaluation)
+    best = int(np.argmax(hindsight))
+    predictions["surrogate, best in hindsight", "mean"] = on_evaluation[best]
+    kinds["surrogate, best in hindsight", "mean"] = grid.configurations[best].sketch_kind
+    ceilings = _ceilings(views, picked, protocol, tokens, calibration, measured, evaluation)
+    predictions |= ceilings
+    kinds |= {method: EXACT if "exact" in method[0] else picked.sketch_kind for method in ceilings}
     judged = judge_predictions(corpus, views.early, views.final, evaluation.membership)
     if judged is not None:
         predictions["judge", "mean"] = judged
-    predictions |= rival_predictions(material, evaluation.membership)
+        kinds["judge", "mean"] = "full, full early, likelihood"
+    rivals = rival_predictions(material, evaluation.membership)
+    rivals |= predictions_by_kind(material, evaluation.membership)
+    predictions |= {method: each.values for method, each in rivals.items()}
+    kinds |= {method: each.kind for method, each in rivals.items()}
     clock.stage("predictions")
     if any(values.shape != (evaluation.m, tasks) for values in predictions.values()):
         raise AssertionError("a method predicts the wrong shape")
@@ -275,6 +295,7 @@ def run_cell(
         evaluation.target,
         utilities,
         predictions,
+        kinds,
         grid.configurations,
         on_calibration,
         on_evaluation,
@@ -283,6 +304,7 @@ def run_cell(
         choice.chosen,
         choice.reason,
         evaluation.membership,
+        corpus.contaminated,
         clock.seconds | {f"view {kind}": cost for kind, cost in views.seconds.items()},
     )
 

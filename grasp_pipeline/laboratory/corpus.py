@@ -62,6 +62,7 @@ class LabCorpus:
         chunks: token ids of the pool for n-gram methods; None where examples are not text.
         queries: token ids of each task's query examples; None where examples are not text.
         judges: token ids of each task's judge examples; None where examples are not text.
+        contaminated: documents of those considered that were left out since they hold text of a held-out one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class LabCorpus:
     chunks: Chunks | None = None
     queries: Sequence[Chunks] | None = None
     judges: Sequence[Chunks] | None = None
+    contaminated: int = 0
 
     @property
     def n(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,9 +17,11 @@ from grasp_pipeline.laboratory.cell import Views
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.measure import Trainer
 from grasp_pipeline.laboratory.views import (
+    Layers,
     View,
     compress,
     exact_view,
+    join_layers,
     join_views,
     ngram_view,
     pca_view,
@@ -135,7 +137,11 @@ def take_views(
             ),
         }
 
+    first = taken(seed, "")
     ngrams = None if corpus.chunks is None else timed("ngrams", lambda: ngram_view(corpus, plan.ngram_dim))
+    if ngrams is not None:
+        # TRAK weighs examples by their loss, whatever its features are.
+        ngrams = compress(replace(ngrams, losses=first["full"][1].losses))
 
     def kinds(pairs: dict[str, tuple[View, View]]) -> dict[str, View]:
         found = {kind: pair[1] for kind, pair in pairs.items()}
@@ -153,7 +159,6 @@ def take_views(
         )
         return compressed | {f"output{PCA}": reduced}
 
-    first = taken(seed, "")
     here, again = kinds(first), kinds(taken(seed + 1, " again"))
     seconds[f"output{PCA}"] += seconds["output"]
     seconds |= {kind + TWO_CHECKPOINTS: seconds[kind] + seconds[f"{kind} early"] for kind in first}
@@ -162,11 +167,18 @@ def take_views(
             kind + TWO_CHECKPOINTS + NGRAMS: seconds[kind + TWO_CHECKPOINTS] + seconds["ngrams"]
             for kind in first
         }
-    layers = None
+    layers: dict[str, Layers] = {}
     if isinstance(objective, CausalLM):
-        sketcher = LayersSketcher(objective, final, plan.layer_dim, plan.layer_dim, seed)
-        view = timed("layers", lambda: take_view(sketcher, corpus, plan.batch_tokens))
-        layers = (view, list(sketcher.blocks.values()))
+
+        def layered(weights: Parameters) -> Layers:
+            sketcher = LayersSketcher(objective, weights, plan.layer_dim, plan.layer_dim, seed)
+            return take_view(sketcher, corpus, plan.batch_tokens), list(sketcher.blocks.values())
+
+        pair = timed("layers early", lambda: layered(early)), timed("layers", lambda: layered(final))
+        layers = {"layers": pair[1], "layers" + TWO_CHECKPOINTS: join_layers(pair, corpus.n_tokens)}
+        if ngrams is not None:
+            own = ngrams, [slice(0, ngrams.sketches.shape[1])]
+            layers["layers" + TWO_CHECKPOINTS + NGRAMS] = join_layers([own, *pair], corpus.n_tokens)
     exact = None
     if plan.exact:
         exact = timed("exact", lambda: exact_view(objective, final, corpus, plan.gradient_rows))
@@ -177,7 +189,8 @@ def take_views(
         design=first["full"][1],
         early=compress(first["full"][0]),
         final=here["full"],
-        rivals=tuple(view for kind, view in here.items() if kind.startswith("full")),
+        rivals={kind: here[kind] for kind in ("full", *here) if not kind.endswith(PCA)},
+        checkpoints={kind + TWO_CHECKPOINTS: pair for kind, pair in first.items()},
         layers=layers,
         exact=exact,
         representations=hidden,

@@ -1,7 +1,8 @@
 """A small text pool with planted duplicates and noise, and held-out documents of its sources as tasks.
 
 Real documents; what real corpora hold and a small sample would not show is planted and written down: exact copies of
-documents, near copies with some tokens changed, and noise.
+documents, near copies with some tokens changed, and noise. Pool and tasks are drawn from one corpus, so the pool is
+cleared of the tasks' documents by the product's own rule, and held-out documents of each other's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from grasp_pipeline.config import CleaningConfig
+from grasp_pipeline.corpus.contamination import HeldOutGrams
+from grasp_pipeline.corpus.normalize import normalize_text
 from grasp_pipeline.corpus.tokenizer import TextEncoder, train_bpe
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
@@ -27,7 +31,12 @@ MAX_COPIES = 3
 NEAR_CHANGED = 0.08
 """Share of the tokens that a near copy changes."""
 
+AMPLE = 2
+"""Documents of a source that are considered for the pool, in units of its chunks."""
+
 SPLITS = ("query", "judge", "evaluation")
+HELD_OUT_CHUNKS = 2
+"""Most chunks of a held-out document, from its start."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class TextPlan:
         tasks: sources with the most documents that become tasks.
         query_documents, judge_documents, evaluation_documents: held-out documents per task, of up to two chunks.
         exact, near, noise: shares of the pool that are planted copies and noise.
+        contamination_share: documents that hold more than this share of a held-out document's word n-grams are not
+            used, as in `CleaningConfig`; 1 uses all.
     """
 
     chunks: int = 720
@@ -55,6 +66,7 @@ class TextPlan:
     exact: float = 0.18
     near: float = 0.08
     noise: float = 0.06
+    contamination_share: float = CleaningConfig().contamination_share
 
     @property
     def splits(self) -> dict[str, slice]:
@@ -105,9 +117,19 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
             f"source {short[0]!r} of {name} has {len(by_source[short[0]])} documents; a task holds out {needed} and "
             f"the pool needs as many: lower tasks (now {plan.tasks}) or query_documents"
         )
-    held = {source: by_source[source][:needed] for source in tasks}
-    rest = {source: texts[needed if source in tasks else 0 :] for source, texts in by_source.items()}
+    held = _hold_out({source: by_source[source] for source in tasks}, needed, plan, name)
+    taken = {source: set(texts) for source, texts in held.items()}
+    rest = {
+        source: [text for text in texts if text not in taken.get(source, ())]
+        for source, texts in by_source.items()
+    }
+    # No source can give more documents than the pool has chunks, so the others need not be read.
+    rest = {source: texts[: AMPLE * plan.chunks] for source, texts in rest.items()}
+    before = sum(map(len, rest.values()))
+    rest = _cleared(rest, [text for texts in held.values() for text in texts], plan)
     encoder = train_bpe([text[:4000] for texts in rest.values() for text in texts[:400]], plan.vocab_size)
+    excerpts = [_excerpt(text, encoder, plan) for texts in held.values() for text in texts]
+    rest = _cleared(rest, excerpts, plan)
     pool = _draw_pool(rest, sources, encoder, plan, ("laboratory", name, seed))
     parts = {split: _held_out(held, tasks, encoder, plan, where) for split, where in plan.splits.items()}
     chunks = [chunk for document in pool for chunk in document.chunks]
@@ -133,11 +155,65 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
         chunks=Chunks(tokens, offsets),
         queries=parts["query"][1],
         judges=parts["judge"][1],
+        contaminated=before - sum(map(len, rest.values())),
     )
 
 
 def _shuffled(texts: list[str], name: tuple[str | int, ...]) -> list[str]:
     return [texts[i] for i in generator(*name, "order").permutation(len(texts))]
+
+
+def _hold_out(texts: dict[str, list[str]], needed: int, plan: TextPlan, name: str) -> dict[str, list[str]]:
+    """Return each task's first `needed` documents of which none holds too much of another one, of any task.
+
+    Raises:
+        InputError: a task has too few such documents among twice as many.
+    """
+    candidates = {
+        f"{source}/{place}": text
+        for source, group in texts.items()
+        for place, text in enumerate(group[: 2 * needed])
+    }
+    normal = {key: normalize_text(text) for key, text in candidates.items()}
+    close: dict[str, set[str]] = {}
+    for overlap in HeldOutGrams(normal).overlaps(normal.items()):
+        if overlap.share > plan.contamination_share:
+            close.setdefault(overlap.held_out, set()).add(overlap.document)
+            close.setdefault(overlap.document, set()).add(overlap.held_out)
+    held: dict[str, list[str]] = {source: [] for source in texts}
+    taken: set[str] = set()
+    for key, text in candidates.items():
+        mine = held[key.rpartition("/")[0]]
+        if len(mine) < needed and not (close.get(key, set()) - {key}) & taken:
+            mine.append(text)
+            taken.add(key)
+    for source, mine in held.items():
+        if len(mine) < needed:
+            raise InputError(
+                f"source {source!r} of {name} has {len(mine)} documents that do not hold each other's text; a task "
+                f"holds out {needed}: lower tasks (now {plan.tasks}) or query_documents"
+            )
+    return held
+
+
+def _cleared(texts: dict[str, list[str]], held_out: Sequence[str], plan: TextPlan) -> dict[str, list[str]]:
+    """Return the documents that do not hold too much of a held-out one."""
+    grams = HeldOutGrams({str(place): normalize_text(text) for place, text in enumerate(held_out)})
+    documents = (
+        (f"{source}/{place}", normalize_text(text))
+        for source, group in texts.items()
+        for place, text in enumerate(group)
+    )
+    contaminated = grams.contaminated(documents, plan.contamination_share)
+    return {
+        source: [text for place, text in enumerate(group) if f"{source}/{place}" not in contaminated]
+        for source, group in texts.items()
+    }
+
+
+def _excerpt(text: str, encoder: TextEncoder, plan: TextPlan) -> str:
+    """Return the part of a held-out document that is used."""
+    return encoder.backend.decode([i for chunk in _cut(text, encoder, plan, HELD_OUT_CHUNKS) for i in chunk])
 
 
 def _cut(text: str, encoder: TextEncoder, plan: TextPlan, most: int) -> list[list[int]]:
@@ -217,7 +293,7 @@ def _held_out(
     document: list[int] = []
     for code, name in enumerate(tasks):
         for number, text in enumerate(texts[name][where]):
-            for chunk in _cut(text, encoder, plan, 2):
+            for chunk in _cut(text, encoder, plan, HELD_OUT_CHUNKS):
                 chunks.append(chunk)
                 task.append(code)
                 document.append(code * len(texts[name]) + number)

@@ -45,6 +45,19 @@ class View:
     dimension: int
 
 
+Layers = tuple[View, Sequence[slice]]
+"""A view by layers and the columns of each layer."""
+
+
+def join_layers(parts: Sequence[Layers], n_tokens: NDArray[np.int64]) -> Layers:
+    """Return views by layers side by side, scaled as `join_views` does."""
+    slices, start = [], 0
+    for view, own in parts:
+        slices += [slice(start + each.start, start + each.stop) for each in own]
+        start += view.sketches.shape[1]
+    return join_views([view for view, _ in parts], n_tokens), slices
+
+
 def train_checkpoints(
     objective: Objective,
     initial: Parameters,
@@ -119,11 +132,12 @@ def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
 def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
     """Return hashed bigram features in place of gradients; None where examples are not text.
 
-    Features are those of `grasp_pipeline.selection.ngram_features`: no model is needed. Losses are 0, queries empty.
+    Features are those of `grasp_pipeline.selection.ngram_features`: no model is needed. Losses are 0.
     """
     if corpus.chunks is None or corpus.queries is None or corpus.judges is None:
         return None
     features = NgramFeatures.fit(corpus.chunks, dimension)
+    queries = np.concatenate([features.transform(part) for part in corpus.queries])
 
     def means(parts: Sequence[Chunks]) -> Floats:
         weights = [part.lengths() / part.lengths().sum() for part in parts]
@@ -136,7 +150,7 @@ def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
         means(corpus.queries),
         means(corpus.judges),
         np.zeros(corpus.n, dtype=np.float32),
-        np.empty((0, dimension), dtype=np.float32),
+        queries[np.argsort(np.argsort(corpus.query.task, kind="stable"), kind="stable")],
         dimension,
     )
 

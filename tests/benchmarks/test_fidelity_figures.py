@@ -46,6 +46,7 @@ def made_up_cell(seed: int) -> CellResult:
         target=np.array([-1] * 24 + [0] * 8 + [1] * 8),
         utilities=truth[:, :, None] + 0.1 * rng.standard_normal((*truth.shape, 2)),
         predictions=predictions,
+        kinds=dict.fromkeys(predictions, "full"),
         configurations=grid,
         grid_calibration=calibration + 0.3 * rng.standard_normal((len(grid), *calibration.shape)),
         grid_evaluation=truth + 0.3 * rng.standard_normal((len(grid), *truth.shape)),
@@ -54,6 +55,7 @@ def made_up_cell(seed: int) -> CellResult:
         chosen=10,
         reason="",
         membership=np.zeros((len(STRATA), 4), dtype=np.bool_),
+        contaminated=3,
         seconds={"evaluation retraining": 60.0},
     )
 

@@ -27,7 +27,7 @@ from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, draw_subsets
 from grasp_pipeline.laboratory.grid import Grid
 from grasp_pipeline.laboratory.measure import MemoryStore, Run, Trainer, measure, subset_id
-from grasp_pipeline.laboratory.methods import Material, rival_predictions
+from grasp_pipeline.laboratory.methods import Material, predictions_by_kind, rival_predictions
 
 PROTOCOL = Protocol(
     calibration={"uniform": 3, "fixed_size": 3, "tilted": 4, OPTIMISED: 3},
@@ -129,14 +129,17 @@ def test_rivals_are_tuned_over_the_rival_views(toy: Toy) -> None:
     material = Material(
         corpus,
         views.rivals,
-        (views.early, views.final),
+        views.checkpoints,
         views.layers,
         views.representations,
         calibration.membership,
         result.calibration,
     )
-    for method, values in rival_predictions(material, result.membership).items():
-        np.testing.assert_array_equal(result.predictions[method], values, err_msg=str(method))
+    found = rival_predictions(material, result.membership)
+    found |= predictions_by_kind(material, result.membership)
+    for method, each in found.items():
+        np.testing.assert_array_equal(result.predictions[method], each.values, err_msg=str(method))
+        assert result.kinds[method] == each.kind
 
 
 def test_the_protocol_names_dampings_and_penalties(toy: Toy) -> None:
@@ -232,7 +235,7 @@ def test_the_choice_knows_the_calibration_subsets_alone(toy: Toy) -> None:
 
 def test_pools_that_are_not_text_and_views_that_are_not_taken(toy: Toy) -> None:
     images = replace(toy.corpus, chunks=None, queries=None, judges=None)
-    less = toy.run(images, layers=None, exact=None, second_seed={})
+    less = toy.run(images, layers={}, exact=None, second_seed={})
     gone = {name for name, _ in toy.result.predictions} - {name for name, _ in less.predictions}
     assert gone == {"judge", "LoGRA influence", "surrogate, exact gradients", "surrogate, second sketch seed"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -13,6 +13,7 @@ from lab_toys import TASKS, toy_subsets
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.grad_dot import GradDot
+from grasp_pipeline.attribution.log_term import WEIGHTS
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Form, Membership
 from grasp_pipeline.attribution.random_score import RandomScore
@@ -28,9 +29,12 @@ from grasp_pipeline.laboratory.methods import (
     STEPS,
     Material,
     Method,
+    Prediction,
+    predictions_by_kind,
     rival_predictions,
 )
-from grasp_pipeline.laboratory.views import query_moments
+from grasp_pipeline.laboratory.proxies import TWO_CHECKPOINTS
+from grasp_pipeline.laboratory.views import join_views, query_moments
 from grasp_pipeline.seeds import generator
 
 BOTH = {
@@ -53,11 +57,13 @@ RIVALS = {(name, form) for name in BOTH for form in FORMS} | {
     ("distinct documents", "sum"),
     ("quadratic only", "mean"),
     ("datamodel on the mask", "sum"),
+    ("additive + log(size)", "mean"),
 }
-UNTUNED = ("random", "TracIn", "TRAK, default damping")
+UNTUNED = ("random", "TRAK, default damping")
 TUNED_OVER_VIEWS = (
     "quadratic only",
     "GradDot",
+    "TracIn",
     "TRAK, tuned damping",
     "damped influence",
     "GGDA, random groups",
@@ -67,7 +73,6 @@ TUNED_OVER_VIEWS = (
 )
 WITHOUT_VIEWS = (
     "random",
-    "TracIn",
     "LoGRA influence",
     "distinct documents",
     "datamodel on the mask",
@@ -80,11 +85,10 @@ def material_of(corpus: LabCorpus, views: Views) -> Material:
     alignment = views.exact.sketches @ views.exact.targets.T  # type: ignore[union-attr]
     noise = generator("utilities").standard_normal((len(calibration), len(TASKS)))
     utilities = calibration @ (corpus.n_tokens[:, None] * alignment)
-    assert len(views.rivals) == 3
     return Material(
         corpus,
         views.rivals,
-        (views.early, views.final),
+        views.checkpoints,
         views.layers,
         views.representations,
         calibration,
@@ -104,7 +108,11 @@ def membership(corpus: LabCorpus) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(material: Material, membership: np.ndarray) -> dict[Method, np.ndarray]:
-    return rival_predictions(material, membership)
+    return values_of(rival_predictions(material, membership))
+
+
+def values_of(found: Mapping[Method, Prediction]) -> dict[Method, np.ndarray]:
+    return {method: each.values for method, each in found.items()}
 
 
 def quality(values: np.ndarray, material: Material) -> float:
@@ -125,6 +133,8 @@ def test_predictions_are_finite_numbers_that_tell_subsets_apart(
     names = list(found)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
+            if {one[0], other[0]} == {"GradDot", "TracIn"}:
+                continue  # on checkpoints side by side they are the same sum
             assert not np.array_equal(found[one], found[other]), f"{one} and {other} predict the same"
 
 
@@ -142,7 +152,7 @@ def test_controls_know_no_task(found: dict[Method, np.ndarray]) -> None:
 def test_equal_material_gives_equal_predictions(
     corpus: LabCorpus, views: Views, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
-    again = rival_predictions(material_of(corpus, views), membership)
+    again = values_of(rival_predictions(material_of(corpus, views), membership))
     for method, values in found.items():
         np.testing.assert_array_equal(again[method], values, err_msg=str(method))
 
@@ -152,7 +162,7 @@ def test_a_prediction_does_not_depend_on_the_other_subsets(
 ) -> None:
     """So nothing can be tuned on the evaluation subsets."""
     few = [7, 0, 3]
-    for method, values in rival_predictions(material, membership[few]).items():
+    for method, values in values_of(rival_predictions(material, membership[few])).items():
         scale = np.abs(found[method]).max()
         np.testing.assert_allclose(values, found[method][few], atol=1e-5 * scale, err_msg=str(method))
 
@@ -169,7 +179,10 @@ def test_untuned_methods_are_their_formulas(
     material: Material, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
     """Loops over subsets and examples."""
-    corpus, (early, final) = material.corpus, material.checkpoints
+    corpus = material.corpus
+    alike = as_they_are(material)
+    ((early, final),) = alike.checkpoints.values()
+    only = values_of(rival_predictions(alike, membership))
     tracin, documents = np.zeros((2, len(membership), len(TASKS)))
     for s, members in enumerate(membership):
         documents[s] = len({int(corpus.cluster[i]) for i in np.flatnonzero(members)})
@@ -178,7 +191,7 @@ def test_untuned_methods_are_their_formulas(
             first = [corpus.n_tokens[i] * float(early.sketches[i] @ r) for r in early.targets]
             tracin[s] += np.add(first, last)
     for method, slow in (("TracIn", tracin), ("distinct documents", documents)):
-        np.testing.assert_allclose(found[method, "sum"], slow, atol=1e-4 * np.abs(slow).max(), err_msg=method)
+        np.testing.assert_allclose(only[method, "sum"], slow, atol=1e-4 * np.abs(slow).max(), err_msg=method)
 
 
 def candidates(material: Material, form: Form) -> dict[str, list[AdditiveScores]]:
@@ -189,7 +202,7 @@ def candidates(material: Material, form: Form) -> dict[str, list[AdditiveScores]
         "damped influence": [],
         "TRAK, tuned damping": [],
     }
-    for view in material.views:
+    for view in material.views.values():
         phi, r = view.sketches, view.targets
         unit = np.trace(trak_gram(phi, view.losses)) / phi.shape[1]
         found["GradDot"] += [GradDot(phi, tokens, r, form)]
@@ -198,6 +211,50 @@ def candidates(material: Material, form: Form) -> dict[str, list[AdditiveScores]
             Trak(phi, tokens, r, view.losses, rho * unit, form) for rho in DAMPINGS
         ]
     return found
+
+
+def as_they_are(material: Material) -> Material:
+    """The same with two checkpoints of mean squared norm 1, which joining them does not change."""
+    kind = "full" + TWO_CHECKPOINTS
+    pair = [join_views([view], material.n_tokens) for view in material.checkpoints[kind]]
+    return replace(material, views={"full": material.view}, checkpoints={kind: pair})
+
+
+def test_predictions_of_one_kind_are_those_of_a_rival_that_has_no_other(
+    material: Material, membership: np.ndarray, found: dict[Method, np.ndarray]
+) -> None:
+    by_kind = predictions_by_kind(material, membership)
+    for kind, view in material.views.items():
+        alone = rival_predictions(
+            replace(material, views={kind: view}, checkpoints={}, layers={}), membership
+        )
+        for name in ("GradDot", "TRAK, tuned damping", "damped influence", "second-order group influence"):
+            for form in FORMS:
+                got = by_kind[f"{name}, {kind} sketch", form]
+                assert got.kind == kind
+                np.testing.assert_array_equal(got.values, alone[name, form].values)
+    tuned = rival_predictions(material, membership)
+    for name in ("damped influence", "additive + log(distinct)"):
+        kind = tuned[name, "sum"].kind
+        np.testing.assert_array_equal(by_kind[f"{name}, {kind} sketch", "sum"].values, found[name, "sum"])
+
+
+def test_the_mean_form_with_log_size_is_the_best_of_its_kinds_dampings_and_weights(
+    material: Material, membership: np.ndarray, found: dict[Method, np.ndarray]
+) -> None:
+    tokens, tried = material.n_tokens, []
+    for view, rho, weight in product(material.views.values(), DAMPINGS, WEIGHTS):
+        mean = DampedInfluence(view.sketches, tokens, view.targets, rho, "mean")
+        value, log = mean.predict(material.calibration), np.log(material.calibration @ tokens)
+
+        def predict(subsets: np.ndarray, mean=mean, value=value, log=log, weight=weight) -> np.ndarray:
+            size = (np.log(subsets @ tokens) - log.mean()) / log.std()
+            return (mean.predict(subsets) - value.mean(0)) / value.std(0) + weight * size[:, None]
+
+        tried.append(predict)
+    scores = [quality(each(material.calibration), material) for each in tried]
+    best = tried[int(np.argmax(scores))](membership)
+    np.testing.assert_allclose(found["additive + log(size)", "mean"], best, atol=1e-6 * np.abs(best).max())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -215,9 +272,7 @@ def test_second_order_influence_is_the_best_of_its_dampings_and_steps(
     material: Material, membership: np.ndarray, found: dict[Method, np.ndarray], form: Form
 ) -> None:
     corpus, tried = material.corpus, []
-    with_queries = [view for view in material.views if len(view.queries)]
-    assert len(with_queries) == 2, "n-gram features have no sketches of single queries"
-    for view, rho in product(with_queries, GROUP_DAMPINGS):
+    for view, rho in product(material.views.values(), GROUP_DAMPINGS):
         moments = query_moments(view, corpus.query, len(TASKS))
         whole = corpus.n_tokens @ view.sketches.astype(np.float64) / corpus.n_tokens.sum()
         step = metric_matrix(second_moment(view.sketches, corpus.n_tokens), rho) @ whole
@@ -234,15 +289,13 @@ def test_second_order_influence_is_the_best_of_its_dampings_and_steps(
     )
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_more_views_never_cost_a_tuned_method_anything_in_calibration(
-    material: Material, number: int
-) -> None:
+@pytest.mark.parametrize("kind", ["full", "ngrams", "output+early+ngrams"])
+def test_more_views_never_cost_a_tuned_method_anything_in_calibration(material: Material, kind: str) -> None:
     """Rivals may look at each view alone; what does not look at them stays the same."""
-    assert material.view is material.views[0]
-    alone = replace(material, views=[material.views[number], material.views[0]])
-    every = rival_predictions(material, material.calibration)
-    less = rival_predictions(alone, material.calibration)
+    assert material.view is material.views["full"]
+    alone = replace(material, views={"full": material.view, kind: material.views[kind]})
+    every = values_of(rival_predictions(material, material.calibration))
+    less = values_of(rival_predictions(alone, material.calibration))
     assert set(less) == set(every)
     for method, values in every.items():
         if method[0] in TUNED_OVER_VIEWS:
@@ -253,19 +306,21 @@ def test_more_views_never_cost_a_tuned_method_anything_in_calibration(
 
 def test_a_better_view_is_taken(material: Material, corpus: LabCorpus) -> None:
     """A view of the answers themselves among noise is found by every method that is tuned over views."""
-    answers = material.views[0]
+    answers = material.view
     noise = replace(
         answers,
         sketches=generator("noise").standard_normal(answers.sketches.shape).astype(np.float32),
         targets=generator("noise", "targets").standard_normal(answers.targets.shape),
     )
     utilities = (material.calibration * corpus.n_tokens) @ (answers.sketches @ answers.targets.T)
-    hidden = replace(material, views=[noise, answers], utilities=utilities)
-    plain = replace(material, views=[answers], utilities=utilities)
-    found = rival_predictions(hidden, material.calibration)
-    expected = rival_predictions(plain, material.calibration)
+    hidden = replace(material, views={"noise": noise, "answers": answers}, utilities=utilities)
+    plain = replace(material, views={"answers": answers}, utilities=utilities)
+    chosen = rival_predictions(hidden, material.calibration)
+    expected = values_of(rival_predictions(plain, material.calibration))
+    found = values_of(chosen)
     for name in ("GradDot", "damped influence"):
         np.testing.assert_array_equal(found[name, "sum"], expected[name, "sum"], err_msg=name)
+        assert chosen[name, "sum"].kind == "answers"
     assert task_level_spearman(found["GradDot", "sum"][None], utilities)[0] > 0.999
 
 
@@ -281,29 +336,32 @@ class Constant:
 
 def test_tuned_picks_the_best_on_calibration_and_the_first_of_equals(material: Material) -> None:
     noise = generator("tuned").standard_normal(material.utilities.shape) * material.utilities.std()
-    tried = [Constant(material.utilities + scale * noise) for scale in (9.0, 1.0, 0.0, 0.0, 3.0)]
+    constants = [Constant(material.utilities + scale * noise) for scale in (9.0, 1.0, 0.0, 0.0, 3.0)]
+    tried = [(f"kind {number}", each) for number, each in enumerate(constants)]
     assert material.tuned(iter(tried)) is tried[2]
     assert material.tuned(reversed(tried)) is tried[3]
-    assert material.tuned([Constant(-material.utilities), tried[0]]) is tried[0]
+    assert material.tuned([("", Constant(-material.utilities)), tried[0]]) is tried[0]
 
 
 def test_each_form_is_tuned_by_itself(material: Material) -> None:
-    def three() -> Iterable[AdditiveScores]:
-        return (RandomScore(material.n_tokens, len(TASKS), seed) for seed in range(8))
+    def three() -> Iterable[tuple[str, AdditiveScores]]:
+        return (("", RandomScore(material.n_tokens, len(TASKS), seed)) for seed in range(8))
 
     chosen = material.tuned_forms(three())
     assert set(chosen) == set(FORMS)
     for form in FORMS:
-        forms = [AdditiveScores(each.scores(), each.n_tokens, form) for each in three()]
+        forms = [AdditiveScores(each.scores(), each.n_tokens, form) for _, each in three()]
         scores = [quality(each.predict(material.calibration), material) for each in forms]
-        assert chosen[form].form == form
-        np.testing.assert_array_equal(chosen[form].scores(), forms[int(np.argmax(scores))].scores())
+        taken = chosen[form][1]
+        assert isinstance(taken, AdditiveScores)
+        assert taken.form == form
+        np.testing.assert_array_equal(taken.scores(), forms[int(np.argmax(scores))].scores())
 
 
 def test_without_a_view_by_layers_there_is_no_logra(
     material: Material, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
-    without = rival_predictions(replace(material, layers=None), membership)
+    without = values_of(rival_predictions(replace(material, layers={}), membership))
     assert set(without) == RIVALS - {("LoGRA influence", form) for form in FORMS}
     for method, values in without.items():
         np.testing.assert_array_equal(values, found[method], err_msg=str(method))
@@ -311,7 +369,7 @@ def test_without_a_view_by_layers_there_is_no_logra(
 
 def test_means_of_other_subsets_are_not_mixed_up(material: Material) -> None:
     one, other = material.calibration[:4], material.calibration[4:8]
-    view, another = material.views[:2]
+    view, another = list(material.views.values())[:2]
     first = material.means(view, one)
     assert material.means(view, one.copy()) is first
     assert not np.allclose(material.means(view, other).means, first.means)

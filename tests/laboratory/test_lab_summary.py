@@ -72,6 +72,7 @@ def made_up(name: str, random: dict[str, int], finalists: dict[int, int]) -> Cel
         target=target,
         utilities=utilities,
         predictions=predictions,
+        kinds=dict.fromkeys(predictions, "full"),
         configurations=configurations,
         grid_calibration=calibration + noise * rng.normal(size=(len(configurations), *calibration.shape)),
         grid_evaluation=measured + noise * rng.normal(size=(len(configurations), *measured.shape)),
@@ -80,6 +81,7 @@ def made_up(name: str, random: dict[str, int], finalists: dict[int, int]) -> Cel
         chosen=1,
         reason="made up",
         membership=rng.random((m, 50)) < 0.4,
+        contaminated=3,
         seconds={},
     )
 

@@ -11,6 +11,7 @@ import pytest
 from toys import WORDS, toy_texts
 
 import grasp_pipeline.laboratory.text as laboratory_text
+from grasp_pipeline.corpus.contamination import ngram_overlap
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.laboratory.text import MAX_COPIES, NEAR_CHANGED, SPLITS, TextPlan, build_text_corpus
@@ -232,3 +233,85 @@ def test_too_few_chunks_for_the_pool_say_so() -> None:
         InputError, match=r"gives \d+ chunks of 24 tokens; the pool needs 2720 fresh ones: lower chunks"
     ):
         build_text_corpus("toy", DOCUMENTS, replace(PLAN, chunks=4000), 0)
+
+
+def contaminated_documents() -> pl.DataFrame:
+    """The toy corpus, where a document in three of every source quotes most of another one of its source."""
+    rows = []
+    for source in WORDS:
+        texts = toy_texts(source, 60)
+        rows += [(source, text) for text in texts]
+        rows += [
+            (source, f"{source} quotes {i}: {text[: len(text) * 3 // 4]}")
+            for i, text in enumerate(texts[::2])
+        ]
+    return pl.DataFrame(rows, schema=["source", "text"], orient="row")
+
+
+def decoded(corpus: LabCorpus, documents: pl.DataFrame, plan: TextPlan) -> dict[str, dict[str, str]]:
+    """Return the texts that the pool and the splits were drawn from, found by their first words."""
+    found: dict[str, dict[str, str]] = {"pool": {}, **{split: {} for split in SPLITS}}
+    kept: dict[str, list[str]] = {}
+
+    def watch(text: str, encoder: laboratory_text.TextEncoder, plan: TextPlan, most: int) -> list[list[int]]:
+        cut = original(text, encoder, plan, most)
+        kept.setdefault(str(list(cut)[:1]), []).append(text)
+        return cut
+
+    original = laboratory_text._cut
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laboratory_text, "_cut", watch)
+        again = build_text_corpus(corpus.name, documents, plan, 0)
+    assert equal(again, corpus)
+    parts = {"pool": documents_of(corpus).values()} | {
+        split: [[chunk] for chunk in examples(held.rows, held.sizes)]
+        for split, held in held_out(corpus).items()
+    }
+    for part, chunks in parts.items():
+        for document in chunks:
+            for text in kept.get(str([list(document[0])]), []):
+                found[part][text] = text
+    return found
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_the_pool_is_cleared_of_the_tasks_documents_by_the_products_rule(share: float) -> None:
+    documents = contaminated_documents()
+    plan = replace(PLAN, contamination_share=share)
+    corpus = build_text_corpus("toy", documents, plan, 0)
+    texts = decoded(corpus, documents, plan)
+    held = {text for split in SPLITS for text in texts[split]}
+    assert len(held) == 3 * 12
+    pool = ngram_overlap({text: text for text in held}, texts["pool"].items())
+    among = [
+        o for o in ngram_overlap({t: t for t in held}, [(t, t) for t in held]) if o.held_out != o.document
+    ]
+    copies = [overlap for overlap in (*pool, *among) if overlap.share > 0.2]
+    assert bool(copies) == (share == 1.0)
+    assert (corpus.contaminated > 0) == (share < 1.0)
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_what_is_held_out_counts_as_it_is_used(share: float) -> None:
+    """Copies of the used beginning of a long document, which is a small share of the whole."""
+    long = {text: " ".join([text, *toy_texts("news", 12, text)]) for text in toy_texts("news", 40)}
+    whole = ngram_overlap({text: text for text in long.values()}, [(t, t) for t in long])
+    assert max(overlap.share for overlap in whole) < 0.2
+    rows = [("news", text) for text in long.values()] + [("code", text) for text in toy_texts("code", 30)]
+    rows += [("mirror", text) for text in list(long)[:30]]
+    documents = pl.DataFrame(rows, schema=["source", "text"], orient="row")
+    plan = replace(PLAN, tasks=1, chunks=240, contamination_share=share)
+    corpus = build_text_corpus("toy", documents, plan, 0)
+    assert corpus.tasks == ("news",)
+    used = {chunk for held in held_out(corpus).values() for chunk in examples(held.rows, held.sizes)}
+    leaked = used & set(examples(corpus.rows, corpus.sizes))
+    assert bool(leaked) == (share == 1.0) == (corpus.contaminated == 0)
+
+
+def test_too_few_documents_that_do_not_hold_each_other_are_refused() -> None:
+    text = toy_texts("news", 1)[0]
+    same = [("news", f"{i} {text}") for i in range(40)]
+    rows = same + [("code", text) for text in toy_texts("code", 40)]
+    documents = pl.DataFrame(rows, schema=["source", "text"], orient="row")
+    with pytest.raises(InputError, match="'news' of toy has 1 documents that do not hold each other's text"):
+        build_text_corpus("toy", documents, replace(PLAN, tasks=2), 0)

@@ -166,13 +166,19 @@ def test_a_cell_sees_every_kind_of_view(views: Views, corpus: LabCorpus, trainer
     }
     dimensions |= {"ngrams": PLAN.ngram_dim, "output" + PCA: widths["output"]}
     assert set(views.kinds) == set(views.second_seed) == set(dimensions) <= set(views.seconds)
-    assert views.layers is not None
     assert views.exact is not None
-    layered, slices = views.layers
-    assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
-    assert slices[-1].stop == layered.sketches.shape[1]
-    every = [*views.kinds.values(), *views.second_seed.values(), *views.rivals, views.design, views.early]
-    for view in [*every, views.final, layered, views.exact]:
+    assert list(views.layers) == ["layers", "layers" + TWO_CHECKPOINTS, "layers" + TWO_CHECKPOINTS + NGRAMS]
+    for layered, slices in views.layers.values():
+        assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
+        assert slices[-1].stop == layered.sketches.shape[1]
+    every = [
+        *views.kinds.values(),
+        *views.second_seed.values(),
+        *views.rivals.values(),
+        views.design,
+        views.early,
+    ]
+    for view in [*every, views.final, *(view for view, _ in views.layers.values()), views.exact]:
         d = view.sketches.shape[1]
         assert view.sketches.shape == (corpus.n, d)
         assert view.targets.shape == view.judges.shape == (len(corpus.tasks), d)
@@ -199,7 +205,7 @@ def products(view: View) -> np.ndarray:
 def test_kinds_and_rivals_are_what_their_names_say(
     proxy: CausalLM, trainer: Trainer, views: Views, corpus: LabCorpus
 ) -> None:
-    """Against sketches taken and joined by hand. Rivals have the full sketch alone, and beside what the grid adds."""
+    """Against sketches taken and joined by hand. Rivals have every kind that the surrogate has."""
     found = train_checkpoints(
         proxy, trainer.initial, corpus.stream, np.arange(corpus.n), REFERENCE, 1 / 3, seed=0
     )
@@ -224,12 +230,13 @@ def test_kinds_and_rivals_are_what_their_names_say(
             close(products(kinds[kind + TWO_CHECKPOINTS]), products(both), 1e-4)
             every = join_views([ngrams, *pair], corpus.n_tokens)
             close(products(kinds[kind + TWO_CHECKPOINTS + NGRAMS]), products(every), 1e-4)
-    assert [id(view) for view in views.rivals] == [
-        id(views.kinds[kind])
-        for kind in ("full", "full" + TWO_CHECKPOINTS, "full" + TWO_CHECKPOINTS + NGRAMS)
-    ]
-    assert views.rivals[0] is views.final, "the final checkpoint alone comes first"
-    assert [len(view.queries) for view in views.rivals] == [len(corpus.query.rows)] * 2 + [0]
+    assert set(views.rivals) == set(views.kinds) - {"output" + PCA}
+    assert all(view is views.kinds[kind] for kind, view in views.rivals.items())
+    assert next(iter(views.rivals.values())) is views.final, "the final checkpoint alone comes first"
+    assert {len(view.queries) for view in views.rivals.values()} == {len(corpus.query.rows)}
+    close(views.rivals["ngrams"].losses, views.final.losses)
+    for kind, pair in views.checkpoints.items():
+        close(products(join_views(pair, corpus.n_tokens)), products(views.kinds[kind]), 1e-4)
 
 
 def test_pools_that_are_not_text_have_no_ngrams(
@@ -241,9 +248,9 @@ def test_pools_that_are_not_text_have_no_ngrams(
     assert set(less.kinds) == set(less.second_seed) == set(views.kinds) - gone
     assert set(less.kinds) <= set(less.seconds)
     assert less.exact is None
-    assert len(less.rivals) == 2
-    assert less.rivals[0] is less.final is less.kinds["full"]
-    assert less.rivals[1] is less.kinds["full" + TWO_CHECKPOINTS]
+    assert list(less.rivals) == ["full", "output", "output" + TWO_CHECKPOINTS, "full" + TWO_CHECKPOINTS]
+    assert less.rivals["full"] is less.final is less.kinds["full"]
+    assert set(less.layers) == {"layers", "layers" + TWO_CHECKPOINTS}
     for kind, view in less.kinds.items():
         close(products(view), products(views.kinds[kind]), 1e-4)
 
@@ -398,7 +405,8 @@ def test_ngram_views_are_the_features_of_pooled_text(corpus: LabCorpus) -> None:
         slow[where] += sign * np.log((1 + len(pool)) / (1 + holding)) / len(pool[3])
     close(view.sketches[3], slow)
     assert view.dimension == view.sketches.shape[1] == 50
-    assert view.queries.shape == (0, 50)
+    queries = [feature(text) for part in corpus.queries for text in texts(part)]
+    close(view.queries, np.stack(queries))
     assert not view.losses.any()
     assert view.losses.shape == (corpus.n,)
     assert (view.sketches.dtype, view.targets.dtype) == (np.float32, np.float64)

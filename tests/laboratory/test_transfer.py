@@ -176,8 +176,9 @@ def toy_proxy(kind: str, corpus: LabCorpus) -> tuple[Trainer, Views]:
         design=view,
         early=view,
         final=view,
-        rivals=(view,),
-        layers=None,
+        rivals={"output": view},
+        checkpoints={},
+        layers={},
         exact=None,
         representations=np.zeros((CHUNKS, 1), np.float32),
         seconds={"output": 1.0},
@@ -197,6 +198,7 @@ def toy_cell(corpus: LabCorpus, trainer: Trainer, views: Views) -> CellResult:
         target=TARGET,
         utilities=measure(trainer, corpus, membership, range(2), MemoryStore(), "cell"),
         predictions={SELECTED: predictions[1]},
+        kinds={SELECTED: "output"},
         configurations=grid.configurations,
         grid_calibration=predictions[:, :3],
         grid_evaluation=predictions,
@@ -205,6 +207,7 @@ def toy_cell(corpus: LabCorpus, trainer: Trainer, views: Views) -> CellResult:
         chosen=1,
         reason="a toy",
         membership=membership,
+        contaminated=0,
         seconds={},
     )
 
