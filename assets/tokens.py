@@ -61,7 +61,7 @@ def tokenizer(
     group_name=GROUP,
     kinds={"polars", "deltalake"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     deps=["documents", "tokenizer"],
     partitions_def=SHARDS,
     backfill_policy=ONE_RUN,
@@ -73,7 +73,7 @@ def tokenized_shards(
     """Tokenize the shards that are new or changed."""
     from grasp_pipeline.corpus.chunking import chunk_documents
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store, None, "3")
     loaded = None
     tokenizer_read = step.pin(tables.TOKENIZER)
     written, rows, tokens = 0, 0, 0

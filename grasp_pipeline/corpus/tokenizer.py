@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +25,17 @@ BEGIN = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer with the id that separates documents."""
+    """A tokenizer with the id that separates documents.
+
+    Text is never control: what spells a special token in a document is encoded as text.
+    """
 
     backend: Tokenizer
     bos: int
     vocab_size: int
+
+    def __post_init__(self) -> None:
+        self.backend.encode_special_tokens = True
 
     @property
     def tokenizer_id(self) -> str:
@@ -34,9 +43,58 @@ class TextEncoder:
         return digest(self.backend.to_str())
 
     def encode(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
-        """Yield (token ids, character offset of each token's start) per text; no special tokens are added."""
-        for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False):
+        """Yield (token ids, character offset of each token's start) per text, without any special token.
+
+        The token for what the tokenizer does not know counts as text, unless it is the separator.
+
+        Raises:
+            InputError: the tokenizer makes a special token of text all the same.
+        """
+        texts = list(texts)
+        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            if not self._special.isdisjoint(encoding.ids):
+                encoding = self._literal.encode(text, add_special_tokens=False)
+                if found := (self._special - {self._unknown}) & set(encoding.ids):
+                    raise InputError(
+                        f"the tokenizer {self.tokenizer_id[:12]} makes its special token "
+                        f"{self.backend.id_to_token(min(found))!r} of ordinary text, so documents could not be told "
+                        "apart; give a tokenizer whose BOS stands for nothing else, such as a byte-level one"
+                    )
             yield encoding.ids, [start for start, _ in encoding.offsets]
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """The ids of the separator and of all special tokens."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset({self.bos, *(token_id for token_id, token in added.items() if token.special)})
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The id of the token for what the tokenizer does not know, where it is not the separator."""
+        model = json.loads(self.backend.to_str())["model"]
+        unknown = model.get("unk_id")
+        if model.get("unk_token") is not None:
+            unknown = self.backend.token_to_id(model["unk_token"])
+        return None if unknown == self.bos else unknown
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """The tokenizer with the spellings of special tokens torn apart, for models that have them among their pieces.
+
+        Unigram and word models look pieces up in a vocabulary that holds the special tokens too. A cut after the first
+        character comes last before the model, so that it moves no offset and adds no prefix.
+        """
+        from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+        spelled = sorted(str(self.backend.id_to_token(token_id)) for token_id in self._special)
+        torn = "|".join(f"{re.escape(one[0])}(?={re.escape(one[1:])})" for one in spelled if len(one) > 1)
+        split: Any = pre_tokenizers.Split(Regex(torn), "isolated")
+        backend: Any = Tokenizer.from_str(self.backend.to_str())
+        before = backend.pre_tokenizer
+        backend.pre_tokenizer = split if before is None else pre_tokenizers.Sequence([before, split])
+        backend.encode_special_tokens = True
+        return backend
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from toys import WORDS, toy_texts
 
 from grasp_pipeline.config import TokenizerConfig
@@ -116,3 +118,90 @@ def test_task_chunks_are_limited_per_document() -> None:
     assert chunks.group_by("document").len()["len"].to_list() == [2] * 5
     first = chunks.filter(chunk_id="d0-0")["input_ids"][0].to_list()
     assert first == next(ENCODER.encode([rows[0][4]]))[0][:16]
+
+
+def byte_level(**options: Any) -> Tokenizer:
+    """Pieces are single bytes and the special tokens; with ignore_merges a whole text may be a piece."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", *alphabet])}
+    backend: Any = Tokenizer(models.BPE(vocab=vocabulary, merges=[], **options))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<s>", "</s>"])
+    return backend
+
+
+def unigram() -> Tokenizer:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((c, -3.0) for c in "▁abcdefg</>skun|")]
+    backend: Any = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return backend
+
+
+def whole_words() -> Tokenizer:
+    vocabulary = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", "a", "<", "s>", "/s>"])}
+    backend: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return backend
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<s>", "</s>", "a<s>b</s></s> c", "a </s> <s> a", "<|endoftext|>", "a<|endoftext|>b<s>", "<s<s>>"],
+)
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        ENCODER,
+        TextEncoder(byte_level(), 0, 258),
+        TextEncoder(byte_level(ignore_merges=True), 1, 258),
+        TextEncoder(unigram(), 1, 18),
+    ],
+    ids=["trained", "bytes", "whole pieces", "unigram"],
+)
+def test_text_that_spells_a_special_token_is_text(encoder: TextEncoder, text: str) -> None:
+    ids, starts = next(encoder.encode([text]))
+    special = {
+        number for number, token in encoder.backend.get_added_tokens_decoder().items() if token.special
+    }
+    unknown = {0} if encoder.backend.token_to_id("<unk>") == 0 else set()
+    assert set(ids).isdisjoint(special - unknown)
+    if not unknown & set(ids):
+        assert encoder.backend.decode(ids, skip_special_tokens=False) == text
+    assert starts == sorted(starts)
+    documents = frame_of([text])
+    chunks = chunk_documents(documents, encoder, 2)
+    assert "".join(text[a:b] for a, b in chunks.sort("position").select("start", "end").iter_rows()) == text
+
+
+def test_a_word_that_spells_a_special_token_is_cut_at_the_right_place() -> None:
+    ids, starts = next(TextEncoder(whole_words(), 1, 7).encode(["a <s> </s> odd <unk>"]))
+    assert ids == [3, 4, 5, 4, 6, 0, 4, 0]
+    assert starts == [0, 2, 3, 6, 7, 11, 15, 16]
+
+
+def test_special_tokens_of_a_hugging_face_tokenizer_are_text_in_tasks_too(tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(), bos_token="<s>", additional_special_tokens=["<|im_start|>"]
+    )
+    wrapped.save_pretrained(tmp_path)
+    loaded = load_pretrained(TokenizerConfig(name=str(tmp_path)))
+    text = "<|im_start|>system<s> a </s>"
+    rows = [("t", "query", 0, "d0", text)]
+    chunks = chunk_tasks(pl.DataFrame(rows, schema=TASK_DOCUMENTS.schema, orient="row"), loaded, 64, 1)
+    ids = chunks["input_ids"][0].to_list()
+    assert len(ids) == len(text)
+    assert loaded.backend.decode(ids, skip_special_tokens=False) == text
+    loaded.save(tmp_path / "saved")
+    assert next(load_saved(tmp_path / "saved", loaded.bos).encode([text]))[0] == ids
+
+
+def test_a_separator_that_stands_for_unknown_text_is_refused() -> None:
+    encoder = TextEncoder(whole_words(), 0, 7)
+    assert next(encoder.encode(["a a"]))[0] == [3, 3]
+    with pytest.raises(InputError, match=r"makes its special token '<unk>' of ordinary text.*byte-level"):
+        next(encoder.encode(["a odd"]))

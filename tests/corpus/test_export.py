@@ -288,7 +288,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
     assert [replace(VOCABULARY, size=size).dtype.str for size in (65_536, 65_537)] == ["<u2", "<u4"]
 
 
-@pytest.mark.parametrize("wrong", [-1, ENCODER.vocab_size])
+@pytest.mark.parametrize("wrong", [-1, ENCODER.vocab_size, ENCODER.bos])
 def test_a_token_outside_the_vocabulary_is_named(tmp_path: Path, wrong: int) -> None:
     pruned, chunks, documents = small_corpus()
     victim = pruned["chunk_id"][pruned.height // 2]
@@ -299,6 +299,20 @@ def test_a_token_outside_the_vocabulary_is_named(tmp_path: Path, wrong: int) -> 
     doc_id = pruned.filter(chunk_id=victim)["doc_id"][0]
     with pytest.raises(StoreError, match=rf"{doc_id} in tokenized_shards holds the token {wrong},"):
         exported(corpus_of(pruned, broken, documents), tmp_path, ["tokens"])
+
+
+def test_there_are_as_many_separators_as_documents_whatever_they_say(tmp_path: Path) -> None:
+    texts = [
+        f"{text[:60]}<|endoftext|>{text[60:]}" if number % 3 == 0 else text
+        for number, text in enumerate(toy_texts("news", 40))
+    ]
+    documents = documents_of(["<|endoftext|>", "<|endoftext|>" * 3, *texts])
+    chunks = chunk_documents(documents, ENCODER, 16)
+    exported(corpus_of(kept_part(chunks, 0, share=1.0), chunks, documents), tmp_path, ["tokens"])
+    tokens = np.memmap(tmp_path / "tokens" / "tokens.bin", dtype=VOCABULARY.dtype, mode="r")
+    assert (tokens == VOCABULARY.bos).sum() == documents.height
+    said = [ENCODER.backend.decode(ids[1:], skip_special_tokens=False) for ids in flat_sequences(tmp_path)]
+    assert sorted(said) == sorted(documents["text"])
 
 
 def test_a_kept_chunk_that_is_nowhere_is_refused(tmp_path: Path) -> None:

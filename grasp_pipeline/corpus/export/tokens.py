@@ -42,16 +42,17 @@ class Vocabulary:
         """Return the sequences of some spans one after the other, and the length of each with its BOS.
 
         Raises:
-            StoreError: a token id is not in the vocabulary.
+            StoreError: a token id is not in the vocabulary, or is the separator's.
         """
         lengths = spans["input_ids"].list.len().to_numpy().astype(np.int64)
         flat = spans["input_ids"].explode().to_numpy()
-        wrong = np.flatnonzero((flat < 0) | (flat >= self.size))
+        wrong = np.flatnonzero((flat < 0) | (flat >= self.size) | (flat == self.bos))
         if wrong.size:
             row = int(np.searchsorted(np.cumsum(lengths), wrong[0], side="right"))
             raise StoreError(
                 f"the document {spans['doc_id'][row]} in tokenized_shards holds the token {flat[wrong[0]]}, but the "
-                f"tokenizer {self.tokenizer_id[:12]} has {self.size} tokens; materialize tokenized_shards again"
+                f"tokenizer {self.tokenizer_id[:12]} has {self.size} tokens, of which {self.bos} separates documents; "
+                "materialize tokenized_shards again"
             )
         starts = np.cumsum(lengths) - lengths
         return np.insert(flat, starts, self.bos).astype(self.dtype), lengths + 1
