@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup setup-bench demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection benchmark-downstream test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench mutants demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection benchmark-downstream test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -29,6 +29,13 @@ $(VENV)/.bench: $(VENV)/.ready
 	@touch $@
 
 setup-bench: $(VENV)/.bench ## Install the peers that tests/peers compares with
+
+$(VENV)/.mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutants]'
+	@touch $@
+
+mutants: $(VENV)/.mutants ## Change the code in small ways and see whether a test fails (15 minutes); writes docs/mutants.md
+	$(BIN)/python -m benchmarks.mutants
 
 demo: setup ## Curate the bundled corpus; prints the certificate and where the report lies
 	$(BIN)/python -m assets.run curate --config $(CONFIG)

@@ -104,11 +104,9 @@ def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
         ).collect()
         seen = shape.row(0, named=True)
         sample = sketches.select("sketch").head(200).collect()["sketch"]
-        finite = bool(np.isfinite(decode(sample, row["d"])).all())
+        finite = seen["sized"] and bool(np.isfinite(decode(sample, row["d"])).all())
         complete = row["share"] < 1 or seen["rows"] == total
-        if not (
-            complete and finite and seen["finite"] and seen["sized"] and seen["rows"] == seen["distinct"]
-        ):
+        if not (complete and finite and seen["finite"] and seen["rows"] == seen["distinct"]):
             faults.append(kind)
         if seen["scales"] > 1:
             faults.append(f"{kind} (scale)")

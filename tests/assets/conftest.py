@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from toys import write_toy_corpus
+from witness import Witness, mark_splits, watching
 from workplace import Curated, Workplace
 
 
@@ -20,12 +21,26 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def curated(tmp_path_factory: pytest.TempPathFactory) -> Curated:
-    """Run `curate` once. Nobody writes to this store again but the run that must change nothing."""
+def witnessed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Curated, Witness]:
+    """Run `curate` once, on task documents that say which split they are of, and watch it."""
     folder = tmp_path_factory.mktemp("curated")
-    write_toy_corpus(folder, 24)
+    _, tasks = write_toy_corpus(folder, 24)
+    mark_splits(tasks)
     place = Workplace(folder)
-    return Curated(place, place.run())
+    with watching() as witness:
+        return Curated(place, place.run()), witness
+
+
+@pytest.fixture(scope="session")
+def curated(witnessed: tuple[Curated, Witness]) -> Curated:
+    """The run of `curate`. Nobody writes to this store again but the run that must change nothing."""
+    return witnessed[0]
+
+
+@pytest.fixture(scope="session")
+def witness(witnessed: tuple[Curated, Witness]) -> Witness:
+    """What the steps of that run were given."""
+    return witnessed[1]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from table_toys import one_row
 
 from grasp_pipeline import tables
 from grasp_pipeline.tables import Table
@@ -34,31 +35,16 @@ class Toy:
     def pin(self, table: Table, rows: Rows | None = None) -> Read:
         return self.lake.pin(table, rows)
 
-    def row(self, table: Table, **values: Any) -> pl.DataFrame:
-        """Return one row of a table: what is not given is 0, empty or the column's name."""
-        blank = {
-            pl.String: lambda name: name,
-            pl.Int64: lambda _: 0,
-            pl.Float64: lambda _: 0.0,
-            pl.Binary: lambda _: b"\x80",
-            pl.Boolean: lambda _: True,
-        }
-        full = {
-            name: values[name] if name in values else blank.get(dtype, lambda _: [])(name)
-            for name, dtype in table.schema.items()
-        }
-        return pl.DataFrame([full], schema=table.schema)
-
     def write(
         self, table: Table, *reads: Read, part: Rows | None = None, statistics: Any = None, **values: Any
     ) -> Commit:
         made = Provenance("run", table.name, "1", "config", reads)
-        return self.lake.write(table, self.row(table, **values), made, part, statistics)
+        return self.lake.write(table, one_row(table, **values), made, part, statistics)
 
     def documents(self, text: int = 1) -> None:
         self.write(tables.TASK_DOCUMENTS, split="evaluation", text=str(text))
         chunks = pl.concat(
-            self.row(tables.TASKS, split=split, chunk_id=split, input_ids=[text])
+            one_row(tables.TASKS, split=split, chunk_id=split, input_ids=[text])
             for split in ("query", "judge", "calibration", "evaluation")
         )
         self.lake.write(
@@ -86,7 +72,7 @@ class Toy:
 
     def measure(self, split: Rows, *reads: Read, subset: str | None = None, seed: int = 0) -> None:
         made = Provenance("run", "subset_utilities", "1", "config", reads)
-        row = self.row(tables.SUBSET_UTILITIES, subset_id=subset or split["split"], seed=seed, **split)
+        row = one_row(tables.SUBSET_UTILITIES, subset_id=subset or split["split"], seed=seed, **split)
         self.lake.upsert(tables.SUBSET_UTILITIES, row, made, split)
 
     def calibrate(self, *reads: Read) -> None:
