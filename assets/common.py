@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.preflight import check
+from assets.settings import told_values
 from grasp_pipeline.config import Section
 from grasp_pipeline.tables import BY_SPLIT, Table
 from resources.store import DeltaStore
@@ -52,7 +55,7 @@ class Step:
 
     Reads are pinned once, at the version of the newest commit of the partition read; everything that the step
     writes names them, so none may come after the provenance was taken. `current` compares them, the configuration and
-    the code version with the last commit.
+    the code version with the last commit. A run that must fail later is refused here: see `assets.preflight`.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Step:
     ) -> None:
         self.context, self.store, self.tables = context, store, store.tables
         self._config_digest = config.digest() if config is not None else ""
+        self._settings = json.dumps(told_values(config), sort_keys=True) if config is not None else ""
         self._code_version = code_version
         self._asset_key = context.op_execution_context.op.name
         self._reads: dict[str, Read] = {}
@@ -67,6 +71,7 @@ class Step:
         self._started = time.perf_counter()
         if TERMINAL is not None:
             TERMINAL(self._asset_key)
+        check(context, self._asset_key, store)
 
     def pin(self, table: Table, partition: Mapping[str, str] | None = None) -> Read:
         """Pin a table, or the rows of it that have some values, at its newest version and record it as upstream.
@@ -107,6 +112,7 @@ class Step:
             code_version=self._code_version,
             config_digest=self._config_digest,
             reads=(*self._reads.values(), *more),
+            settings=self._settings,
         )
 
     def upstream(self) -> dict[str, int]:
@@ -174,7 +180,8 @@ class Step:
         tokens: int | None = None,
         up_to_date: bool = False,
     ) -> dg.MaterializeResult:
-        """Return what Dagster shows of a materialization."""
+        """Return what Dagster shows of a materialization; the table's log then tells the settings it holds under."""
+        self.tables.keep_settings(table, self.provenance())
         return dg.MaterializeResult(
             asset_key=dg.AssetKey(table.name),
             metadata=self.metadata(table, commit, rows, extra, tokens, up_to_date),

@@ -1,12 +1,13 @@
 """From files to clean documents: the manifest of arrivals, the tasks' held-out documents, the cleaned corpus."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.common import OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN, SHARDS
+from assets.preflight import check_sources
 from assets.sections import CleaningRun, InputRun, TasksRun
 from grasp_pipeline import tables
 from resources.store import DeltaStore
@@ -14,6 +15,8 @@ from resources.store import DeltaStore
 if TYPE_CHECKING:
     import polars as pl
 
+    from grasp_pipeline.corpus.files import InputFile
+    from grasp_pipeline.corpus.readers import Block
     from resources.delta import Provenance
 
 GROUP = "corpus"
@@ -28,18 +31,15 @@ GROUP = "corpus"
     description="Blocks of the input files in order of arrival, each assigned once to a shard.",
 )
 def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaStore) -> dg.MaterializeResult:
-    """List the inputs, check the whole run's configuration, and assign new blocks to shards."""
+    """List the inputs and assign new blocks to shards."""
     import polars as pl
 
-    from grasp_pipeline.config import validate_run_config
     from grasp_pipeline.corpus.export.licences import find_licences
     from grasp_pipeline.corpus.files import resolve_inputs
     from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest
     from grasp_pipeline.corpus.readers import read_corpus
     from grasp_pipeline.seeds import digest
 
-    run_config: Any = context.run.run_config
-    validate_run_config(run_config.get("ops") or {})
     step = Step(context, store, config, "3")
     files = resolve_inputs(config, store.storage_options)
     find_licences(file.uri for file in files)  # the export needs them: told now, not after the training
@@ -58,7 +58,15 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
         else step.tables.read(tables.MANIFEST, before.version).collect()
     )
     step.say(f"reading {len(files)} input files")
-    blocks = describe_blocks(read_corpus(config, store.storage_options))
+    sources: set[str] = set()
+
+    def arriving() -> "Iterator[tuple[InputFile, Block]]":
+        for file, block in read_corpus(config, store.storage_options):
+            sources.update(block.frame["source"].unique())
+            yield file, block
+
+    blocks = describe_blocks(arriving())
+    check_sources(context, sources)
     frame = extend_manifest(previous, blocks, SHARDS.get_partition_keys())
     commit = step.tables.write(
         tables.MANIFEST,
@@ -77,6 +85,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     owners=OWNERS,
     code_version="1",
     backfill_policy=ONE_RUN,
+    op_tags={"dagster/priority": "1"},  # Small, and its faults are told before the corpus is read.
     description="Held-out documents of the target tasks, split by document into query, judge, two calibration folds "
     "and evaluation.",
 )

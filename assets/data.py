@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.proxy.packing import TokenPool
-    from resources.delta import Read
+    from resources.delta import DeltaTables, Read
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,23 @@ def load_corpus(step: Step) -> Corpus:
     Raises:
         StoreError: there is no chunk, or a shard's chunks are older than its documents.
     """
+    read = step.pin(tables.TOKENIZED_SHARDS)
+    frame = chunk_frame(step.tables, read.version, step.pin(tables.DOCUMENTS).version)
+    return Corpus(read.version, frame, _load_tokens(step, read.version, frame))
+
+
+def chunk_frame(lake: DeltaTables, version: int, documents_version: int) -> pl.DataFrame:
+    """Return all chunks as of a version, without tokens, sorted by chunk_id: the frame of a `Corpus`.
+
+    Raises:
+        StoreError: there is no chunk, or a shard's chunks are older than its documents.
+    """
     import polars as pl
 
-    read = step.pin(tables.TOKENIZED_SHARDS)
-    documents = step.read(tables.DOCUMENTS).select("doc_id", "cluster", "survivor").collect()
+    lazy = lake.read(tables.DOCUMENTS, documents_version)
+    documents = lazy.select("doc_id", "cluster", "survivor").collect()
     columns = [name for name in tables.TOKENIZED_SHARDS.schema if name != "input_ids"]
-    stored = step.tables.read(tables.TOKENIZED_SHARDS, read.version).select(columns)
-    chunks = stored.collect().sort("chunk_id")
+    chunks = lake.read(tables.TOKENIZED_SHARDS, version).select(columns).collect().sort("chunk_id")
     if chunks.is_empty():
         raise StoreError("tokenized_shards holds no chunks; materialize it for every shard first")
     frame = chunks.join(documents, on="doc_id", how="left", maintain_order="left")
@@ -129,7 +139,7 @@ def load_corpus(step: Step) -> Corpus:
             f"the shards {', '.join(missing)} of tokenized_shards are older than their documents; "
             "materialize tokenized_shards for them again"
         )
-    return Corpus(read.version, frame, _load_tokens(step, read.version, frame))
+    return frame
 
 
 _BATCH_ROWS = 4096

@@ -29,6 +29,17 @@ def recurate_config() -> dict[str, Any]:
     return {**config, "ops": ops}
 
 
+def recurate_tags() -> dict[str, str]:
+    """Return recurate's run tags: every shard, and what GRASP_CONFIG says of the steps that it keeps."""
+    from assets.run import read_config
+    from assets.settings import kept_settings
+    from grasp_pipeline.config import validate_run_config
+
+    ops = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))["ops"]
+    validate_run_config(ops)
+    return WHOLE_RANGE | kept_settings(ops, STEPS)
+
+
 curate = dg.define_asset_job(
     "curate",
     dg.AssetSelection.all() - VISION - FILTERING,
@@ -77,7 +88,7 @@ curate_vision = dg.define_asset_job(
 )
 def weekly_recuration(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Launch recurate with the configuration that the store was curated with."""
-    return dg.RunRequest(run_config=recurate_config(), tags=WHOLE_RANGE)
+    return dg.RunRequest(run_config=recurate_config(), tags=recurate_tags())
 
 
 @dg.sensor(
@@ -103,7 +114,7 @@ def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     if state == context.cursor:
         return dg.SkipReason(f"{folder} has not changed")
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=state, run_config=recurate_config(), tags=WHOLE_RANGE)],
+        run_requests=[dg.RunRequest(run_key=state, run_config=recurate_config(), tags=recurate_tags())],
         cursor=state,
     )
 

@@ -142,6 +142,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
 
     from assets import common, partitions
     from assets.reporting import report_inputs, vision_inputs
+    from assets.settings import kept_settings
     from grasp_pipeline.config import VisionConfigSection, validate_run_config
     from grasp_pipeline.definitions import defs, store
     from grasp_pipeline.progress import duration
@@ -159,6 +160,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         raise ConfigError(f"the configuration names what does not exist: {told}")
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
+    tags = tags | kept_settings(config["ops"], known)
     common.TERMINAL = lambda line: console.print(
         f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
     )
@@ -174,10 +176,14 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         common.TERMINAL = None
     failed = _tell_checks(result, console)
     failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    told: set[str] = set()
     for failure in failures:
         error = failure.step_failure_data.error
-        if error is None or error.cls_name != "DagsterAssetCheckFailedError":  # those are told above
-            console.print(f"{failure.step_key} failed: {first_cause(failure)}", markup=False)
+        if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+            continue  # those are told above
+        if (cause := first_cause(failure)) not in told:  # what a run is refused for is told by every step
+            console.print(f"{failure.step_key} failed: {cause}", markup=False)
+        told.add(cause)
     if failures:
         console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
         return 1

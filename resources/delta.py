@@ -2,7 +2,8 @@
 
 Every commit carries `run_id`, `asset_key`, `code_version`, `config_digest` and `upstream` (JSON: table -> version
 read) and, for our own bookkeeping, `partition` (JSON), `input_digest`, `content_digest`, `reads` (JSON: partitions
-of upstream tables that were read) and `statistics` (JSON). Those decide what is current: nothing else does.
+of upstream tables that were read), `statistics` (JSON) and, where the step has a configuration, `settings` (JSON: its
+values). Those decide what is current: nothing else does, `settings` aside, which only tell.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -52,6 +53,7 @@ class Provenance:
     code_version: str
     config_digest: str
     reads: tuple[Read, ...] = ()
+    settings: str = ""
 
     def labels(self) -> set[str]:
         """Return what was read, at whatever version."""
@@ -61,6 +63,14 @@ class Provenance:
         """Return a digest of code, configuration and upstream versions: equal digests give equal results."""
         reads = sorted((read.label(), read.version) for read in self.reads)
         return digest(self.asset_key, self.code_version, self.config_digest, reads)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration that a step made its table under: a digest, and the values, None where they were not kept."""
+
+    digest: str
+    values: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class DeltaTables:
             "partition",
             "input_digest",
         )
-        known = (*known, "content_digest", "reads", "statistics", "operation")
+        known = (*known, "content_digest", "reads", "statistics", "settings", "operation")
         entries = self._open(table).history()
         commits = [
             Commit(int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e})
@@ -191,6 +201,37 @@ class DeltaTables:
             if _agrees(commit.partition or {}, partition or {}):
                 return commit
         return None
+
+    def settings(self, table: Table, step: str) -> Settings | None:
+        """Return the configuration under which a step last wrote its table or found it right; None before that."""
+        for entry in self._open(table).history() if self.exists(table) else []:
+            if entry.get("asset_key") == step and ("partition" in entry or "settings" in entry):
+                values = entry.get("settings")
+                return Settings(entry["config_digest"], None if values is None else json.loads(values))
+        return None
+
+    def keep_settings(self, table: Table, provenance: Provenance) -> None:
+        """Note a step's configuration where its table turned out as it was made under another one.
+
+        The note is a commit without data that readers do not see: nothing is stale by it.
+        """
+        from deltalake import CommitProperties
+
+        known = self.settings(table, provenance.asset_key)
+        if not provenance.settings or (
+            known is not None
+            and known.values is not None
+            and (known.digest, known.values) == (provenance.config_digest, json.loads(provenance.settings))
+        ):
+            return
+        delta = self._open(table)
+        delta.create_write_transaction(
+            [],
+            "append",
+            delta.schema(),
+            list(table.partition_by),
+            commit_properties=CommitProperties(custom_metadata=self._metadata(provenance, None, "", {})),
+        )
 
     def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:
         """Return a lazy frame of the table, or one partition of it, at a version."""
@@ -265,7 +306,7 @@ class DeltaTables:
 
         if self.exists(table):
             return
-        metadata = self._metadata(provenance, None, "", {})
+        metadata = self._metadata(replace(provenance, settings=""), None, "", {})
         DeltaTable.create(
             self.uri(table),
             table.empty().to_arrow().schema,
@@ -472,6 +513,8 @@ class DeltaTables:
             "config_digest": provenance.config_digest,
             "upstream": json.dumps(versions, sort_keys=True),
         }
+        if provenance.settings:
+            metadata["settings"] = provenance.settings
         if partition is None:
             return metadata
         return metadata | {

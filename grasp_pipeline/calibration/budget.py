@@ -45,7 +45,6 @@ class Budget:
             )
         if budget > tokens:
             raise ConfigError(
-                f"the budget of {budget:,} tokens is above the corpus's {tokens:,}; lower candidates.budget_tokens, or "
-                "set candidates.budget_fraction to 1 to keep everything"
+                f"the budget of {budget:,} tokens is above the corpus's {tokens:,}; lower candidates.budget_tokens"
             )
         return budget

@@ -60,9 +60,10 @@ class ProtocolConfig(Section):
             raise ValueError("budget_tokens and budget_documents are both set; set one of them to 0")
         if self.budget_tokens < 0:
             raise ValueError(f"budget_tokens is {self.budget_tokens}; give a number of tokens above 0")
-        if not self.budget_tokens and not self.budget_documents and not 0 < self.budget_fraction <= 1:
+        if not self.budget_tokens and not self.budget_documents and not 0 < self.budget_fraction < 1:
             raise ValueError(
-                f"budget_fraction is {self.budget_fraction}; give a share of the corpus above 0 and at most 1"
+                f"budget_fraction is {self.budget_fraction}; give a share of the corpus above 0 and below 1 (of the "
+                "whole nothing can be chosen; to keep everything is always among the finalists)"
             )
         return self
 

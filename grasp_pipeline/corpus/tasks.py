@@ -21,7 +21,12 @@ from grasp_pipeline.tables import TASK_DOCUMENTS
 SHARES = {"query": 0.20, "judge": 0.15, "calibration": 0.40, "evaluation": 0.25}
 """Share of a task's documents in each split where the input does not say; the least protected first."""
 FOLDS = 2
-RESERVED = "mean"
+RESERVED = {
+    "mean": "the mean of all tasks",
+    "worst": "the task that gains least",
+    "mean_over_tasks": "the mean of all tasks in fidelity",
+}
+"""Names that no task can have, and what they stand for."""
 _NO_FOLD = (None, "", "nan")  # integers with gaps arrive as floats
 _LARGEST_BYTES = 20_000_000
 _LEAKS = ("task", "document", "split", "kept_task", "kept_document", "kept_split")
@@ -119,12 +124,8 @@ def _parts(config: TasksConfig, options: StorageOptions | None) -> Iterator[_Par
                 raise InputError(f"The text in {where} cannot be used ({reason}); correct or remove the row.")
             task, split, fold = row.fields[config.task_column], row.fields["split"], row.fields["fold"]
             fold = None if fold in _NO_FOLD else fold.removesuffix(".0")
-            if not task or task == RESERVED:
-                named = (
-                    f"is named {RESERVED!r}, which stands for the mean of all tasks"
-                    if task
-                    else "has no name"
-                )
+            if not task or task in RESERVED:
+                named = f"is named {task!r}, which stands for {RESERVED[task]}" if task else "has no name"
                 raise InputError(f"The task in {where} {named}; give it a name of its own.")
             if split and split not in SHARES:
                 raise InputError(

@@ -161,16 +161,66 @@ def spoiled_weights(place: Workplace) -> Changes:
     return {"proxy_checkpoints": {"checkpoint": folder, "reference_tokens": 1_000}}
 
 
+def task_named_worst(place: Workplace) -> Changes:
+    path = place.tasks / "french.parquet"
+    pl.read_parquet(path).with_columns(task=pl.lit("worst")).write_parquet(path)
+    return {}
+
+
 def unknown_target(place: Workplace) -> Changes:
-    return {**QUICK, "candidates": {"target": "chess"}}
+    return {"candidates": {"target": "chess"}}
+
+
+def mistyped_target(place: Workplace) -> Changes:
+    return {"candidates": {"target": "frensh"}}
+
+
+def weight_of_no_task(place: Workplace) -> Changes:
+    return {"candidates": {"task_weights": {"nws": 1.0}}}
+
+
+def no_such_device(place: Workplace) -> Changes:
+    place.compute = {"device": "cuda:7"}
+    return {}
+
+
+def no_retraining_left(place: Workplace) -> Changes:
+    return {"finalists": {"max_retrainings": 6}}
+
+
+def unknown_floor(place: Workplace) -> Changes:
+    return {"finalists": {"constraints": {"source_floors": {"nws": 0.1}}}}
+
+
+def unknown_must_keep(place: Workplace) -> Changes:
+    return {"finalists": {"constraints": {"must_keep": ["no-such-document"]}}}
+
+
+def floors_above_the_caps_of_all(place: Workplace) -> Changes:
+    caps = {"code": 0.1, "french": 0.1, "junk": 0.1, "news": 0.1}
+    return {"finalists": {"constraints": {"source_caps": caps}}}
+
+
+def tiny_judge_sample(place: Workplace) -> Changes:
+    return {"sketchers": {"early_share": 0.001}}
+
+
+def whole_corpus_in_tokens(place: Workplace) -> Changes:
+    return {"candidates": {"budget_tokens": place_tokens(place)}}
 
 
 def budget_above_the_corpus(place: Workplace) -> Changes:
-    return {**QUICK, "candidates": {"budget_tokens": 10_000_000}}
+    return {"candidates": {"budget_tokens": 10_000_000}}
 
 
 def budget_of_one_token(place: Workplace) -> Changes:
-    return {**QUICK, "candidates": {"budget_tokens": 1}}
+    return {"candidates": {"budget_tokens": 1}}
+
+
+def place_tokens(place: Workplace) -> int:
+    """Return the tokens of the clean corpus."""
+    place.run(only=[*CLEANED, "tokenizer", "tokenized_shards"])
+    return int(place.read(tables.TOKENIZED_SHARDS)["n_tokens"].sum())
 
 
 @dataclass(frozen=True)
@@ -209,6 +259,34 @@ FAULTS = [
     ),
     Fault(task_named_mean, "task_documents", r"named 'mean', which stands for .*; give it a name of its own"),
     Fault(
+        task_named_worst, "task_documents", r"'worst', which stands for the task that gains least; give it"
+    ),
+    Fault(
+        mistyped_target,
+        "task_documents",
+        r"target is 'frensh', which is no task; did you mean 'french'\?",
+    ),
+    Fault(weight_of_no_task, "task_documents", r"task_weights names nws, which .*; did you mean 'news'\?"),
+    Fault(no_such_device, "task_documents", r"device 'cuda:7' cannot be used .*device to auto or cpu"),
+    Fault(no_retraining_left, "task_documents", r"max_retrainings is 6, .* Raise it to 8 at least"),
+    Fault(
+        unknown_floor,
+        "manifest",
+        r"source_floors names the source 'nws', which no document comes from; did you mean 'news'\?",
+    ),
+    Fault(
+        unknown_must_keep, "proxy_checkpoints", r"must_keep holds 1 ids .* such as no-such-document; correct"
+    ),
+    Fault(floors_above_the_caps_of_all, "proxy_checkpoints", r"the caps .*"),
+    Fault(
+        tiny_judge_sample, "proxy_checkpoints", r"too small for the judge's sample: of [\d,]+ chunks .* Raise"
+    ),
+    Fault(
+        whole_corpus_in_tokens,
+        "proxy_checkpoints",
+        r"Found only \d of 8 distinct subsets of .*; ask for fewer",
+    ),
+    Fault(
         vocabulary_too_large,
         "tokenizer",
         r"too small for a vocabulary of 60000 .*; set tokenizer\.vocab_size",
@@ -233,16 +311,18 @@ FAULTS = [
     ),
     Fault(
         unknown_target,
-        "candidates",
+        "task_documents",
         r"candidates\.target is 'chess', which is no task; choose among french, mean, news, worst",
     ),
     Fault(
         budget_above_the_corpus,
-        "candidates",
+        "proxy_checkpoints",
         r"budget of 10,000,000 tokens is above the corpus's [\d,]+; lower",
     ),
     Fault(
-        budget_of_one_token, "subsets", r"The budget of 1 tokens is too small: .*\. Raise it to at least 32"
+        budget_of_one_token,
+        "proxy_checkpoints",
+        r"The budget of 1 tokens is too small: .*\. Raise it to at least 32",
     ),
 ]
 
@@ -292,6 +372,7 @@ def test_a_fault_is_one_clear_sentence(
             {"candidates": {"budget_fraction": 0.0}},
             r"candidates\.config: budget_fraction is 0\.0; give a share",
         ),
+        ({"candidates": {"budget_fraction": 1.0}}, r"budget_fraction is 1\.0; give a share .* below 1"),
         ({"candidates": {"budget_tokens": -5}}, r"budget_tokens is -5; give a number of tokens above 0"),
         ({"candidates": {"lambdas": [0.5]}}, r"lambdas must contain 0.*add 0\.0"),
         ({"sketchers": {"kinds": ["fulll"]}}, r"kinds is \['fulll'\]; name each of output, full"),

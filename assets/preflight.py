@@ -1,0 +1,193 @@
+"""What a run is refused for before anything is trained: asked by its first steps, however it was launched.
+
+`check` runs at the head of every step. What needs no corpus is asked by the first step of a run, before it reads or
+writes; what needs the chunks by the first step after they are written. Each is asked once in a process and run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.settings import refuse_ignored
+from grasp_pipeline import tables
+from grasp_pipeline.config import SECTIONS, Section, validate_run_config
+from grasp_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from grasp_pipeline.calibration.budget import Budget
+    from grasp_pipeline.config import FinalistsConfig
+    from resources.delta import DeltaTables
+    from resources.store import DeltaStore
+
+BEFORE_CHUNKS = ("manifest", "task_documents", "documents", "tokenizer", "tokenized_shards", "tasks")
+"""Steps that the chunks are not there for yet."""
+
+ABOUT_CHUNKS = ("candidates", "subsets", "finalists")
+"""Steps that ask something of the chunks."""
+
+_passed: set[tuple[str, str]] = set()
+
+
+def check(context: dg.AssetExecutionContext, step: str, store: DeltaStore) -> None:
+    """Refuse the run where it must fail later.
+
+    Raises:
+        ConfigError: a setting asks for what cannot be.
+        InputError: the tasks' documents cannot be used.
+        StoreError: a table is of another version.
+    """
+    steps = {node.name for node in context.job_def.nodes}
+    _once(context, "start", lambda: _start(context, steps, store))
+    if step not in BEFORE_CHUNKS and steps.intersection(ABOUT_CHUNKS):
+        _once(context, "chunks", lambda: _chunks(context, steps, store.tables))
+
+
+def check_sources(context: dg.AssetExecutionContext, sources: Collection[str]) -> None:
+    """Refuse floors and caps of sources that no document comes from, as soon as the sources are known.
+
+    Raises:
+        ConfigError: names the source and the nearest known one.
+    """
+    from grasp_pipeline.selection.preflight import unknown_sources
+
+    finalists: Any = _section(context, "finalists")
+    _refuse([unknown_sources(finalists.constraints, sources)])
+
+
+def _once(context: dg.AssetExecutionContext, what: str, ask: Callable[[], None]) -> None:
+    key = (context.run.run_id, what)
+    if key not in _passed:
+        ask()
+        _passed.add(key)
+
+
+def _refuse(faults: list[str | None]) -> None:
+    if told := [fault.rstrip(".") for fault in faults if fault is not None]:
+        raise ConfigError(". ".join(told) + ".")
+
+
+def _section(context: dg.AssetExecutionContext, step: str) -> Section:
+    run_config: Mapping[str, Any] = context.run.run_config
+    ops = run_config.get("ops") or {}
+    return SECTIONS[step].model_validate((ops.get(step) or {}).get("config") or {})
+
+
+def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
+    """Ask what needs the configuration, the tasks' files, the device and the tables' logs alone."""
+    from assets.selection import FRESH_RUNS, REFITS
+    from grasp_pipeline.corpus.export.write import check_destination
+    from grasp_pipeline.corpus.tasks import read_tasks
+    from grasp_pipeline.selection import preflight
+
+    run, lake = context.run, store.tables
+    run_config: Mapping[str, Any] = run.run_config
+    validate_run_config(run_config.get("ops") or {})
+    refuse_ignored(run.tags, run.job_name, lake)
+    faults: list[str | None] = []
+    if any("compute" in node.definition.required_resource_keys for node in context.job_def.nodes):
+        faults.append(preflight.refusal(lambda: _use_device(run_config)))
+    if "export" in steps:
+        export: Any = _section(context, "export")
+        faults.append(preflight.refusal(lambda: check_destination(export.formats, store.root)))
+    if "finalists" in steps:
+        finalists: Any = _section(context, "finalists")
+        faults.append(preflight.no_retraining_left(finalists, FRESH_RUNS, REFITS))
+    if "sealed_evaluation" in steps and "subsets" not in steps:
+        faults.append(_old_seal(lake))
+    _refuse(faults)
+    if "task_documents" in steps:
+        wanted: Any = _section(context, "task_documents")
+        tasks = read_tasks(wanted, store.storage_options).documents["task"].unique().to_list()
+    elif lake.exists(tables.TASK_DOCUMENTS):
+        read = lake.pin(tables.TASK_DOCUMENTS)
+        tasks = (
+            lake.read(tables.TASK_DOCUMENTS, read.version).select("task").unique().collect()["task"].to_list()
+        )
+    else:
+        return
+    if "candidates" in steps:
+        protocol: Any = _section(context, "candidates")
+        _refuse([preflight.wrong_target(protocol, tasks)])
+
+
+def _use_device(run_config: Mapping[str, Any]) -> None:
+    from resources.compute import Compute
+
+    settings = ((run_config.get("resources") or {}).get("compute") or {}).get("config") or {}
+    device = settings.get("device", "auto")
+    Compute(device=os.environ[device["env"]] if isinstance(device, dict) else device).describe()
+
+
+def _old_seal(lake: DeltaTables) -> str | None:
+    from grasp_pipeline.selection.preflight import old_sealed_subsets
+
+    sealed, chunks = (
+        lake.latest(tables.SUBSETS, {"split": "evaluation"}),
+        lake.latest(tables.TOKENIZED_SHARDS),
+    )
+    if sealed is None or chunks is None:
+        return "There are no sealed subsets in the store yet; run the job curate first"
+    drawn = lake.read(tables.SUBSETS, sealed.version, {"split": "evaluation"}).select("pool_version").head(1)
+    return old_sealed_subsets(drawn.collect().item(), chunks.version)
+
+
+def _chunks(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> None:
+    """Ask what needs the chunks."""
+    import numpy as np
+
+    from assets.data import Corpus, chunk_frame
+    from assets.finalists import make_rooms
+    from grasp_pipeline.proxy.packing import TokenPool
+    from grasp_pipeline.selection import preflight
+
+    read = lake.pin(tables.TOKENIZED_SHARDS)
+    frame = chunk_frame(lake, read.version, lake.pin(tables.DOCUMENTS).version)
+    offsets = np.concatenate([[0], np.cumsum(frame["n_tokens"].to_numpy())]).astype(np.int64)
+    corpus = Corpus(read.version, frame, TokenPool(np.empty(0, np.int32), offsets))
+    budget, documents = _budget(context, steps, lake), frame["doc_id"].n_unique()
+    _refuse([preflight.impossible_budget(budget, corpus.total, documents)])
+    tokens = budget.resolve(corpus.total, documents)
+    faults: list[str | None] = []
+    if "subsets" in steps:
+        subsets: Any = _section(context, "subsets")
+        codes = [corpus.codes(name) for name in ("source", "doc_id", "cluster")]
+        faults.append(preflight.too_few_subsets(subsets, corpus.n_tokens, codes, tokens))
+    if "finalists" in steps:
+        finalists: Any = _section(context, "finalists")
+        share = _early_share(context, steps, lake)
+        faults += [
+            preflight.small_judge_sample(frame["chunk_id"].to_list(), corpus.n_tokens, share, tokens),
+            preflight.refusal(lambda: _constrain(finalists, make_rooms, corpus, tokens)),
+        ]
+    _refuse(faults)
+
+
+def _constrain(config: FinalistsConfig, make_rooms: Callable[..., Any], corpus: object, tokens: int) -> None:
+    """Make the rooms that every finalist fills."""
+    rooms = make_rooms(corpus, tokens, config.constraints, config.trust_share)
+    rooms.room()
+    rooms.room(trusted=True)
+
+
+def _budget(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> Budget:
+    from grasp_pipeline.calibration.budget import Budget
+
+    if "candidates" in steps:
+        asked: Any = _section(context, "candidates")
+        return Budget(asked.budget_tokens, asked.budget_documents, asked.budget_fraction)
+    row = lake.read(tables.CANDIDATES, lake.pin(tables.CANDIDATES).version).head(1).collect()
+    return Budget.of(row.row(0, named=True))
+
+
+def _early_share(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> float:
+    from grasp_pipeline.sketch.build import EARLY
+
+    if "sketchers" in steps:
+        asked: Any = _section(context, "sketchers")
+        return asked.early_share
+    stored = lake.read(tables.SKETCHERS, lake.pin(tables.SKETCHERS).version)
+    return stored.filter(sketch_kind=EARLY).select("share").collect().item()
