@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 OWNERS = ["team:data-curation"]
 GPU_POOL = "gpu"
 
-TERMINAL: Callable[[str], None] | None = None
-"""Where stages and progress are also told while `assets.run` executes a job in this process."""
+TERMINAL: Callable[[str, int], None] | None = None
+"""Where stages and progress are also told while `assets.run` executes a job in this process: message and indent."""
 
 
 def assets_of_one_step(**declared: Any) -> Callable[[Callable[..., Iterator[dg.MaterializeResult]]], Any]:
@@ -70,7 +70,7 @@ class Step:
         self._named = False
         self._started = time.perf_counter()
         if TERMINAL is not None:
-            TERMINAL(self._asset_key)
+            TERMINAL(self._asset_key, 0)
         check(context, self._asset_key, store)
 
     def pin(self, table: Table, partition: Mapping[str, str] | None = None) -> Read:
@@ -100,6 +100,16 @@ class Step:
         import polars as pl
 
         return pl.concat([self.read(table, {"split": split}) for split in splits])
+
+    def read_beside(self, commit: Commit, table: Table) -> pl.LazyFrame:
+        """Pin and read a table as another commit saw it, so that what is told of it belongs to what it holds."""
+        from resources.delta import Read
+
+        seen = self.tables.beside(commit, table)
+        if seen is None:
+            return self.read(table)
+        self._reads.append(Read(table.name, seen.version))
+        return self.tables.read(table, seen.version)
 
     def provenance(self, *more: Read) -> Provenance:
         """Return the provenance of what this step writes; `more` are reads of one shard alone."""
@@ -164,7 +174,7 @@ class Step:
         """Log a progress message; the listener for `Progress`."""
         self.context.log.info(message)
         if TERMINAL is not None:
-            TERMINAL(f"  {message}")
+            TERMINAL(message, 2)
 
     @property
     def seconds(self) -> float:

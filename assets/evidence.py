@@ -82,6 +82,8 @@ def sealed_evaluation(
         step.current(tables.EVALUATION_LOSSES, provenance),
     ]
     if done[0] is not None and done[1] is not None:
+        step.tables.confirm(tables.FIDELITY, provenance, own)
+        step.tables.confirm(tables.EVALUATION_LOSSES, provenance)
         yield step.unchanged(tables.FIDELITY, done[0])
         yield step.unchanged(tables.EVALUATION_LOSSES, done[1])
         return
@@ -108,6 +110,7 @@ def sealed_evaluation(
     )
     frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
     commit = step.tables.write(tables.FIDELITY, frame, provenance, own)
+    step.tables.confirm(tables.FIDELITY, provenance, own)
     yield step.result(
         tables.FIDELITY,
         commit,
@@ -143,6 +146,7 @@ def sealed_evaluation(
         schema=tables.EVALUATION_LOSSES.schema,
     )
     commit = step.tables.write(tables.EVALUATION_LOSSES, table, provenance)
+    step.tables.confirm(tables.EVALUATION_LOSSES, provenance)
     means = {
         row["arm"]: round(row["loss"], 4)
         for row in table.filter(pl.col("task") == "mean").iter_rows(named=True)

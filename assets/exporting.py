@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from assets.common import Step
+from assets.provenance import measured_elsewhere
 from grasp_pipeline import tables
 from grasp_pipeline.config import ExportConfig
 from grasp_pipeline.corpus.export.card import Card, reason_counts, source_counts
@@ -28,38 +29,49 @@ class ExportTables:
     rejected: pl.LazyFrame
     vocabulary: Vocabulary
     certificates: list[dict[str, Any]]
+    choice_of: str | None
     selected: dict[str, Any]
     protocol: dict[str, Any]
     licences: Licences
 
     @classmethod
     def pinned(cls, step: Step) -> ExportTables:
-        """Pin and read all of them."""
-        tokenizer = step.read(tables.TOKENIZER).collect().row(0, named=True)
+        """Pin and read all of them, each as `pruned_corpus` saw it."""
+        pruned = step.read(tables.PRUNED_CORPUS)
+        shipped = step.tables.standing(tables.PRUNED_CORPUS)
+        assert shipped is not None, "read above"
+
+        def read(table: tables.Table) -> pl.LazyFrame:
+            return step.read_beside(shipped, table)
+
+        tokenizer = read(tables.TOKENIZER).collect().row(0, named=True)
         protocol = (
-            step.read(tables.CANDIDATES)
+            read(tables.CANDIDATES)
             .head(1)
             .select("target", "task_weights", "budget_tokens", "budget_documents", "budget_fraction")
         )
-        uris = step.read(tables.MANIFEST).select(pl.col("uri").unique()).collect()["uri"]
+        uris = read(tables.MANIFEST).select(pl.col("uri").unique()).collect()["uri"]
         return cls(
             corpus=KeptCorpus(
-                pruned=step.read(tables.PRUNED_CORPUS),
-                chunks=step.read(tables.TOKENIZED_SHARDS),
-                documents=step.read(tables.DOCUMENTS),
+                pruned=pruned,
+                chunks=read(tables.TOKENIZED_SHARDS),
+                documents=read(tables.DOCUMENTS),
             ),
             dropped=step.read(tables.DROP_REASONS),
-            rejected=step.read(tables.REJECTED_DOCUMENTS),
+            rejected=read(tables.REJECTED_DOCUMENTS),
             vocabulary=Vocabulary(tokenizer["tokenizer_id"], tokenizer["vocab_size"], tokenizer["bos"]),
-            certificates=step.read(tables.CERTIFICATES).collect().to_dicts(),
-            selected=step.read(tables.SELECTED_CONFIG).collect().row(0, named=True),
+            certificates=read(tables.CERTIFICATES).collect().to_dicts(),
+            choice_of=measured_elsewhere(step.tables, tables.SELECTED_CONFIG, shipped),
+            selected=read(tables.SELECTED_CONFIG).collect().row(0, named=True),
             protocol=protocol.collect().row(0, named=True),
             licences=find_licences(uris),
         )
 
     def stamp(self, step: Step) -> str:
         """Return a digest of all that the export is made from: equal digests give equal files."""
-        return digest(step.provenance().input_digest(), self.licences.by_source, self.licences.notices)
+        return digest(
+            step.provenance().input_digest(), self.licences.by_source, self.licences.notices, self.choice_of
+        )
 
     def card(self, step: Step, config: ExportConfig, code: str, ledger: Ledger) -> Card:
         """Return what the card says; counts what was kept and dropped."""
@@ -81,6 +93,7 @@ class ExportTables:
                 "shard_tokens": config.shard_tokens,
                 "min_span_tokens": config.min_span_tokens,
             },
+            choice_of=self.choice_of or "",
             versions=step.upstream(),
             code=f"grasp-pipeline {version('grasp-pipeline')}, export {code}",
             vocabulary=self.vocabulary,

@@ -318,6 +318,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         schema=tables.SURROGATES.schema,
     )
     commit = step.tables.write(tables.SURROGATES, frame, provenance)
+    step.tables.confirm(tables.SURROGATES, provenance)
     yield step.result(
         tables.SURROGATES,
         commit,
@@ -337,6 +338,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     }
     selected = pl.DataFrame([row], schema=tables.SELECTED_CONFIG.schema)
     commit = step.tables.write(tables.SELECTED_CONFIG, selected, provenance, statistics=sealed)
+    step.tables.confirm(tables.SELECTED_CONFIG, provenance)
     yield step.result(
         tables.SELECTED_CONFIG,
         commit,

@@ -114,6 +114,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     if all(commit is not None for commit in done):
         for table, commit in zip(written, done, strict=True):
             assert commit is not None
+            step.tables.confirm(table, provenance)
             yield step.unchanged(table, commit)
         return
 
@@ -151,6 +152,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         )
     )
     commit = step.tables.write(tables.PRUNED_CORPUS, pruned, provenance)
+    step.tables.confirm(tables.PRUNED_CORPUS, provenance)
     kept_tokens = int(pruned["kept_tokens"].sum())
     by_source = pruned.group_by("source").agg(pl.col("kept_tokens").sum()).sort("source")
     yield step.result(

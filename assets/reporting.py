@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
     from grasp_pipeline.report.inputs import ReportInputs
     from grasp_pipeline.tables import Table
-    from resources.delta import DeltaTables
+    from resources.delta import Commit, DeltaTables
 
 
 def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:
-    """Read and count everything that the report shows, at the newest version of every table.
+    """Read and count everything that the report shows, of the corpus that ships.
+
+    Tables that the pruned corpus was made from are read as it saw them, the others at their newest version; what those
+    were measured for is told where it is not the corpus that ships.
 
     Raises:
         StoreError: no certificate was written yet.
@@ -31,17 +34,25 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     from grasp_pipeline.report.inputs import ReportInputs
 
     versions: dict[str, int] = {}
+    shipped = lake.standing(tables.PRUNED_CORPUS)
+    newest = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.FIDELITY, tables.EVALUATION_LOSSES)
+
+    def seen(table: Table, partition: Mapping[str, str] | None = None) -> Commit | None:
+        if shipped is None or table in newest:
+            return lake.latest(table, partition)
+        return lake.beside(shipped, table, partition)
 
     def read(table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
-        commit = lake.latest(table, partition)
+        commit = seen(table, partition)
         if commit is None:
             return table.empty().lazy()
         versions[table.name] = commit.version
         return lake.read(table, commit.version, partition)
 
-    certified = lake.latest(tables.CERTIFICATES)
+    certified = seen(tables.CERTIFICATES)
     if certified is None:
         raise StoreError(f"there is no certificate in the store {lake.root}; run the job curate first")
+    certificates = read(tables.CERTIFICATES).collect()
     chunks = read(tables.TOKENIZED_SHARDS).select("doc_id", "source", "n_tokens").collect()
     counts = account(
         read(tables.PRUNED_CORPUS).select("source", "kept_tokens").collect(),
@@ -70,18 +81,20 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     checkpoints = read(tables.PROXY_CHECKPOINTS).select(
         "role", "tokens_seen", "train_loss", "validation_loss"
     )
+    losses = read(tables.DOCUMENT_LOSSES).filter(split="calibration").collect()
+    picked = finalists.filter(arm=certificates["arm"][0])["subset_id"]
     return ReportInputs(
         sources=sources,
         rejected=rejected,
         surrogates=read(tables.SURROGATES).collect(),
         selected_config=read(tables.SELECTED_CONFIG).collect(),
         finalists=finalists,
-        certificates=read(tables.CERTIFICATES).collect(),
+        certificates=certificates,
         drop_reasons=counts.filter(pl.col("reason") != KEPT),
         fidelity=read(tables.FIDELITY, {"corpus": TEXT}).collect(),
         evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
         checkpoints=checkpoints.collect(),
-        arm_losses=_arm_losses(read(tables.DOCUMENT_LOSSES), finalists),
+        arm_losses=_arm_losses(losses, finalists),
         versions=versions,
         store=lake.root,
         run_id=certified.metadata["run_id"],
@@ -90,6 +103,8 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         timings=timings
         if timings is not None
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
+        margins=_margins(losses, finalists, picked[0] if len(picked) else ""),
+        measured_elsewhere=_measured_elsewhere(lake, shipped),
     )
 
 
@@ -113,20 +128,80 @@ def vision_inputs(lake: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:
     return rows.collect(), commit.statistics["reason"]
 
 
-def _arm_losses(losses: pl.LazyFrame, finalists: pl.DataFrame) -> pl.DataFrame:
+def _measured_elsewhere(lake: DeltaTables, shipped: Commit | None) -> dict[str, str]:
+    """Return by table what its evidence was measured for, where that is not the corpus that ships."""
+    from assets.provenance import described, measured_elsewhere
+    from grasp_pipeline.evaluation.fidelity import TEXT
+
+    if shipped is None:
+        return {}
+    told = {
+        tables.FIDELITY.name: measured_elsewhere(lake, tables.FIDELITY, shipped, {"corpus": TEXT}),
+        tables.EVALUATION_LOSSES.name: measured_elsewhere(lake, tables.EVALUATION_LOSSES, shipped),
+        tables.SELECTED_CONFIG.name: measured_elsewhere(lake, tables.SELECTED_CONFIG, shipped),
+    }
+    newest, version = lake.latest(tables.CERTIFICATES), shipped.reads.get(tables.CERTIFICATES.name)
+    if newest is not None and version is not None and newest.version != version:
+        told[tables.CERTIFICATES.name] = (
+            f"A later run published nothing: {described(lake, tables.CERTIFICATES, newest.version)}. What is shown "
+            "here is of the corpus that ships."
+        )
+    return {name: sentence for name, sentence in told.items() if sentence is not None}
+
+
+def _arm_losses(losses: pl.DataFrame, finalists: pl.DataFrame) -> pl.DataFrame:
     """Return the mean calibration loss of every retrained arm per task, and over tasks, in nats per token."""
     import polars as pl
 
-    per_task = (
-        losses.filter(pl.col("split") == "calibration")
-        .group_by("subset_id", "task")
-        .agg(loss=pl.col("loss_sum").sum() / pl.col("n_tokens").sum())
-        .collect()
+    per_task = losses.group_by("subset_id", "task").agg(
+        loss=pl.col("loss_sum").sum() / pl.col("n_tokens").sum()
     )
     mean = per_task.group_by("subset_id").agg(task=pl.lit(MEAN), loss=pl.col("loss").mean())
     both = pl.concat([per_task, mean.select(per_task.columns)])
     return (
         both.join(finalists.select("arm", "subset_id"), on="subset_id")
         .select("arm", "task", "loss")
+        .sort("arm", "task")
+    )
+
+
+def _margins(losses: pl.DataFrame, finalists: pl.DataFrame, picked: str) -> pl.DataFrame:
+    """Return by how much every other arm's calibration loss is above the picked one's, per task and over tasks.
+
+    Means over an arm's runs, document by document; the standard error is that of the ratio of sums over documents,
+    so it counts the documents and not the runs.
+
+    Returns:
+        arm, task, margin and standard_error in nats per token.
+    """
+    import polars as pl
+
+    document = ("task", "document")
+    mean_of_runs = losses.group_by("subset_id", *document).agg(pl.col("loss_sum", "n_tokens").mean())
+    mine = mean_of_runs.filter(subset_id=picked).drop("subset_id", "n_tokens")
+    paired = mean_of_runs.filter(pl.col("subset_id") != picked).join(mine, on=document, suffix="_picked")
+    above = pl.col("loss_sum") - pl.col("loss_sum_picked")
+    per_task = (
+        paired.with_columns(above=above)
+        .with_columns(
+            margin=(pl.col("above").sum() / pl.col("n_tokens").sum()).over("subset_id", "task"),
+        )
+        .group_by("subset_id", "task")
+        .agg(
+            pl.col("margin").first(),
+            variance=(pl.col("above") - pl.col("margin") * pl.col("n_tokens")).pow(2).sum()
+            / pl.col("n_tokens").sum().pow(2)
+            * (pl.len() / (pl.len() - 1)),
+        )
+    )
+    mean = per_task.group_by("subset_id").agg(
+        task=pl.lit(MEAN),
+        margin=pl.col("margin").mean(),
+        variance=pl.col("variance").sum() / pl.len().pow(2),
+    )
+    both = pl.concat([per_task, mean.select(per_task.columns)])
+    return (
+        both.join(finalists.select("arm", "subset_id"), on="subset_id")
+        .select("arm", "task", "margin", standard_error=pl.col("variance").sqrt())
         .sort("arm", "task")
     )

@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,20 @@ def first_cause(failure: Any) -> str:
         error = error.cause
     message = error.message.strip()
     return message.partition(": ")[2] if ours() else message
+
+
+def tell(console: Console, seconds: float, message: str, indent: int) -> None:
+    """Print a message of a running step after the time: progress on one line, a long sentence on lines of its own."""
+    from grasp_pipeline.progress import Line, duration
+
+    head = f"{duration(seconds):>12}  {' ' * indent}"
+    room = console.width - len(head)
+    if isinstance(message, Line):
+        lines = [message.within(room)]
+    else:
+        lines = textwrap.wrap(message, max(room, 20), break_long_words=False) or [""]
+    for number, line in enumerate(lines):
+        console.print(f"{head if number == 0 else ' ' * len(head)}{line}", markup=False, soft_wrap=True)
 
 
 def config_faults(error: dg.DagsterInvalidConfigError, job: dg.JobDefinition) -> str:
@@ -129,6 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     from rich.console import Console
 
+    from grasp_pipeline.progress import quiet_libraries
+
+    quiet_libraries()
     console = Console(highlight=False)
     try:
         return _run(options.job, read_config(options.config), console, options.figures)
@@ -161,9 +179,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
     tags = tags | kept_settings(config["ops"], known)
-    common.TERMINAL = lambda line: console.print(
-        f"{duration(time.monotonic() - begun):>12}  {line}", markup=False
-    )
+    common.TERMINAL = lambda message, indent: tell(console, time.monotonic() - begun, message, indent)
     try:
         result = definition.execute_in_process(
             run_config=run_config, instance=this_instance(), raise_on_error=False, tags=tags

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 
 Listener = Callable[[str], None]
+
+
+class Line(str):
+    """A progress message with shorter forms of itself, for where a line must not wrap."""
+
+    shorter: tuple[str, ...] = ()
+
+    def within(self, width: int) -> str:
+        """Return the longest form of at most so many characters, cut where even the shortest is longer."""
+        for form in (str(self), *self.shorter):
+            if len(form) <= width:
+                return form
+        last = self.shorter[-1] if self.shorter else str(self)
+        return f"{last[: max(width - 1, 0)]}…"
 
 
 def silent(_: str) -> None:
@@ -47,14 +63,29 @@ class Progress:
             self._last = now
             self._listener(self.line(now))
 
-    def line(self, now: float | None = None) -> str:
+    def line(self, now: float | None = None) -> Line:
         """Return the present state in words."""
         elapsed = (self._clock() if now is None else now) - self._start
         rate = self.done / elapsed if elapsed > 0 else 0.0
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         remaining = duration(left) if left != float("inf") else "unknown"
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
-        return (
-            f"{self.what}: {self.done:,.0f} of {self.total:,.0f} {self.unit}, "
-            f"{speed} {self.unit}/s, {remaining} left"
-        )
+        done = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
+        line = Line(f"{self.what}: {done}, {speed} {self.unit}/s, {remaining} left")
+        share = f"{self.done / self.total:.0%}"
+        line.shorter = (f"{self.what}: {done}, {remaining} left", f"{self.what}: {share}, {remaining} left")
+        return line
+
+
+def quiet_libraries() -> None:
+    """Switch off the progress bars of libraries, which would break into our lines; what the user has set stays."""
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")
+    # A library that was imported before has read its environment already.
+    for module, function, variable in (
+        ("huggingface_hub.utils", "disable_progress_bars", "HF_HUB_DISABLE_PROGRESS_BARS"),
+        ("transformers.utils.logging", "disable_progress_bar", "HF_HUB_DISABLE_PROGRESS_BARS"),
+        ("datasets.utils", "disable_progress_bars", "HF_DATASETS_DISABLE_PROGRESS_BARS"),
+    ):
+        if module in sys.modules and os.environ[variable] == "1":
+            getattr(sys.modules[module], function)()

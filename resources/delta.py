@@ -174,26 +174,22 @@ class DeltaTables:
 
         return DeltaTable.is_deltatable(self.uri(table), storage_options=self._options)
 
-    def commits(self, table: Table) -> list[Commit]:
-        """Return the table's data commits, newest first; empty when there is no table."""
+    def _log(self, table: Table) -> list[Commit]:
+        """Return every commit, newest first; those that hold no data too. Empty when there is no table."""
         if not self.exists(table):
             return []
         known = (
-            "run_id",
-            "asset_key",
-            "code_version",
-            "config_digest",
-            "upstream",
-            "partition",
-            "input_digest",
+            *("run_id", "asset_key", "code_version", "config_digest", "upstream", "partition"),
+            *("input_digest", "content_digest", "reads", "statistics", "settings", "operation"),
         )
-        known = (*known, "content_digest", "reads", "statistics", "settings", "operation")
-        entries = self._open(table).history()
-        commits = [
+        return [
             Commit(int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e})
-            for e in entries
+            for e in self._open(table).history()
         ]
-        return [commit for commit in commits if commit.partition is not None]
+
+    def commits(self, table: Table) -> list[Commit]:
+        """Return the table's data commits, newest first; empty when there is no table."""
+        return [commit for commit in self._log(table) if commit.partition is not None]
 
     def latest(self, table: Table, partition: Partition | None = None) -> Commit | None:
         """Return the newest commit that wrote (part of) a partition, or the table when none is given."""
@@ -204,33 +200,72 @@ class DeltaTables:
 
     def settings(self, table: Table, step: str) -> Settings | None:
         """Return the configuration under which a step last wrote its table or found it right; None before that."""
-        for entry in self._open(table).history() if self.exists(table) else []:
-            if entry.get("asset_key") == step and ("partition" in entry or "settings" in entry):
-                values = entry.get("settings")
-                return Settings(entry["config_digest"], None if values is None else json.loads(values))
+        for commit in self._log(table):
+            about = commit.metadata
+            if about.get("asset_key") == step and ("partition" in about or "settings" in about):
+                values = about.get("settings")
+                return Settings(about["config_digest"], None if values is None else json.loads(values))
         return None
 
-    def keep_settings(self, table: Table, provenance: Provenance) -> None:
-        """Note a step's configuration where its table turned out as it was made under another one.
+    def standing(self, table: Table, partition: Partition | None = None) -> Commit | None:
+        """Return the newest commit of (a partition of) a table with the reads that its content last followed from.
 
-        The note is a commit without data that readers do not see: nothing is stale by it.
+        They are newer than the commit's own where a step made the same content of other inputs: see `confirm`.
         """
+        newest = self.latest(table, partition)
+        if newest is None:
+            return None
+        for note in self._log(table):
+            if note.version <= newest.version:
+                break
+            same = note.metadata.get("asset_key") == newest.metadata["asset_key"]
+            if same and note.partition is None and "reads" in note.metadata:
+                return replace(note, version=newest.version)
+        return newest
+
+    def beside(self, commit: Commit, table: Table, partition: Partition | None = None) -> Commit | None:
+        """Return the commit of (a partition of) a table as another commit saw it.
+
+        That is the version that it read or, where it did not read the table, the newest of its time.
+        """
+        label = Read(table.name, 0, tuple(sorted((partition or {}).items()))).label()
+        version = commit.reads.get(label)
+        for candidate in self.commits(table):
+            if not _agrees(candidate.partition or {}, partition or {}):
+                continue
+            if candidate.version == version or (version is None and candidate.timestamp <= commit.timestamp):
+                return candidate
+        return None
+
+    def confirm(self, table: Table, provenance: Provenance, partition: Partition | None = None) -> None:
+        """Note that the content of a table follows from these reads, where its log tells others."""
+        standing = self.standing(table, partition)
+        if standing is not None and standing.metadata.get("input_digest") != provenance.input_digest():
+            self._note(table, provenance)
+
+    def keep_settings(self, table: Table, provenance: Provenance) -> None:
+        """Note a step's configuration where its table turned out as it was made under another one."""
+        if not provenance.settings:
+            return
+        known = self.settings(table, provenance.asset_key)
+        if known != Settings(provenance.config_digest, json.loads(provenance.settings)):
+            self._note(table, provenance)
+
+    def _note(self, table: Table, provenance: Provenance) -> None:
+        """Commit metadata without data. Readers see no new version, so nothing is stale by it."""
         from deltalake import CommitProperties
 
-        known = self.settings(table, provenance.asset_key)
-        if not provenance.settings or (
-            known is not None
-            and known.values is not None
-            and (known.digest, known.values) == (provenance.config_digest, json.loads(provenance.settings))
-        ):
-            return
+        metadata = self._metadata(provenance, None, "", {}) | {
+            "input_digest": provenance.input_digest(),
+            "reads": json.dumps({r.label(): r.version for r in provenance.reads}, sort_keys=True),
+        }
         delta = self._open(table)
         delta.create_write_transaction(
             [],
             "append",
             delta.schema(),
             list(table.partition_by),
-            commit_properties=CommitProperties(custom_metadata=self._metadata(provenance, None, "", {})),
+            commit_properties=CommitProperties(custom_metadata=metadata),
         )
 
     def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:

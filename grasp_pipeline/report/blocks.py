@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from grasp_pipeline.report import figures
+from grasp_pipeline.report.inputs import ReportInputs
 from grasp_pipeline.report.markup import Column, Html, element
 
 MOST_ROWS = 60
@@ -33,6 +34,12 @@ def pairs(*entries: tuple[str, object]) -> Html:
 def folded(title: str, inside: Html) -> Html:
     """Return a block that opens on a click."""
     return element("details", element("summary", title), inside)
+
+
+def elsewhere(inputs: ReportInputs, table: str) -> list[Html]:
+    """Return for which corpus a table's evidence was measured, where it is not the one that ships."""
+    told = inputs.measured_elsewhere.get(table)
+    return [] if told is None else [element("p", element("strong", told))]
 
 
 def numeric(*headings: str) -> list[Column]:

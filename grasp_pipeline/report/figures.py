@@ -380,7 +380,7 @@ def evaluation(inputs: ReportInputs) -> Figure | None:
     if frame.is_empty():
         return None
     loss, spread = (frame[name].fill_null(0.0).to_numpy() for name in ("loss", "seed_sd"))
-    mine = [arm == inputs.picked for arm in frame["arm"]]
+    mine = [arm == inputs.evaluated_pick for arm in frame["arm"]]
     figure = _rows(0.26, frame.height)
     axes = figure.subplots()
     rows = np.arange(frame.height)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import polars as pl
@@ -44,6 +44,7 @@ SCHEMAS: dict[str, Schema] = {
         "validation_loss": pl.Float64,
     },
     "arm_losses": {"arm": pl.String, "task": pl.String, "loss": pl.Float64},
+    "margins": {"arm": pl.String, "task": pl.String, "margin": pl.Float64, "standard_error": pl.Float64},
     "timings": {"stage": pl.String, "seconds": pl.Float64},
 }
 """Columns of each frame of `ReportInputs`; any others are left out."""
@@ -75,6 +76,9 @@ class ReportInputs:
         target: task that the corpus was selected for, or `mean`.
         budget_tokens: tokens to keep.
         timings: seconds per stage.
+        margins: by how much every other arm's calibration loss is above the picked one's, with its standard error over
+            documents, in nats per token; tasks as in `arm_losses`.
+        measured_elsewhere: table name -> what its evidence was measured for, where that is not the corpus that ships.
 
     Raises:
         ValueError: a frame lacks a column, or a column cannot be cast; the message names the frame.
@@ -97,12 +101,14 @@ class ReportInputs:
     target: str
     budget_tokens: int
     timings: pl.DataFrame
+    margins: pl.DataFrame = field(default_factory=pl.DataFrame)
+    measured_elsewhere: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name in SCHEMAS:
-                frame = _conform(field.name, getattr(self, field.name), SCHEMAS[field.name])
-                object.__setattr__(self, field.name, frame)
+        for one in fields(self):
+            if one.name in SCHEMAS:
+                frame = _conform(one.name, getattr(self, one.name), SCHEMAS[one.name])
+                object.__setattr__(self, one.name, frame)
 
     @property
     def documents_kept(self) -> int:
@@ -149,6 +155,11 @@ class ReportInputs:
     def picked(self) -> str:
         """The arm that was picked; empty where there is no certificate."""
         return self.headline["arm"] if self.headline else ""
+
+    @property
+    def evaluated_pick(self) -> str:
+        """The picked arm among the evaluation losses; empty where those are of another corpus's arms."""
+        return "" if "evaluation_losses" in self.measured_elsewhere else self.picked
 
     @property
     def random_arms(self) -> frozenset[str]:

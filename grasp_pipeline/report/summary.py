@@ -13,7 +13,8 @@ from rich.text import Text
 
 from grasp_pipeline.progress import duration
 from grasp_pipeline.report.formats import count, interval, number, plain, public_location, share
-from grasp_pipeline.report.inputs import ReportInputs, task_label, totals
+from grasp_pipeline.report.inputs import BEST_SIMPLE, RANDOM, ReportInputs, task_label, totals
+from grasp_pipeline.report.why import why_it_won
 
 MOST_ROWS = 12
 
@@ -21,19 +22,20 @@ NOT_MEASURED = "Not measured yet: run the job fidelity."
 
 
 def print_summary(inputs: ReportInputs, console: Console, report: str = "") -> None:
-    """Print what came in, what was kept and why, how sure that is, and where everything lies.
+    """Print how sure the result is and why it is what it is, what came in and was kept, and where everything lies.
 
     Args:
         inputs: as for the report.
         console: written to; readable from 80 columns on, with or without colour.
         report: path of the HTML report.
     """
+    _certificate(inputs, console)
+    _why(inputs, console)
     _corpus(inputs, console)
     _configuration(inputs, console)
     _fidelity(inputs, console)
     _evaluation(inputs, console)
     _timings(inputs, console)
-    _certificate(inputs, console)
     _places(inputs, console, report)
 
 
@@ -88,6 +90,7 @@ def _corpus(inputs: ReportInputs, console: Console) -> None:
 def _configuration(inputs: ReportInputs, console: Console) -> None:
     _heading(console, "Configuration of the surrogate")
     _line(console, inputs.choice["reason"] if inputs.choice else "None was chosen yet.")
+    _elsewhere(inputs, "selected_config", console)
 
 
 def _fidelity(inputs: ReportInputs, console: Console) -> None:
@@ -96,6 +99,7 @@ def _fidelity(inputs: ReportInputs, console: Console) -> None:
     if frame.is_empty():
         _line(console, NOT_MEASURED)
         return
+    _elsewhere(inputs, "fidelity", console)
     _correlations(frame, inputs.reference_method, console)
 
 
@@ -123,9 +127,10 @@ def _evaluation(inputs: ReportInputs, console: Console) -> None:
     if frame.is_empty():
         _line(console, NOT_MEASURED)
         return
+    _elsewhere(inputs, "evaluation_losses", console)
     rows = [
         [
-            row["arm"] + (" (picked)" if row["arm"] == inputs.picked else ""),
+            row["arm"] + (" (picked)" if row["arm"] == inputs.evaluated_pick else ""),
             number(row["loss"]),
             number(row["seed_sd"]),
             "baseline"
@@ -155,6 +160,35 @@ def _certificate(inputs: ReportInputs, console: Console) -> None:
         console,
         head["statement"] if head else "Nothing can be said yet of a pruned corpus against a random one.",
     )
+    _elsewhere(inputs, "certificates", console)
+    against = inputs.certificates.filter(baseline=RANDOM)
+    target, failing = pl.col("task") == inputs.target, ~pl.col("certified")
+    rows = [
+        [
+            task_label(row["task"]),
+            number(row["improvement"], signed=True),
+            number(row["lower_bound"], signed=True),
+            "yes" if row["certified"] else "NOT CERTIFIED",
+        ]
+        for row in against.sort(target, failing, "task", descending=[True, True, False]).iter_rows(named=True)
+    ]
+    console.print()
+    _table(console, ["against random", ">improvement", ">lower bound", "certified"], rows, most=len(rows))
+    for row in inputs.certificates.filter(target, baseline=BEST_SIMPLE).iter_rows(named=True):
+        _line(console, row["statement"])
+
+
+def _why(inputs: ReportInputs, console: Console) -> None:
+    if sentences := why_it_won(inputs):
+        _heading(console, f"Why {inputs.picked}")
+        for sentence in sentences:
+            _line(console, sentence)
+
+
+def _elsewhere(inputs: ReportInputs, table: str, console: Console) -> None:
+    """Say for which corpus evidence was measured, where it is not the one that ships."""
+    if table in inputs.measured_elsewhere:
+        _line(console, inputs.measured_elsewhere[table])
 
 
 def _places(inputs: ReportInputs, console: Console, report: str) -> None:

@@ -415,6 +415,7 @@ class TestCard:
             "licences": {"news": "CC0 1.0"},
             "certificates": [certificate],
             "target": "mean",
+            "choice_of": "",
             "settings": {"lam": 0.4},
             "versions": {"documents": 7},
             "code": "grasp-pipeline 1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 import polars as pl
@@ -10,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from grasp_pipeline.report.inputs import SCHEMAS, ReportInputs
+from grasp_pipeline.report.page import render
 from grasp_pipeline.report.summary import print_summary
+from grasp_pipeline.report.why import why_it_won
 
 Make = Callable[..., ReportInputs]
 
@@ -81,3 +84,66 @@ def test_data_cannot_steer_the_terminal(make_report_inputs: Make) -> None:
 def test_long_paths_stay_whole(make_report_inputs: Make) -> None:
     path = "/srv/" + "deep/" * 40 + "report.html"
     assert path in printed(make_report_inputs(), 80, path)
+
+
+def test_the_certificate_comes_first_with_a_row_per_task(make_report_inputs: Make) -> None:
+    plain = make_report_inputs()
+    fails = (pl.col("task") == "programming_docs") & (pl.col("baseline") == "random")
+    certificates = plain.certificates.with_columns(
+        certified=pl.when(fails).then(False).otherwise("certified"),
+        lower_bound=pl.when(fails).then(-0.02).otherwise("lower_bound"),
+    )
+    text = printed(make_report_inputs(certificates=certificates))
+    assert text.split()[0] == "Certificate:"
+    lines = [" ".join(line.split()) for line in text[: text.index("Why")].splitlines()]
+    assert [line for line in lines if line.endswith(("yes", "CERTIFIED"))] == [
+        "mean over tasks +0.174 +0.121 yes",
+        "programming_docs +0.142 -0.020 NOT CERTIFIED",
+        "encyclopaedia_en +0.081 +0.028 yes",
+        "french +0.299 +0.246 yes",
+    ]
+
+
+def test_why_what_won_won_in_three_sentences(make_report_inputs: Make) -> None:
+    margins = pl.DataFrame(
+        {
+            "arm": ["dsir", "full"],
+            "task": ["mean"] * 2,
+            "margin": [0.012, 0.1],
+            "standard_error": [0.01, 0.01],
+        }
+    )
+    first, second, third = why_it_won(make_report_inputs(margins=margins))
+    assert first == (
+        "11 corpora were retrained at 200,000 tokens each, and on the calibration documents (mean over tasks) "
+        "surrogate-ngrams-0.7 has the lowest loss, 4.401 nats per token, beside 4.413 of the runner-up dsir and 4.579 "
+        "of random draws."
+    )
+    assert (
+        "over dsir is 0.012 nats per token, 95% interval over documents [-0.008, 0.032], so other documents could"
+        in second
+    )
+    assert third.startswith(
+        "surrogate-ngrams-0.7 was built by optimising the surrogate; the surrogate itself adopted"
+    )
+    assert "lambda 1.4 (full-rho3-lambda1.4-mean)" in third
+    plain = make_report_inputs()
+    additive = make_report_inputs(
+        margins=margins.with_columns(standard_error=pl.lit(0.001)),
+        selected_config=plain.selected_config.with_columns(lam=pl.lit(0.0)),
+        finalists=plain.finalists.with_columns(role=pl.lit("simple")),
+    )
+    told = why_it_won(additive)
+    assert "could hardly" not in told[1]
+    assert "would hardly have reversed" in told[1]
+    assert "is a comparison arm that no surrogate built; the surrogate itself fell back" in told[2]
+    assert why_it_won(make_report_inputs(**dict.fromkeys(SCHEMAS, pl.DataFrame()))) == []
+
+
+def test_evidence_of_another_corpus_is_told_and_marks_no_pick(make_report_inputs: Make) -> None:
+    told = {name: f"Measured for another corpus ({name})." for name in ("fidelity", "evaluation_losses")}
+    inputs = make_report_inputs(measured_elsewhere=told)
+    for shown in (printed(inputs, 100), re.sub("<[^>]*>", "", render(inputs))):
+        assert all(sentence in shown for sentence in told.values())
+    assert "surrogate-ngrams-0.7 (picked)  4.392" not in printed(inputs)
+    assert "surrogate-ngrams-0.7 (picked)  4.392" in printed(make_report_inputs())

@@ -23,6 +23,7 @@ from resources.delta import (
     DeltaTables,
     Provenance,
     Read,
+    Settings,
     partition_predicate,
     sql_literal,
 )
@@ -351,3 +352,55 @@ def test_a_table_of_another_version_is_refused_with_what_to_do(
         with pytest.raises(StoreError, match=fault) as told:
             use()
         assert f"Delete {lake.uri(now)} and materialize" in str(told.value)
+
+
+def test_a_table_stands_on_the_reads_that_its_content_was_last_confirmed_under(lake: DeltaTables) -> None:
+    first, second = (made_by("documents", Read("manifest", version)) for version in (1, 2))
+    written = lake.write(tables.DOCUMENTS, documents("a", ["d"]), first, {"shard": "a"})
+    lake.confirm(tables.DOCUMENTS, first)
+    assert lake.standing(tables.DOCUMENTS) == written == lake.latest(tables.DOCUMENTS)
+    assert lake.write(tables.DOCUMENTS, documents("a", ["d"]), second, {"shard": "a"}) == written
+    lake.confirm(tables.DOCUMENTS, second)
+    assert lake.latest(tables.DOCUMENTS) == written, "readers see no new version"
+    standing = lake.standing(tables.DOCUMENTS)
+    assert standing is not None
+    assert (standing.version, standing.reads) == (written.version, {"manifest": 2})
+    lake.confirm(tables.DOCUMENTS, second)
+    again = lake.standing(tables.DOCUMENTS)
+    assert again == standing, "told once"
+    assert lake.read(tables.DOCUMENTS, written.version).collect().height == 1
+    other = lake.write(tables.DOCUMENTS, documents("a", ["e"]), first, {"shard": "a"})
+    assert lake.standing(tables.DOCUMENTS) == other
+
+
+def test_a_table_is_found_as_another_commit_saw_it(lake: DeltaTables) -> None:
+    old = lake.write(tables.DOCUMENTS, documents("a", ["d"]), made_by(), {"shard": "a"})
+    chunks = lake.write(
+        tables.CALIBRATION_POOL,
+        tables.CALIBRATION_POOL.empty(),
+        made_by("calibration_pool", Read("documents", old.version)),
+    )
+    lake.write(tables.DOCUMENTS, documents("a", ["e"]), made_by(), {"shard": "a"})
+    seen = lake.beside(chunks, tables.DOCUMENTS)
+    assert seen == old
+    unread = dataclasses.replace(chunks, metadata={**chunks.metadata, "reads": "{}"})
+    assert lake.beside(unread, tables.DOCUMENTS) == old, "the newest of its time"
+    assert lake.beside(chunks, tables.CERTIFICATES) is None
+
+
+def test_settings_are_noted_once_and_tell_the_last(lake: DeltaTables) -> None:
+    def under(value: int) -> Provenance:
+        return Provenance("run-1", "documents", "1", f"digest {value}", (), json.dumps({"x": value}))
+
+    written = lake.write(tables.DOCUMENTS, documents("a", ["d"]), under(1), {"shard": "a"})
+    lake.keep_settings(tables.DOCUMENTS, under(1))
+    lake.keep_settings(tables.DOCUMENTS, under(2))
+    lake.keep_settings(tables.DOCUMENTS, under(2))
+    assert lake.settings(tables.DOCUMENTS, "documents") == Settings("digest 2", {"x": 2})
+    assert lake.settings(tables.DOCUMENTS, "tokenizer") is None
+    assert lake.latest(tables.DOCUMENTS) == written
+    lake.keep_settings(tables.DOCUMENTS, under(1))
+    assert lake.settings(tables.DOCUMENTS, "documents") == Settings("digest 1", {"x": 1})
+    from deltalake import DeltaTable
+
+    assert DeltaTable(lake.uri(tables.DOCUMENTS)).version() == written.version + 2

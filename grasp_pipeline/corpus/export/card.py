@@ -71,6 +71,7 @@ class Card:
         licences: source -> licence; a source that is not in it has an unknown one.
         certificates: rows of `tables.CERTIFICATES`.
         target: the task that was selected for.
+        choice_of: which corpus the configuration of the surrogate was chosen on, where it is not the one that ships.
         settings: setting -> value: the configuration.
         versions: table (or table/partition) -> Delta version.
         code: version of the code.
@@ -85,6 +86,7 @@ class Card:
     licences: Mapping[str, str]
     certificates: Sequence[Mapping[str, Any]]
     target: str
+    choice_of: str
     settings: Mapping[str, object]
     versions: Mapping[str, int]
     code: str
@@ -154,7 +156,9 @@ def render_card(card: Card) -> str:
         "## Sources\n\n" + _sources(card),
         "## Dropped\n\n" + _table(("reason", "chunks", "tokens"), card.reasons.iter_rows()),
         "## Files\n\n" + _files(card),
-        "## Configuration\n\n" + _table(("setting", "value"), card.settings.items()),
+        "## Configuration\n\n"
+        + (f"The configuration of the surrogate. {escape(card.choice_of)}\n\n" if card.choice_of else "")
+        + _table(("setting", "value"), card.settings.items()),
         "## Made from\n\n"
         f"Code: {escape(card.code)}. Delta tables and the versions read:\n\n"
         + _table(("table", "version"), sorted(card.versions.items())),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from grasp_pipeline.report.blocks import numeric
+from grasp_pipeline.report.blocks import elsewhere, numeric
 from grasp_pipeline.report.formats import MISSING, count, number
 from grasp_pipeline.report.inputs import BEST_SIMPLE, RANDOM, ReportInputs, Row, task_label
 from grasp_pipeline.report.markup import Column, Html, element, named, table
@@ -46,6 +46,7 @@ def certificates(inputs: ReportInputs) -> list[Html]:
         if row["task"] == inputs.target and row["baseline"] == BEST_SIMPLE
     ]
     return [
+        *elsewhere(inputs, "certificates"),
         element(
             "p",
             "Improvement of the picked corpus ",

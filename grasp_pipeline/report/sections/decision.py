@@ -5,15 +5,20 @@ from __future__ import annotations
 import polars as pl
 
 from grasp_pipeline.report import figures
-from grasp_pipeline.report.blocks import folded, minus, numeric, pairs, picture, positions
+from grasp_pipeline.report.blocks import elsewhere, folded, minus, numeric, pairs, picture, positions
 from grasp_pipeline.report.formats import count, number
 from grasp_pipeline.report.inputs import RANDOM, ReportInputs, task_label
 from grasp_pipeline.report.markup import Column, Html, element, join, named, table
+from grasp_pipeline.report.why import why_it_won
 
 
 def decision(inputs: ReportInputs) -> list[Html]:
     """Return the choice of the configuration and of the corpus."""
-    parts = [element("h3", "Configuration of the surrogate")]
+    parts: list[Html] = []
+    if sentences := why_it_won(inputs):
+        parts = [element("h3", "Why ", named(inputs.picked)), *(element("p", one) for one in sentences)]
+    parts.append(element("h3", "Configuration of the surrogate"))
+    parts += elsewhere(inputs, "selected_config")
     choice = inputs.choice
     if choice is None:
         parts.append(element("p", "No configuration was chosen yet."))

@@ -8,7 +8,7 @@ import polars as pl
 
 from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
 from grasp_pipeline.report import figures
-from grasp_pipeline.report.blocks import folded, numeric, picture, positions
+from grasp_pipeline.report.blocks import elsewhere, folded, numeric, picture, positions
 from grasp_pipeline.report.formats import MISSING, count, interval, number
 from grasp_pipeline.report.inputs import ReportInputs, task_label
 from grasp_pipeline.report.markup import Column, Html, element, named, table
@@ -48,6 +48,7 @@ def fidelity(inputs: ReportInputs) -> list[Html]:
     strata = inputs.fidelity.filter(pl.col("task") == MEAN_OVER_TASKS, pl.col("stratum") != ALL)
     tasks = inputs.fidelity.filter(pl.col("stratum") == ALL, pl.col("task") != MEAN_OVER_TASKS)
     return [
+        *elsewhere(inputs, "fidelity"),
         element(
             "p",
             "Every method predicted the losses of the same sealed subsets, which were really retrained and read only "
@@ -108,6 +109,7 @@ def evaluation(inputs: ReportInputs) -> list[Html]:
     task, rows = inputs.on_target(frame)
     others = frame.filter(pl.col("task") != task)
     parts = [
+        *elsewhere(inputs, "evaluation_losses"),
         element(
             "p",
             "Loss on documents that nothing before had read, every arm trained on the same number of tokens with fresh "
@@ -151,4 +153,4 @@ def _losses_table(caption: str, frame: pl.DataFrame, inputs: ReportInputs, by_ta
         ]
         for row in frame.iter_rows(named=True)
     ]
-    return table(caption, columns, rows, positions(frame["arm"].to_list(), inputs.picked))
+    return table(caption, columns, rows, positions(frame["arm"].to_list(), inputs.evaluated_pick))

@@ -1,0 +1,57 @@
+"""Whether evidence is of the corpus that ships, told by the versions that the commits read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from grasp_pipeline import tables
+
+if TYPE_CHECKING:
+    from grasp_pipeline.tables import Table
+    from resources.delta import Commit, DeltaTables
+
+
+def measured_elsewhere(
+    lake: DeltaTables, table: Table, shipped: Commit, partition: Mapping[str, str] | None = None
+) -> str | None:
+    """Return what corpus a table was measured on, in words; None where it is the one that ships or nothing is measured.
+
+    Two things make it another: the chunks that it was measured among, and the certificate whose pick it is about.
+
+    Args:
+        lake: the tables.
+        table: with the evidence. partition: of it.
+        shipped: the standing commit of `pruned_corpus`.
+    """
+    found = lake.standing(table, partition)
+    if found is None:
+        return None
+    for upstream, what in ((tables.TOKENIZED_SHARDS, "corpus"), (tables.CERTIFICATES, "pick")):
+        then, now = (commit.reads.get(upstream.name) for commit in (found, shipped))
+        if then is not None and now is not None and then != now:
+            job = "curate" if what == "corpus" else "fidelity"
+            return (
+                f"Measured for an earlier {what}, not for the one that ships: {described(lake, upstream, then)}; what "
+                f"ships is of {described(lake, upstream, now)}. The job {job} measures it again."
+            )
+    return None
+
+
+def described(lake: DeltaTables, table: Table, version: int) -> str:
+    """Return a version of the chunks or of the certificates with its size or pick and its time."""
+    import polars as pl
+
+    commit = next((commit for commit in lake.commits(table) if commit.version == version), None)
+    time = (
+        ""
+        if commit is None
+        else f", {datetime.fromtimestamp(commit.timestamp / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    )
+    frame = lake.read(table, version)
+    if table is tables.CERTIFICATES:
+        about = frame.select(pl.col("arm").first()).collect().item()
+    else:
+        about = f"{frame.select(pl.col('n_tokens').sum()).collect().item():,} tokens"
+    return f"version {version} of {table.name} ({about}{time})"
