@@ -122,6 +122,15 @@ def test_the_commands_are_the_ones_tested_here() -> None:
     ]
 
 
+def test_the_demo_takes_as_long_as_was_measured() -> None:
+    from benchmarks.demo import duration_sentence
+    from benchmarks.record import RESULTS, replace_between
+
+    said = duration_sentence(json.loads((RESULTS / "demo.json").read_text()))
+    assert replace_between(README, "demo", said) == README
+    assert "under ten minutes" not in README
+
+
 def test_continuous_integration_runs_lint_and_tests() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     for command in BY_CI.values():
