@@ -144,9 +144,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from grasp_pipeline.progress import quiet_libraries
-
-    quiet_libraries()
     console = Console(highlight=False)
     try:
         return _run(options.job, read_config(options.config), console, options.figures)

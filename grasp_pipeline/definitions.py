@@ -21,9 +21,12 @@ from assets import (
     tokens,
     vision,
 )
+from grasp_pipeline.progress import quiet_libraries
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
+
+quiet_libraries()
 
 store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store"))
 """Left open until launch, so that `resources.store.config` of a run reaches `models` too."""

@@ -41,7 +41,7 @@ def test_recurate_runs_the_steps_that_it_says() -> None:
         (
             "recurate",
             {"candidates": {"budget_fraction": 0.1, "target": "news"}},
-            r'candidates\.target is "news", stored "mean"; candidates\.budget_fraction is 0\.1, stored 0\.25\. '
+            r'candidates\.budget_fraction is 0\.1, stored 0\.25; candidates\.target is "news", stored "mean"\. '
             "Run the job curate",
         ),
         (
