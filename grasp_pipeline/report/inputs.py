@@ -157,6 +157,12 @@ class ReportInputs:
         return self.headline["arm"] if self.headline else ""
 
     @property
+    def failing_tasks(self) -> list[str]:
+        """Tasks that nothing is certified on against random."""
+        rows = self.certificates.filter(~pl.col("certified"), baseline=RANDOM)
+        return rows["task"].sort().to_list()
+
+    @property
     def evaluated_pick(self) -> str:
         """The picked arm among the evaluation losses; empty where those are of another corpus's arms."""
         return "" if "evaluation_losses" in self.measured_elsewhere else self.picked

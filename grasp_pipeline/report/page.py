@@ -73,10 +73,16 @@ def _verdict(inputs: ReportInputs) -> Html:
         tokens += "."
     else:
         tokens = f"Nothing was published of {count(whole)} tokens."
+    failing = [task_label(task) for task in inputs.failing_tasks]
     return element(
         "section",
         element("strong", title),
         element("p", words, class_="words"),
+        *(
+            [element("p", "Not certified against random on ", named(", ".join(failing)), ".")]
+            if failing
+            else []
+        ),
         element("p", tokens),
         class_="verdict certified" if inputs.certified else "verdict",
         aria_label="Verdict",

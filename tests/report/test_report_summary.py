@@ -102,6 +102,8 @@ def test_the_certificate_comes_first_with_a_row_per_task(make_report_inputs: Mak
         "encyclopaedia_en +0.081 +0.028 yes",
         "french +0.299 +0.246 yes",
     ]
+    page = " ".join(re.sub("<[^>]*>", "", render(make_report_inputs(certificates=certificates))).split())
+    assert "Not certified against random on programming_docs." in page
 
 
 def test_why_what_won_won_in_three_sentences(make_report_inputs: Make) -> None:
