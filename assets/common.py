@@ -108,8 +108,9 @@ class Step:
         seen = self.tables.beside(commit, table)
         if seen is None:
             return self.read(table)
-        self._reads.append(Read(table.name, seen.version))
-        return self.tables.read(table, seen.version)
+        read = Read(table.name, seen.version)
+        self._reads[read.label()] = read
+        return self.tables.rows(read)
 
     def provenance(self, *more: Read) -> Provenance:
         """Return the provenance of what this step writes; `more` are reads of one shard alone."""

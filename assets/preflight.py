@@ -78,7 +78,7 @@ def _section(context: dg.AssetExecutionContext, step: str) -> Section:
 
 def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
     """Ask what needs the configuration, the tasks' files, the device and the tables' logs alone."""
-    from assets.selection import FRESH_RUNS, REFITS
+    from assets.selection import PICKS, REFITS
     from grasp_pipeline.corpus.export.write import check_destination
     from grasp_pipeline.corpus.tasks import read_tasks
     from grasp_pipeline.selection import preflight
@@ -88,14 +88,18 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     validate_run_config(run_config.get("ops") or {})
     refuse_ignored(run.tags, run.job_name, lake)
     faults: list[str | None] = []
-    if any("compute" in node.definition.required_resource_keys for node in context.job_def.nodes):
+    if any(
+        "compute" in node.required_resource_keys
+        for node in context.job_def.all_node_defs
+        if isinstance(node, dg.OpDefinition)
+    ):
         faults.append(preflight.refusal(lambda: _use_device(run_config)))
     if "export" in steps:
         export: Any = _section(context, "export")
         faults.append(preflight.refusal(lambda: check_destination(export.formats, store.root)))
     if "finalists" in steps:
         finalists: Any = _section(context, "finalists")
-        faults.append(preflight.no_retraining_left(finalists, FRESH_RUNS, REFITS))
+        faults.append(preflight.no_retraining_left(finalists, PICKS * finalists.fresh_runs, REFITS))
     if "sealed_evaluation" in steps and "subsets" not in steps:
         faults.append(_old_seal(lake))
     _refuse(faults)

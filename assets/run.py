@@ -171,8 +171,8 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     every = ("curate", "apply_filter", "curate_vision")
     steps = {node.name for name in every for node in defs.resolve_job_def(name).graph.nodes}
     if unknown := sorted(set(config["ops"]) - steps):
-        told = "; ".join(f"no step is named {name!r}, {nearest(name, steps)}" for name in unknown)
-        raise ConfigError(f"the configuration names what does not exist: {told}")
+        names = "; ".join(f"no step is named {name!r}, {nearest(name, steps)}" for name in unknown)
+        raise ConfigError(f"the configuration names what does not exist: {names}")
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
     tags = tags | kept_settings(config["ops"], known)

@@ -268,7 +268,7 @@ FAULTS = [
     ),
     Fault(weight_of_no_task, "task_documents", r"task_weights names nws, which .*; did you mean 'news'\?"),
     Fault(no_such_device, "task_documents", r"device 'cuda:7' cannot be used .*device to auto or cpu"),
-    Fault(no_retraining_left, "task_documents", r"max_retrainings is 6, .* Raise it to 8 at least"),
+    Fault(no_retraining_left, "task_documents", r"max_retrainings is 6; .*: raise it by 4, or lower"),
     Fault(
         unknown_floor,
         "manifest",
