@@ -45,7 +45,8 @@ def no_retraining_left(config: FinalistsConfig, fresh: int, refits: int) -> str 
         return None
     return (
         f"finalists.max_retrainings is {config.max_retrainings}; random draws, fresh runs and refits take {beside}, so "
-        f"no finalist could be retrained: raise it by {beside + 1 - config.max_retrainings}, or lower finalists.random_draws"
+        f"no finalist could be retrained: raise it by {beside + 1 - config.max_retrainings}, or lower "
+        "finalists.random_draws"
     )
 
 
