@@ -275,6 +275,8 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     sealed = sealed_now(step.tables)
     done = [step.current(table, provenance) for table in (tables.SURROGATES, tables.SELECTED_CONFIG)]
     if done[0] is not None and done[1] is not None and done[1].statistics == sealed:
+        step.tables.confirm(tables.SURROGATES, provenance)
+        step.tables.confirm(tables.SELECTED_CONFIG, provenance)
         yield step.unchanged(tables.SURROGATES, done[0])
         yield step.unchanged(tables.SELECTED_CONFIG, done[1])
         return
