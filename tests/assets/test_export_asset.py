@@ -153,6 +153,9 @@ def test_a_failed_export_leaves_the_one_before(store: DeltaStore) -> None:
     before = content(store)
     documents = store.tables.read(tables.DOCUMENTS, store.tables.pin(tables.DOCUMENTS).version).collect()
     write(store, tables.DOCUMENTS, documents[1:])
+    assert run(store, formats=["jsonl"])["up_to_date"], "documents that came after the corpus are not its own"
+    pruned = store.tables.read(tables.PRUNED_CORPUS, store.tables.pin(tables.PRUNED_CORPUS).version).collect()
+    write(store, tables.PRUNED_CORPUS, pruned.with_columns(pl.col("order") + 1))
     with pytest.raises(Exception, match="documents does not hold the doc_id"):
         run(store, formats=["jsonl"])
     assert content(store) == before
