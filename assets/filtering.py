@@ -1,7 +1,8 @@
 """The residual filter at work: files that came after the fit are scored and kept without optimising again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -139,7 +140,7 @@ class Scorer:
             group_name=GROUP,
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
-            code_version="2",
+            code_version="4",
             deps=["residual_filter", "tokenizer", "proxy_checkpoints", "documents", "task_documents"],
             description=text,
         )
@@ -158,31 +159,41 @@ class Scorer:
 def filtered_shards(
     context: dg.AssetExecutionContext, config: FilterRun, store: DeltaStore, models: Models, compute: Compute
 ) -> Iterator[dg.MaterializeResult]:
-    """Score file by file in order of their URIs; a file that was scored with this filter is not touched again."""
+    """Score file by file in order of their URIs.
+
+    A file that was scored with this filter is not touched again, unless it lost rows as copies of rows that are gone.
+    """
     from grasp_pipeline.corpus.arrivals import Arrivals
     from grasp_pipeline.corpus.contamination import held_out_texts
     from grasp_pipeline.corpus.files import resolve_inputs
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config, "4")
     row = step.read(tables.RESIDUAL_FILTER).collect().row(0, named=True)
     tokenizer_read, proxies = step.pin(tables.TOKENIZER), step.pin(tables.PROXY_CHECKPOINTS)
     tasks = step.read(tables.TASK_DOCUMENTS)
     documents = step.read(tables.DOCUMENTS)
     files = resolve_inputs(config, store.storage_options)
     step.say(f"scoring {len(files)} files by the filter of {row['config_id']}")
-    scorer = arrivals = None
-    totals = dict.fromkeys(("documents", "rejected", "tokens", "kept_tokens", "chunks", "kept_chunks"), 0)
+    arrivals = cache(
+        lambda: Arrivals(config.cleaning, held_out_texts(tasks.collect()), _known(step, documents))
+    )
+    scorer = cache(
+        lambda: Scorer.load(
+            row, models.tokenizer(tokenizer_read.version), proxies.version, models, compute, step.say
+        )
+    )
+    work = {shard_of(file): (file, _provenance(step, config, file)) for file in files}
+    commits = {
+        shard: step.current(tables.FILTERED_SHARDS, provenance, {"shard": shard})
+        for shard, (_, provenance) in work.items()
+    }
     written = 0
-    for file in files:
-        provenance = _provenance(step, config, file)
-        commit = step.current(tables.FILTERED_SHARDS, provenance, {"shard": shard_of(file)})
-        if commit is None:
-            if scorer is None or arrivals is None:
-                tokenizer = models.tokenizer(tokenizer_read.version)
-                scorer = Scorer.load(row, tokenizer, proxies.version, models, compute, step.say)
-                arrivals = Arrivals(config.cleaning, held_out_texts(tasks.collect()), _known(step, documents))
-            commit = _score_file(step, config, file, scorer, arrivals, provenance)
-            written += 1
+    for shard in _to_score(step, commits, arrivals):
+        file, provenance = work[shard]
+        commits[shard] = _score_file(step, config, file, scorer(), arrivals(), provenance)
+        written += 1
+    totals = dict.fromkeys(("documents", "rejected", "tokens", "kept_tokens", "chunks", "kept_chunks"), 0)
+    for commit in filter(None, commits.values()):
         for name in totals:
             totals[name] += commit.statistics[name]
     share = totals["kept_tokens"] / totals["tokens"] if totals["tokens"] else 0.0
@@ -219,15 +230,56 @@ def _provenance(step: Step, config: FilterRun, file: "InputFile") -> "Provenance
 
 
 def _known(step: Step, documents: "pl.LazyFrame") -> dict[str, str]:
-    """Return the ids of the corpus's documents and of those of files scored before, with their shards."""
-    frames = [documents]
-    if (commit := step.tables.latest(tables.FILTERED_SHARDS)) is not None:
-        frames.append(step.tables.read(tables.FILTERED_SHARDS, commit.version))
+    """Return the documents of files scored before and those of the corpus: id -> shard."""
+    from grasp_pipeline.corpus.arrivals import CORPUS
+
     known: dict[str, str] = {}
-    for frame in frames:
-        rows = frame.select("doc_id", "shard").unique().collect()
-        known |= {doc_id.partition(":")[0]: shard for doc_id, shard in rows.iter_rows()}
-    return known
+    if (commit := step.tables.latest(tables.FILTERED_SHARDS)) is not None:
+        scored = step.tables.read(tables.FILTERED_SHARDS, commit.version)
+        known |= scored.select("doc_id", "shard").unique().collect().iter_rows()
+    own = documents.select("doc_id").collect()["doc_id"]
+    return known | {doc_id.partition(":")[0]: CORPUS for doc_id in own}
+
+
+def _to_score(
+    step: Step, commits: "dict[str, Commit | None]", arrivals: "Callable[[], Arrivals]"
+) -> Iterator[str]:
+    """Yield the shards of new and changed files, then those that lost rows to what these held before.
+
+    What changed files held is forgotten before the first is scored, so that no row is taken for a copy of one that is
+    about to go. A file that is scored again holds what it held and more, so others need not be looked at once more.
+
+    commits: shard -> last commit of it, None where it must be scored; scored shards are entered before the next is
+    asked for.
+    """
+    fresh = {shard: None for shard, commit in commits.items() if commit is None}
+    if fresh:
+        arrivals().forget(fresh)
+    yield from fresh
+    versions = _versions(step)
+    for shard, commit in commits.items():
+        rests_on: dict[str, int] = commit.statistics["rests_on"] if commit is not None else {}
+        if shard in fresh or all(versions.get(name) == version for name, version in rests_on.items()):
+            continue
+        if not arrivals().knows(_lost_as_copies(step, shard)):
+            arrivals().forget([shard])
+            yield shard
+
+
+def _versions(step: Step) -> dict[str, int]:
+    """Return the version of `filtered_shards` at which each shard was last written."""
+    newest_last = reversed(step.tables.commits(tables.FILTERED_SHARDS))
+    return {(commit.partition or {}).get("shard", ""): commit.version for commit in newest_last}
+
+
+def _lost_as_copies(step: Step, shard: str) -> list[str]:
+    """Return the documents of which a file's stored rejections are copies."""
+    import polars as pl
+
+    partition = {"shard": shard}
+    read = step.tables.pin(tables.FILTERED_REJECTIONS, partition)
+    rejections = step.tables.read(tables.FILTERED_REJECTIONS, read.version, partition)
+    return rejections.select(pl.col("duplicate_of").drop_nulls().unique()).collect()["duplicate_of"].to_list()
 
 
 def _score_file(
@@ -240,6 +292,8 @@ def _score_file(
 ) -> "Commit":
     """Read, sort and score a file block by block and store it in one commit to each table.
 
+    The commits name the files that hold what this one has copies of, with their versions (`rests_on`).
+
     Holds one block, and of the file the rows of both tables: numbers of every chunk, text of the kept ones.
     """
     import polars as pl
@@ -248,7 +302,6 @@ def _score_file(
 
     shard = shard_of(file)
     partition = {"shard": shard}
-    arrivals.forget(shard)
     scored, rejected = [tables.FILTERED_SHARDS.empty()], [tables.FILTERED_REJECTIONS.empty()]
     documents = 0
     progress = Progress(f"scoring {file.uri}", (file.size or 0) / 4, "tokens", step.say)
@@ -259,6 +312,8 @@ def _score_file(
         if good.height:
             scored.append(scorer.score(good, progress))
     frame, refused = pl.concat(scored).sort("chunk_id"), pl.concat(rejected)
+    versions = _versions(step)
+    siblings = arrivals.holders(refused["duplicate_of"].drop_nulls()) - {shard}
     kept = frame.filter("kept")
     statistics = {
         "documents": documents,
@@ -269,6 +324,7 @@ def _score_file(
         "kept_tokens": int(kept["n_tokens"].sum()),
         "tau": scorer.residual.tau,
         "made_from": provenance.input_digest(),
+        "rests_on": {name: versions[name] for name in sorted(siblings)},
     }
     # The scores come last: they are what says that the file is done.
     step.tables.write(tables.FILTERED_REJECTIONS, refused, provenance, partition, statistics)

@@ -8,7 +8,7 @@ left to the next curation.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -18,12 +18,15 @@ from grasp_pipeline.corpus.noise import first_rejection, noise_rules
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.tables import DOCUMENTS, REJECTED_DOCUMENTS
 
+CORPUS = ""
+"""The shard of the corpus's own documents; no file has this name, so they are never forgotten."""
+
 
 class Arrivals:
     """Sorts rows into documents and rejections, block by block; remembers the documents it has let through.
 
     config: cleaning rules; held_out: name -> text of the tasks' documents; known: id -> shard of the documents that
-    are there already, which is extended by every document let through.
+    are there already (`CORPUS` for those of the corpus), which is extended by every document let through.
 
     Raises:
         ConfigError: a language code is unknown.
@@ -33,10 +36,18 @@ class Arrivals:
         self._config, self._held_out, self._known = config, HeldOutGrams(held_out), known
         self._rules = noise_rules(config)
 
-    def forget(self, shard: str) -> None:
-        """Forget the documents of a shard that is about to be read again."""
-        for doc_id in [doc_id for doc_id, place in self._known.items() if place == shard]:
+    def forget(self, shards: Collection[str]) -> None:
+        """Forget the documents of shards that are about to be read again."""
+        for doc_id in [doc_id for doc_id, place in self._known.items() if place in shards]:
             del self._known[doc_id]
+
+    def holders(self, doc_ids: Iterable[str]) -> set[str]:
+        """Return the files' shards that hold any of some documents."""
+        return {self._known[doc_id] for doc_id in doc_ids if doc_id in self._known} - {CORPUS}
+
+    def knows(self, doc_ids: Iterable[str]) -> bool:
+        """Return whether the corpus or a file holds every one of some documents."""
+        return all(doc_id in self._known for doc_id in doc_ids)
 
     def sort(self, block: pl.DataFrame, uri: str, shard: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return rows of `tables.DOCUMENTS` and of `tables.REJECTED_DOCUMENTS`, in the order given.

@@ -15,6 +15,7 @@ from toys import toy_texts
 from workplace import Workplace, changed_tables, event_log, materialized
 
 from grasp_pipeline import tables
+from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.ngram_features import NgramFeatures
@@ -178,6 +179,82 @@ def test_a_changed_file_replaces_its_own_rows(filtered: Workplace) -> None:
     untouched = pl.col("shard").str.starts_with("a-")
     key = "chunk_id"
     assert after.filter(untouched).sort(key).equals(before.filter(untouched).sort(key))
+
+
+class TestSiblings:
+    """Files that share texts: each text is held once, by a file that has it now."""
+
+    TEXTS = toy_texts("news", 9, "shared")
+
+    def write(self, place: Workplace, **files: Sequence[int]) -> None:
+        for name, rows in files.items():
+            write_arrivals(
+                place.folder / "arrivals", f"{name}.parquet", [("news", self.TEXTS[row]) for row in rows]
+            )
+
+    def held(self, place: Workplace) -> dict[str, list[int]]:
+        """Return which texts each file's stored documents are."""
+        ids = [document_id(normalize_text(text)) for text in self.TEXTS]
+        rows = place.read(tables.FILTERED_SHARDS).select("shard", "doc_id").unique().iter_rows()
+        found: dict[str, list[int]] = {}
+        for shard, doc_id in rows:
+            found.setdefault(shard[0], []).append(ids.index(doc_id))
+        return {shard: sorted(numbers) for shard, numbers in sorted(found.items())}
+
+    def test_a_text_that_a_file_lets_go_of_goes_to_the_file_that_lost_it(self, copied: Workplace) -> None:
+        self.write(copied, a=range(6), b=range(3, 9))
+        apply(copied)
+        assert self.held(copied) == {"a": [0, 1, 2, 3, 4, 5], "b": [6, 7, 8]}
+
+        self.write(copied, a=[5, 4, 3])
+        assert materialized(apply(copied), "filtered_shards")["files_scored"] == 1, "b lost nothing more"
+        assert self.held(copied) == {"a": [3, 4, 5], "b": [6, 7, 8]}
+
+        self.write(copied, a=range(3))
+        assert materialized(apply(copied), "filtered_shards")["files_scored"] == 2
+        assert self.held(copied) == {"a": [0, 1, 2], "b": [3, 4, 5, 6, 7, 8]}
+        before = copied.delta_versions()
+        assert materialized(apply(copied), "filtered_shards")["up_to_date"] is True
+        assert copied.delta_versions() == before
+
+    def test_a_file_that_comes_first_by_name_gets_back_what_it_lost_to_a_later_one(
+        self, copied: Workplace
+    ) -> None:
+        self.write(copied, b=range(3, 9))
+        apply(copied)
+        self.write(copied, a=range(6))
+        apply(copied)
+        assert self.held(copied) == {"a": [0, 1, 2], "b": [3, 4, 5, 6, 7, 8]}
+        self.write(copied, b=range(6, 9))
+        apply(copied)
+        assert self.held(copied) == {"a": [0, 1, 2, 3, 4, 5], "b": [6, 7, 8]}
+
+    def test_files_that_change_together_lose_nothing_to_what_the_other_held(self, copied: Workplace) -> None:
+        self.write(copied, a=range(3), b=range(3, 9))
+        apply(copied)
+        self.write(copied, a=range(2, 6), b=range(6, 9))
+        apply(copied)
+        assert self.held(copied) == {"a": [2, 3, 4, 5], "b": [6, 7, 8]}
+
+    def test_a_file_notices_what_another_run_did(self, copied: Workplace) -> None:
+        self.write(copied, a=range(6), b=range(3, 9))
+        apply(copied)
+        self.write(copied, a=range(3))
+        apply(copied, "arrivals/a.parquet")
+        assert self.held(copied) == {"a": [0, 1, 2], "b": [6, 7, 8]}
+        apply(copied, "arrivals/b.parquet")
+        assert self.held(copied) == {"a": [0, 1, 2], "b": [3, 4, 5, 6, 7, 8]}
+
+    def test_the_commit_names_what_it_rests_on(self, copied: Workplace) -> None:
+        self.write(copied, a=range(6), b=range(3, 9), c=[0])
+        apply(copied)
+        commits = {
+            (commit.partition or {})["shard"]: commit
+            for commit in copied.lake.commits(tables.FILTERED_SHARDS)
+        }
+        a = min(commits)
+        rests_on = {shard[0]: commit.statistics["rests_on"] for shard, commit in commits.items()}
+        assert rests_on == {"a": {}, "b": {a: commits[a].version}, "c": {a: commits[a].version}}
 
 
 def test_lineage_names_the_filter_and_its_checkpoint(filtered: Workplace) -> None:

@@ -7,7 +7,7 @@ import pytest
 from toys import toy_texts
 
 from grasp_pipeline.config import CleaningConfig
-from grasp_pipeline.corpus.arrivals import Arrivals
+from grasp_pipeline.corpus.arrivals import CORPUS, Arrivals
 from grasp_pipeline.corpus.cleaning import clean_documents
 from grasp_pipeline.corpus.manifest import PLACED_SCHEMA
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
@@ -122,3 +122,19 @@ def test_contamination_in_scripts_without_spaces_is_rejected() -> None:
     )
     assert (documents.height, rejected["reason"].to_list()) == (0, ["contamination"])
     assert rejected["detail"].item() == "holds 100% of the 13-grams of the task document zh/query/d0"
+
+
+def test_what_a_file_let_go_of_is_nobodys_and_what_the_corpus_holds_stays() -> None:
+    ids = [document_id(normalize_text(text)) for text in NEWS[:3]]
+    late = sorter({ids[0]: CORPUS})
+    late.sort(block([(NEWS[1], None, None)]), "a.parquet", "a")
+    late.sort(block([(text, None, None) for text in NEWS[:3]]), "b.parquet", "b")
+    assert late.holders(ids) == {"a", "b"}
+    assert late.knows(ids)
+    late.forget({"a", CORPUS + "x"})
+    assert not late.knows(ids)
+    assert late.knows([ids[0], ids[2]])
+    assert late.holders(ids) == {"b"}
+    documents, rejected = late.sort(block([(text, None, None) for text in NEWS[:3]]), "c.parquet", "c")
+    assert documents["doc_id"].to_list() == [ids[1]]
+    assert rejected["duplicate_of"].to_list() == [ids[0], ids[2]]
