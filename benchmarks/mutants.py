@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -65,6 +65,9 @@ ALSO = {
 }
 """File -> tests that work on it through others."""
 
+MOST_TESTS = 3
+"""Test files of one mutated file."""
+
 NOT_MUTATED = ("_Is", "_IsNot", "Operator_Is_", "Operator_IsNot_", "NoOp", "Variable")
 """Operators whose mutants are often the same program: `is` for `==` of small numbers or literals, or no change."""
 
@@ -77,6 +80,7 @@ class Mutant:
     operator: str
     occurrence: int
     line: int
+    source: str = field(default="", repr=False, compare=False)
 
     @cached_property
     def code(self) -> str:
@@ -84,16 +88,15 @@ class Mutant:
         from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports]
         from cosmic_ray.plugins import get_operator  # pyright: ignore[reportMissingImports]
 
-        found = mutate_code((ROOT / self.path).read_text(), get_operator(self.operator)(), self.occurrence)
+        found = mutate_code(self.source, get_operator(self.operator)(), self.occurrence)
         assert found is not None, "named by the same operator"
         return found
 
     @property
     def change(self) -> str:
         """The changed lines, before and after."""
-        lines = difflib.unified_diff(
-            (ROOT / self.path).read_text().splitlines(), self.code.splitlines(), lineterm="", n=0
-        )
+        before, after = self.source.splitlines(), self.code.splitlines()
+        lines = difflib.unified_diff(before, after, lineterm="", n=0)
         return "\n".join(line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---"))
 
 
@@ -113,7 +116,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
         positions = (place for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (start, _) in enumerate(positions):
             if start not in hints:
-                made = Mutant(str(path.relative_to(ROOT)), name, occurrence, start[0])
+                made = Mutant(str(path.relative_to(ROOT)), name, occurrence, start[0], source)
                 places.setdefault(start, []).append(made)
     for found in places.values():
         yield min(found, key=lambda one: digest("mutant", one.path, one.operator, one.occurrence))
@@ -133,26 +136,22 @@ def _hints(source: str) -> Iterator[tuple[int, int]]:
 
 
 def fast_tests(path: str) -> tuple[str, ...]:
-    """Return the test files of a mutated file: those that import it, and those that are named for it."""
+    """Return the first test files of a mutated file: the one named for it, those in `ALSO`, those that import it."""
     module = path.removesuffix(".py").replace("/", ".")
     name = Path(path).stem
     files = [file for place in TESTS for file in sorted((ROOT / place).rglob("test_*.py"))]
     files += [ROOT / place for place in TESTS if place.endswith(".py")]
-    own = [
-        file
-        for file in dict.fromkeys(files)
-        if f"from {module} import" in file.read_text()
-        or file.stem in ALSO.get(name, ())
-        or _imports(file, module)
-    ]
-    return tuple(
-        str(file.relative_to(ROOT)) for file in sorted(own, key=lambda f: (f.stem != f"test_{name}", f))
-    )
 
+    def rank(file: Path) -> int | None:
+        if file.stem == f"test_{name}":
+            return 0
+        if file.stem in ALSO.get(name, ()):
+            return 1
+        text, (package, _, last) = file.read_text(), module.rpartition(".")
+        return 2 if f"from {module} import" in text or f"from {package} import {last}" in text else None
 
-def _imports(file: Path, module: str) -> bool:
-    package, _, name = module.rpartition(".")
-    return f"from {package} import {name}" in file.read_text()
+    ranked = [(order, str(file.relative_to(ROOT))) for file in files if (order := rank(file)) is not None]
+    return tuple(file for _, file in sorted(ranked)[:MOST_TESTS])
 
 
 class Copy:
@@ -192,12 +191,11 @@ class Copy:
     def survives(self, mutant: Mutant, files: Sequence[str], limit: float) -> bool:
         """Return whether a mutant's tests all pass."""
         target = self.folder / mutant.path
-        original = target.read_text()
         target.write_text(mutant.code)
         try:
             return self.test(files, limit)[0] == 0
         finally:
-            target.write_text(original)
+            target.write_text(mutant.source)
 
 
 def sample(count: int, seed: str, groups: dict[str, str]) -> list[Mutant]:
