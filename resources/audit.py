@@ -165,6 +165,7 @@ def _opened_early(log: _Log, drawn: Commit, choice: Commit, order: dict[str, int
 
 def _leaks(log: _Log) -> Iterator[str]:
     """Yield the reads of something sealed that what exists now rests on, the evidence aside."""
+    leaks: dict[tuple[str, str], list[int]] = {}
     for name, commit in log.upstream_of_all():
         for label, version in commit.reads.items():
             source, rows = _parsed(label)
@@ -172,11 +173,14 @@ def _leaks(log: _Log) -> Iterator[str]:
                 yield f"{name} version {commit.version} read {label} at version {version}, which is not in its log"
             allowed = source == "task_documents" and name in PREPARING
             if _opens(source, rows) and not allowed:
-                unnamed = "" if rows else " and names no split"
-                yield (
-                    f"{name} version {commit.version} read {label}{unnamed}, so the sealed evaluation is upstream of "
-                    f"it; correct the asset, delete the table {name} and materialize it again"
-                )
+                leaks.setdefault((name, label), []).append(commit.version)
+    for (name, label), versions in sorted(leaks.items()):
+        unnamed = "" if "=" in label else " and names no split"
+        said = ", ".join(map(str, sorted(versions)))
+        yield (
+            f"{name} version {said} read {label}{unnamed}, so the sealed evaluation is upstream of it; correct the "
+            f"asset, delete the table {name} and materialize it again"
+        )
 
 
 def _parsed(label: str) -> tuple[str, dict[str, str]]:
