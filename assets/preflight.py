@@ -66,8 +66,10 @@ def _once(context: dg.AssetExecutionContext, what: str, ask: Callable[[], None])
 
 
 def _refuse(faults: list[str | None]) -> None:
-    if told := [fault.rstrip(".") for fault in faults if fault is not None]:
-        raise ConfigError(". ".join(told) + ".")
+    if told := [
+        fault if fault.endswith((".", "?")) else f"{fault}." for fault in faults if fault is not None
+    ]:
+        raise ConfigError(" ".join(told))
 
 
 def _section(context: dg.AssetExecutionContext, step: str) -> Section:

@@ -264,7 +264,7 @@ FAULTS = [
     Fault(
         mistyped_target,
         "task_documents",
-        r"target is 'frensh', which is no task; did you mean 'french'\?",
+        r"target is 'frensh', which is no task; did you mean 'french'\?(?!\.)",
     ),
     Fault(weight_of_no_task, "task_documents", r"task_weights names nws, which .*; did you mean 'news'\?"),
     Fault(no_such_device, "task_documents", r"device 'cuda:7' cannot be used .*device to auto or cpu"),

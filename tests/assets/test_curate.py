@@ -218,6 +218,7 @@ class TestTables:
             "task_sketches",
             "conditional_losses",
             "finalists",
+            "subsets",  # the finalists' own, written by the same step
         }
 
 
