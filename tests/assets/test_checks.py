@@ -222,6 +222,7 @@ FAULTS: dict[str, dict[str, Callable[[Store], None]]] = {
         "low alignment at the threshold": lambda s: s.dropped("c3", value=0.5),
         "low alignment without a value": lambda s: s.dropped("c3", value=None),
         "redundant above the threshold": lambda s: s.dropped("c3", reason="redundant", value=0.6),
+        "redundant without a value": lambda s: s.dropped("c3", reason="redundant", value=None),
         "redundant with a chunk that was not kept": lambda s: s.dropped(
             "c3", reason="redundant", nearest_kept="c3"
         ),

@@ -41,10 +41,12 @@ class Toy:
         made = Provenance("run", table.name, "1", "config", reads)
         return self.lake.write(table, one_row(table, **values), made, part, statistics)
 
-    def documents(self, text: int = 1) -> None:
+    def documents(self, text: int = 1, query: int = 1) -> None:
         self.write(tables.TASK_DOCUMENTS, split="evaluation", text=str(text))
         chunks = pl.concat(
-            one_row(tables.TASKS, split=split, chunk_id=split, input_ids=[text])
+            one_row(
+                tables.TASKS, split=split, chunk_id=split, input_ids=[query if split == "query" else text]
+            )
             for split in ("query", "judge", "calibration", "evaluation")
         )
         self.lake.write(
@@ -175,10 +177,13 @@ class TestHonest:
         toy.go().evaluate(seed=1)
         assert toy.faults() == []
 
-    def test_a_vacuumed_version_is_told_by_the_log(self, toy: Toy) -> None:
+    def test_vacuumed_versions_are_told_by_the_log(self, toy: Toy) -> None:
+        """Subsets of an earlier round, and the documents of this one, of which only the queries changed."""
         self.test_a_second_round_with_a_new_grid_and_fresh_subsets_passes(toy)
-        delta = toy.lake._open(tables.SUBSETS)
-        delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        toy.documents(query=2)
+        for table in (tables.SUBSETS, tables.TASKS):
+            delta = toy.lake._open(table)
+            assert delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
         assert toy.faults() == []
 
     def test_a_shard_that_is_named_like_a_split_opens_nothing(self, toy: Toy) -> None:
