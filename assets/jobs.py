@@ -1,4 +1,4 @@
-"""Jobs, the recuration schedule and the sensor on a landing folder; both are off until switched on in the UI."""
+"""Jobs and the recuration schedule, which is off until switched on in the UI."""
 
 import os
 from pathlib import Path
@@ -91,34 +91,5 @@ def weekly_recuration(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_config=recurate_config(), tags=recurate_tags())
 
 
-@dg.sensor(
-    name="landing_folder",
-    job=recurate,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Watches the folder GRASP_LANDING (default data/landing) and launches recurate when its files change.",
-)
-def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Launch one run per state of the landing folder."""
-    folder = Path(os.environ.get("GRASP_LANDING", "data/landing"))
-    if not folder.is_dir():
-        return dg.SkipReason(f"{folder} is not a folder; create it or set GRASP_LANDING")
-    from grasp_pipeline.seeds import digest
-
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not files:
-        return dg.SkipReason(f"{folder} is empty")
-    state = digest(
-        [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    )
-    if state == context.cursor:
-        return dg.SkipReason(f"{folder} has not changed")
-    return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=state, run_config=recurate_config(), tags=recurate_tags())],
-        cursor=state,
-    )
-
-
 JOBS = [curate, recurate, fidelity, apply_filter, curate_vision]
 SCHEDULES = [weekly_recuration]
-SENSORS = [landing_folder]

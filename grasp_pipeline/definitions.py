@@ -13,6 +13,7 @@ from assets import (
     evidence,
     filtering,
     jobs,
+    landing,
     protocol,
     proxy,
     publishing,
@@ -50,7 +51,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,
     schedules=jobs.SCHEDULES,
-    sensors=jobs.SENSORS,
+    sensors=[landing.landing_folder],
     resources={"store": store, "compute": Compute(), "models": Models(store=store)},
     executor=dg.in_process_executor,
 )

@@ -88,21 +88,31 @@ def resolve_paths(paths: Sequence[str], storage_options: StorageOptions | None =
         InputError: as `resolve_inputs`.
         ConfigError: as `resolve_inputs`.
     """
-    found: dict[str, InputFile] = {}
+    return [_input_file(uri, info, system) for uri, info, system in list_files(paths, storage_options)]
+
+
+def list_files(
+    paths: Sequence[str], storage_options: StorageOptions | None = None
+) -> list[tuple[str, pafs.FileInfo, pafs.FileSystem]]:
+    """List (URI, size and time of the last write, file system) of what `resolve_paths` finds; no content is read.
+
+    Raises:
+        InputError: a path does not exist, matches nothing or cannot be listed.
+        ConfigError: a storage option is not understood.
+    """
+    found: dict[str, tuple[str, pafs.FileInfo, pafs.FileSystem]] = {}
     for path in paths:
         scheme = scheme_of(path)
         system = file_system(path, storage_options)
         try:
             for info in sorted(_expand(path, path_of(path), system), key=lambda one: one.path):
                 uri = uri_of(info.path, scheme)
-                key = uri if scheme else os.path.realpath(uri)
-                if key not in found:
-                    found[key] = _input_file(uri, info, system)
+                found.setdefault(uri if scheme else os.path.realpath(uri), (uri, info, system))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"The input path {path!r} cannot be listed ({reason_of(error)}); check it."
             ) from error
-    return sorted(found.values(), key=lambda file: file.uri)
+    return sorted(found.values(), key=lambda one: one[0])
 
 
 def _expand(given: str, path: str, system: pafs.FileSystem) -> list[pafs.FileInfo]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from assets.jobs import landing_folder, weekly_recuration
+from assets.jobs import weekly_recuration
+from assets.landing import landing_folder
 from assets.partitions import SHARDS, WHOLE_RANGE, shard_names
 from assets.run import STAGES
 from grasp_pipeline.definitions import defs
@@ -161,55 +161,15 @@ class TestShards:
 
 
 class TestAutomation:
-    @pytest.fixture
-    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        """A landing folder, with the repository as working directory: the configuration is named from there."""
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setenv("GRASP_LANDING", str(tmp_path / "landing"))
-        return tmp_path / "landing"
-
-    def look(self, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-        found = landing_folder(dg.build_sensor_context(cursor=cursor))
-        assert isinstance(found, dg.SensorResult | dg.SkipReason)
-        return found
-
     def test_both_are_off_until_switched_on(self) -> None:
         assert landing_folder.default_status == dg.DefaultSensorStatus.STOPPED
         assert weekly_recuration.default_status == dg.DefaultScheduleStatus.STOPPED
         assert landing_folder.job_name == weekly_recuration.job_name == "recurate"
 
-    def test_no_folder_and_no_file_are_skipped(self, folder: Path) -> None:
-        skipped = self.look()
-        assert isinstance(skipped, dg.SkipReason)
-        assert "not a folder; create it or set GRASP_LANDING" in (skipped.skip_message or "")
-        folder.mkdir()
-        (folder / ".part").write_text("hidden while it is copied")
-        skipped = self.look()
-        assert isinstance(skipped, dg.SkipReason)
-        assert "is empty" in (skipped.skip_message or "")
-
-    def test_a_file_that_lands_launches_one_run(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "new.jsonl").write_text("{}\n")
-        first = self.look()
-        assert isinstance(first, dg.SensorResult)
-        (request,) = first.run_requests or []
-        assert request.tags.items() >= WHOLE_RANGE.items()
-        assert dg.validate_run_config(defs.resolve_job_def("recurate"), request.run_config)
-        assert isinstance(self.look(first.cursor), dg.SkipReason)
-
-        (folder / "deeper").mkdir()
-        (folder / "deeper" / "more.jsonl").write_text("{}\n")
-        second = self.look(first.cursor)
-        assert isinstance(second, dg.SensorResult)
-        (again,) = second.run_requests or []
-        assert again.run_key != request.run_key
-
-        (folder / "new.jsonl").write_text("{}\n{}\n")
-        assert isinstance(self.look(second.cursor), dg.SensorResult)
-
-    @pytest.mark.usefixtures("folder")
-    def test_the_schedule_launches_recurate_with_the_configured_corpus(self) -> None:
+    def test_the_schedule_launches_recurate_with_the_configured_corpus(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(ROOT)
         context = dg.build_schedule_context()
         data = weekly_recuration.evaluate_tick(context)
         (request,) = data.run_requests or []
