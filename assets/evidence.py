@@ -193,11 +193,11 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
         write_formats,
     )
 
-    check_destination(config.formats, store.root)
+    check_destination(config.formats, store.place)
     step = Step(context, store, config, EXPORT_VERSION)
     read = ExportTables.pinned(step)
     stamp = read.stamp(step)
-    location = f"{store.root}/export"
+    location = f"{store.place}/export"
     if store.has_file(f"export/{MANIFEST}"):
         with store.files("export") as folder:
             manifest = json.loads((folder / MANIFEST).read_text())
@@ -249,7 +249,7 @@ def report(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.Materiali
     step = Step(context, store, None, "1")
     inputs = report_inputs(store.tables)
     page = render(inputs)
-    location = f"{store.root}/report/report.html"
+    location = f"{store.place}/report/report.html"
     if store.has_file("report/report.html"):
         with store.files("report") as folder:
             if (folder / "report.html").read_text(encoding="utf-8") == page:

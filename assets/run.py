@@ -212,9 +212,9 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
             rows, reason = vision_inputs(used.tables, data_set)
             print_vision_summary(rows, SELECTED, reason, console)
         elif job == "apply_filter":
-            _tell_filter(result, console, used.root)
+            _tell_filter(result, console, used.place)
         else:
-            print_summary(report_inputs(used.tables, timings), console, f"{used.root}/report/report.html")
+            print_summary(report_inputs(used.tables, timings), console, f"{used.place}/report/report.html")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.monotonic() - begun
     console.print(f"{duration(seconds)} in all, peak memory {peak:.2f} GiB.", markup=False)

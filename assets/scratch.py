@@ -31,7 +31,7 @@ def scratch_array(store: DeltaStore, shape: tuple[int, ...], dtype: np.dtype) ->
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes <= IN_MEMORY_BYTES:
         return np.empty(shape, dtype)
-    folder = Path(store.root) if store.is_local else Path(tempfile.gettempdir())
+    folder = Path(store.place) if store.is_local else Path(tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             # Room is taken now: a write to a mapped page that the disk has no room for would kill the process.

@@ -9,16 +9,19 @@ values). Those decide what is current: nothing else does, `settings` aside, whic
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.locations import is_local, local_file, tidy_root
 from grasp_pipeline.seeds import digest
 from grasp_pipeline.tables import ALL, GRADIENT_SKETCHES, Table
 from resources.content import content_digest
@@ -123,11 +126,25 @@ def _agrees(written: Mapping[str, str], asked: Partition) -> bool:
     return all(asked.get(key, value) == value for key, value in written.items())
 
 
+@cache
+def _table_class() -> Any:
+    """Return delta-rs's table, which says where its files lie in a form that polars reads back."""
+    from deltalake import DeltaTable
+
+    class PlacedTable(DeltaTable):
+        """polars takes what this names for paths; delta-rs escapes the folder above the table in them."""
+
+        def file_uris(self, partition_filters: Any = None) -> list[str]:
+            return [local_file(self.table_uri, uri) for uri in super().file_uris(partition_filters)]
+
+    return PlacedTable
+
+
 class DeltaTables:
     """All tables below one root, a local folder or an object-store URI."""
 
     def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
-        self.root = root.rstrip("/")
+        self.root = tidy_root(root)
         self._options = storage_options or None
         self._committing = threading.Lock()
 
@@ -135,12 +152,15 @@ class DeltaTables:
         """Return the table's folder or URI."""
         return f"{self.root}/{table.name}"
 
+    def _address(self, table: Table) -> str:
+        """Return what delta-rs takes: a folder's whole path, since it takes the `a:` of `a:b/c` for a scheme."""
+        return os.path.abspath(self.uri(table)) if is_local(self.root) else self.uri(table)
+
     def _open(self, table: Table, version: int | None = None) -> Any:
-        from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            opened = DeltaTable(self.uri(table), version=version, storage_options=self._options)
+            opened = _table_class()(self._address(table), version=version, storage_options=self._options)
         except TableNotFoundError as error:
             raise StoreError(
                 f"the table {table.name} does not exist in the store {self.root}; materialize the asset that writes it"
@@ -172,7 +192,7 @@ class DeltaTables:
         """Return whether the table was created."""
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.uri(table), storage_options=self._options)
+        return DeltaTable.is_deltatable(self._address(table), storage_options=self._options)
 
     def _log(self, table: Table) -> list[Commit]:
         """Return every commit, newest first; those that hold no data too. Empty when there is no table."""
@@ -343,7 +363,7 @@ class DeltaTables:
             return
         metadata = self._metadata(replace(provenance, settings=""), None, "", {})
         DeltaTable.create(
-            self.uri(table),
+            self._address(table),
             table.empty().to_arrow().schema,
             mode="ignore",
             partition_by=list(table.partition_by),

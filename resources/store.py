@@ -15,6 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.locations import is_local, tidy_root
 
 if TYPE_CHECKING:
     from resources.delta import DeltaTables
@@ -53,16 +54,25 @@ class DeltaStore(dg.ConfigurableResource):
 
         return DeltaTables(self.root, self.storage_options)
 
+    @cached_property
+    def place(self) -> str:
+        """The root as it is used and shown: see `tidy_root`.
+
+        Raises:
+            StoreError: there cannot be a store.
+        """
+        return tidy_root(self.root)
+
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
-        return "://" not in self.root
+        return is_local(self.place)
 
     def _inside(self, relative: str) -> str:
         parts = Path(relative).parts
         if not parts or Path(relative).is_absolute() or ".." in parts:
             raise StoreError(f"the path {relative!r} leads out of the store; give one below its root")
-        return f"{self.root.rstrip('/')}/{Path(relative).as_posix()}"
+        return f"{self.place}/{Path(relative).as_posix()}"
 
     @contextmanager
     def new_files(self, relative: str) -> Iterator[Path]:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from grasp_pipeline.errors import InputError, StoreError
+from grasp_pipeline.locations import local_folder
 from grasp_pipeline.sketch.storage import GROUP_ROWS, view_half
 
 if TYPE_CHECKING:
@@ -99,9 +100,8 @@ def _open_input(delta: DeltaTable, path: str) -> Any:
     import pyarrow as pa
     from deltalake.fs import DeltaStorageHandler
 
-    root = urlparse(delta.table_uri)
-    if root.scheme in ("", "file"):
-        folder = unquote(root.path) if root.scheme else delta.table_uri
+    folder = local_folder(delta.table_uri)
+    if folder is not None:
         return pa.OSFile(str(Path(folder) / path))
     handler = DeltaStorageHandler.from_table(delta._table, delta._storage_options, {})
     return handler.open_input_file(path)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: dict[str, int] = {
     "grasp_pipeline.config": 0,
     "grasp_pipeline.errors": 0,
+    "grasp_pipeline.locations": 0,
     "grasp_pipeline.progress": 0,
     "grasp_pipeline.seeds": 0,
     "grasp_pipeline.tables": 0,

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 import pytest
@@ -27,6 +29,27 @@ from resources.delta import (
     partition_predicate,
     sql_literal,
 )
+from resources.store import DeltaStore
+
+ODD = [
+    "sp ace",
+    " around ",
+    "100%",
+    "%zz",
+    "größe",
+    unicodedata.normalize("NFD", "größe"),
+    "语料 🗂",
+    "p+l,u;s&",
+    'it\'s "it"',
+    "{brace}",
+    "st*r",
+    "<a>`b`",
+    "a:b",
+    "~",
+    "..more",
+]
+"""Names of folders; between delta-rs, polars and pyarrow each was lost somewhere, or could have been."""
+ODD_PATH = "/".join(["my folder", "100%", *ODD])
 
 NASTY = ["plain", "x' OR 'a'='a", 'double "quote"', "a/b", "per%cent", "ünïcode", "sp ace", "back\\slash"]
 
@@ -50,9 +73,9 @@ def made_by(asset: str = "documents", *reads: Read, code: str = "1") -> Provenan
     return Provenance("run-1", asset, code, "config", reads)
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> DeltaTables:
-    return DeltaTables(str(tmp_path / "store"))
+@pytest.fixture(params=["store", ODD_PATH], ids=["plain", "odd"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> DeltaTables:
+    return DeltaTables(str(tmp_path / request.param))
 
 
 def test_partitions_with_any_name_are_written_and_replaced_alone(lake: DeltaTables) -> None:
@@ -64,6 +87,39 @@ def test_partitions_with_any_name_are_written_and_replaced_alone(lake: DeltaTabl
         part = lake.read(tables.DOCUMENTS, version, {"shard": shard}).collect()
         assert part["doc_id"].to_list() == (["new"] if number == 1 else [f"d{number}"])
     assert lake.read(tables.DOCUMENTS, version).collect().height == len(NASTY)
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("form", ["path", "relative", "uri"])
+def test_a_store_may_lie_in_a_folder_of_any_name(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = tmp_path / name / "store"
+    root = {"path": str(whole), "relative": f"./{name}/store", "uri": f"file://{quote(str(whole))}"}[form]
+    lake = DeltaTables(root)
+    for shard in ("a", "b c%"):
+        lake.write(tables.DOCUMENTS, documents(shard, [shard]), made_by(), {"shard": shard})
+    version = lake.pin(tables.DOCUMENTS).version
+    assert sorted(lake.read(tables.DOCUMENTS, version).collect()["doc_id"]) == ["a", "b c%"]
+    assert [frame.height for frame in lake.batches(tables.DOCUMENTS, version)] == [1, 1]
+    part = lake.read(tables.DOCUMENTS, version, {"shard": "b c%"}).filter(pl.col("n_bytes") > 0)
+    assert part.collect()["doc_id"].to_list() == ["b c%"]
+    row = ("s", "t", 0, "calibration", 1.0, 1, "c", "r", 1.0)
+    utility = pl.DataFrame([row], schema=tables.SUBSET_UTILITIES.schema, orient="row")
+    for value in (1.0, 2.0):
+        changed = utility.with_columns(utility=pl.lit(value))
+        lake.upsert(tables.SUBSET_UTILITIES, changed, made_by(), {"split": "calibration"})
+    stored = lake.read(tables.SUBSET_UTILITIES, lake.pin(tables.SUBSET_UTILITIES).version)
+    assert stored.collect()["utility"].to_list() == [2.0]
+    store = DeltaStore(root=root)
+    for content in ("1", "2"):
+        with store.new_files("files/x") as folder:
+            (folder / "f").write_text(content)
+    with store.files("files/x") as folder:
+        assert (folder / "f").read_text() == "2"
+    assert sorted(path.name for path in whole.iterdir()) == ["documents", "files", "subset_utilities"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @given(st.text(max_size=20))
