@@ -5,8 +5,7 @@ import os
 import dagster as dg
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
-from assets.jobs import recurate, recurate_config
-from assets.partitions import WHOLE_RANGE
+from assets.jobs import recurate, recurate_config, recurate_tags
 from grasp_pipeline.errors import ConfigError, InputError
 
 STATE_TAG = "grasp/files"
@@ -58,7 +57,7 @@ def landing_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     request = dg.RunRequest(
         run_key=f"{state}-after-{runs[0].run_id if runs else 'none'}",
         run_config=config,
-        tags={**WHOLE_RANGE, STATE_TAG: state},
+        tags={**recurate_tags(), STATE_TAG: state},
     )
     return dg.SensorResult(run_requests=[request], cursor=state)
 

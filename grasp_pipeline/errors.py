@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _REASON = 200
 """Most characters of a foreign message that are told."""
 
@@ -38,7 +40,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def boundary(kind: type[GraspError], thing: str, remedy: str) -> Iterator[None]:
+def boundary(
+    kind: type[GraspError], thing: str, remedy: str, but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Around one call of another library: whatever it raises becomes `kind`, with the library's error as its cause.
 
     Libraries raise what they like where input is bad (a bare `Exception` from Rust, `KeyError` from a parser), so every
@@ -48,17 +52,22 @@ def boundary(kind: type[GraspError], thing: str, remedy: str) -> Iterator[None]:
         kind: error to raise.
         thing: what cannot be done with what; the first line of the library's message follows in brackets.
         remedy: what the user can do.
+        but: errors that the caller treats itself.
     """
     try:
         yield
-    except GraspError:
+    except (GraspError, *but):
         raise
     except Exception as error:
         raise kind(f"{thing} ({reason_in(error)}); {remedy}") from error
 
 
 def reason_in(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its type, cut to 200 characters."""
-    lines = [line.strip(" .:") for line in str(error).splitlines()]
-    told = next((line for line in lines if line), "") or type(error).__name__
+    """Return the first line of an error's message and its causes (delta-rs marks them), cut to 200 characters.
+
+    An error without a message tells its type.
+    """
+    lines = [line.strip(" .:") for line in _COLOUR.sub("", str(error)).splitlines()]
+    first = next((line for line in lines if line), "") or type(error).__name__
+    told = ": ".join([first, *(line.removeprefix("\u21b3 ") for line in lines if line.startswith("\u21b3 "))])
     return told if len(told) <= _REASON else f"{told[:_REASON]}..."

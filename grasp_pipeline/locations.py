@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder of any name, or an object-store URI.
+"""Where a store or a model lies: a local folder of any name, an object-store URI, or a name on the hub.
 
 A path is not a URI, and a URI is not a path: delta-rs names an open table by a URI, with everything but plain ASCII
 escaped, and polars takes what it names for a path. Here alone one is made of the other.
@@ -10,13 +10,13 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from grasp_pipeline.errors import StoreError
+from grasp_pipeline.errors import InputError, StoreError
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?=.)")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|[\\\[\]^|?#=]|%[0-9A-Fa-f]{2}")
-"""What the path of a store may not hold. Control characters, ``\\ [ ] ^ |`` and escapes such as ``%20`` are another name, or
-none, to delta-rs, which loses the history below ``? #``; polars takes a folder with ``=`` for a partition."""
+"""What the path of a store may not hold. Control characters, ``\\ [ ] ^ |`` and escapes such as ``%20`` are another
+name, or none, to delta-rs, which loses the history below ``? #``; polars takes a folder with ``=`` for a partition."""
 _PLAIN = re.compile(r"[A-Za-z0-9._~!$&'()*+,;:@/-]*")
 
 
@@ -96,3 +96,23 @@ def local_file(table_uri: str, file_uri: str) -> str:
     if folder is None or not file_uri.startswith(above):
         return file_uri
     return os.path.join(folder, file_uri[len(above) :])
+
+
+def folder_or_hub_name(kind: str, given: str, holding: str) -> str:
+    """Return the folder of a checkpoint or tokenizer with `~` resolved, or its name on the Hugging Face hub.
+
+    Args:
+        kind: what it is, for messages.
+        given: as configured.
+        holding: files that the folder must hold, for messages.
+
+    Raises:
+        InputError: it is a file, or can only be a folder and does not exist.
+    """
+    path = os.path.expanduser(given)
+    if os.path.isfile(path):
+        raise InputError(f"the {kind} {given!r} is a file; give the folder that holds it")
+    # A name on the hub is `name` or `owner/name`; anything else would be looked up there for minutes.
+    if not os.path.isdir(path) and (given[:1] in "/.~" or given.count("/") > 1):
+        raise InputError(f"the {kind} {given!r} does not exist; give a folder with {holding}")
+    return path if os.path.isdir(path) else given

@@ -14,14 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from grasp_pipeline.errors import StoreError
-from grasp_pipeline.locations import is_local, local_file, tidy_root
+from grasp_pipeline.errors import StoreError, boundary
+from grasp_pipeline.locations import is_local, local_file, local_folder, tidy_root
 from grasp_pipeline.seeds import digest
 from grasp_pipeline.tables import ALL, GRADIENT_SKETCHES, Table
 from resources.content import content_digest
@@ -134,8 +136,8 @@ def _table_class() -> Any:
     class PlacedTable(DeltaTable):
         """polars takes what this names for paths; delta-rs escapes the folder above the table in them."""
 
-        def file_uris(self, partition_filters: Any = None) -> list[str]:
-            return [local_file(self.table_uri, uri) for uri in super().file_uris(partition_filters)]
+        def file_uris(self, *arguments: Any, **named: Any) -> list[str]:
+            return [local_file(self.table_uri, uri) for uri in super().file_uris(*arguments, **named)]
 
     return PlacedTable
 
@@ -160,12 +162,45 @@ class DeltaTables:
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            opened = _table_class()(self._address(table), version=version, storage_options=self._options)
+            with self._reading(table, but=(TableNotFoundError,)):
+                opened = _table_class()(self._address(table), version=version, storage_options=self._options)
         except TableNotFoundError as error:
             raise StoreError(
                 f"the table {table.name} does not exist in the store {self.root}; materialize the asset that writes it"
             ) from error
         self._check_layout(table, opened)
+        return opened
+
+    def _reading(self, table: Table, but: tuple[type[Exception], ...] = ()) -> AbstractContextManager[None]:
+        """Around a call of delta-rs that reads the table's log."""
+        thing = f"the table {table.name} in the store {self.root} cannot be opened"
+        if not is_local(self.root):
+            return boundary(StoreError, thing, "check that the store can be reached and read", but)
+        remedy = f"restore {self.uri(table)}, or delete it and materialize the asset that writes it"
+        return boundary(StoreError, thing, remedy, but)
+
+    def _writing(self, table: Table, but: tuple[type[Exception], ...] = ()) -> AbstractContextManager[None]:
+        """Around a call of delta-rs that writes."""
+        thing = f"the table {table.name} cannot be written to the store {self.root}"
+        remedy = "make the store writable and see that it has room, or set GRASP_STORE to another"
+        return boundary(StoreError, thing, remedy, but)
+
+    def _open_to_read(self, table: Table, version: int) -> Any:
+        """Open a version, whose files must be there as they were written: polars would fail late, or panic.
+
+        Raises:
+            StoreError: a file of a local table is missing or of another size.
+        """
+        opened = self._open(table, version)
+        folder = local_folder(opened.table_uri)
+        for path, size in opened._table.get_add_file_sizes().items() if folder is not None else ():
+            file = Path(folder or "", path)
+            fault = "is missing" if not file.is_file() else "was cut or changed"
+            if fault == "is missing" or file.stat().st_size != size:
+                raise StoreError(
+                    f"the file {file} of the table {table.name} {fault}; restore it, or delete {self.uri(table)} and "
+                    "materialize the asset that writes it"
+                )
         return opened
 
     def _check_layout(self, table: Table, opened: Any) -> None:
@@ -192,7 +227,8 @@ class DeltaTables:
         """Return whether the table was created."""
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self._address(table), storage_options=self._options)
+        with self._reading(table):
+            return DeltaTable.is_deltatable(self._address(table), storage_options=self._options)
 
     def _log(self, table: Table) -> list[Commit]:
         """Return every commit, newest first; those that hold no data too. Empty when there is no table."""
@@ -290,7 +326,7 @@ class DeltaTables:
 
     def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:
         """Return a lazy frame of the table, or one partition of it, at a version."""
-        frame = pl.scan_delta(self._open(table, version), storage_options=self._options)
+        frame = pl.scan_delta(self._open_to_read(table, version), storage_options=self._options)
         for key, value in (partition or {}).items():
             frame = frame.filter(pl.col(key) == value)
         return frame.select(list(table.schema))
@@ -317,7 +353,7 @@ class DeltaTables:
         """
         from grasp_pipeline.sketch.reader import data_files, file_batches
 
-        delta = self._open(table, version)
+        delta = self._open_to_read(table, version)
         wanted = list(table.schema if columns is None else columns)
         stored = [name for name in wanted if name not in table.partition_by]
         for file in data_files(delta, partition):
@@ -330,7 +366,7 @@ class DeltaTables:
         """Return a reader of one kind's stored sketches at a version; see `SketchReader`."""
         from grasp_pipeline.sketch.reader import SketchReader
 
-        return SketchReader(self._open(GRADIENT_SKETCHES, version), kind, shards)
+        return SketchReader(self._open_to_read(GRADIENT_SKETCHES, version), kind, shards)
 
     def pin(self, table: Table, partition: Partition | None = None) -> Read:
         """Return the version that a reader of (a partition of) the table sees now.
@@ -362,16 +398,17 @@ class DeltaTables:
         if self.exists(table):
             return
         metadata = self._metadata(replace(provenance, settings=""), None, "", {})
-        DeltaTable.create(
-            self._address(table),
-            table.empty().to_arrow().schema,
-            mode="ignore",
-            partition_by=list(table.partition_by),
-            name=table.name,
-            description=table.description,
-            storage_options=self._options,
-            commit_properties=CommitProperties(custom_metadata=metadata),
-        )
+        with self._writing(table):
+            DeltaTable.create(
+                self._address(table),
+                table.empty().to_arrow().schema,
+                mode="ignore",
+                partition_by=list(table.partition_by),
+                name=table.name,
+                description=table.description,
+                storage_options=self._options,
+                commit_properties=CommitProperties(custom_metadata=metadata),
+            )
 
     def write(
         self,
@@ -536,7 +573,8 @@ class DeltaTables:
                 with self._committing:  # threads of one process take turns; conflicts are other processes'
                     delta = self._open(table)
                     before = delta.version()
-                    action(delta, properties)
+                    with self._writing(table, but=(CommitFailedError,)):
+                        action(delta, properties)
             except CommitFailedError as error:
                 if attempt == _RETRIES - 1:
                     raise StoreError(

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from grasp_pipeline import tables
-from grasp_pipeline.errors import StoreError
+from grasp_pipeline.errors import StoreError, boundary
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
     from grasp_pipeline.corpus.tokenizer import TextEncoder
     from grasp_pipeline.proxy.objective import CausalLM
     from grasp_pipeline.proxy.training import Recipe
+
+_RESTORE = "restore the file or materialize proxy_checkpoints again"
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ class Models(dg.ConfigurableResource):
         frame = self.store.tables.read(tables.PROXY_CHECKPOINTS, version).collect()
         row = next(row for row in frame.iter_rows(named=True) if row["role"] == role)
         with self.store.files(row["path"]) as folder:
-            if file_digest(folder / "model.safetensors") != row["sha256"]:
+            with boundary(StoreError, f"the checkpoint {folder} cannot be read", _RESTORE):
+                found = file_digest(folder / "model.safetensors")
+            if found != row["sha256"]:
                 raise StoreError(
                     f"the weights of checkpoint {row['checkpoint_id'][:12]} ({role}) differ from the digest in "
-                    "proxy_checkpoints; restore the file or materialize proxy_checkpoints again"
+                    f"proxy_checkpoints; {_RESTORE}"
                 )
             objective = CausalLM(load_model(folder))
         return LoadedProxy(row["checkpoint_id"], objective, Recipe(**json.loads(row["recipe"])))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from grasp_pipeline.errors import StoreError
+from grasp_pipeline.errors import StoreError, boundary
 from grasp_pipeline.locations import is_local, tidy_root
 
 if TYPE_CHECKING:
@@ -83,9 +83,11 @@ class DeltaStore(dg.ConfigurableResource):
         """
         target = self._inside(relative)
         parent = Path(target).parent if self.is_local else None
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        remedy = "make the store writable and see that it has room, or set GRASP_STORE to another"
+        with boundary(StoreError, f"the folder {target} cannot be written", remedy):
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
         try:
             yield scratch
             if self.is_local:

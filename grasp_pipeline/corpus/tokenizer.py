@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from grasp_pipeline.config import TokenizerConfig
-from grasp_pipeline.errors import InputError
+from grasp_pipeline.errors import InputError, StoreError, boundary
+from grasp_pipeline.locations import folder_or_hub_name
 from grasp_pipeline.seeds import digest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BEGIN = "<|endoftext|>"
+
+_RARE = "\u16a0\ua66e\U00013000"
+"""Letters that hardly any vocabulary holds: a rune, a Cyrillic O with seven eyes, a hieroglyph."""
+
+_NO_UTF8 = {chr(byte) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+"""Letters that stand for bytes in a byte-level vocabulary and occur in no text."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +151,13 @@ def load_pretrained(config: TokenizerConfig) -> TextEncoder:
     """
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the tokenizer {config.name!r} cannot be loaded ({reason}); give a folder with tokenizer.json or a hub "
-            "name that this machine can reach"
-        ) from error
+    name = folder_or_hub_name("tokenizer", config.name, "tokenizer.json and tokenizer_config.json")
+    with boundary(
+        InputError,
+        f"the tokenizer {config.name!r} cannot be loaded",
+        "give a folder with tokenizer.json or a hub name that this machine can reach",
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer {config.name!r} has no fast form; give one with a tokenizer.json")
     separator = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -162,12 +168,48 @@ def load_pretrained(config: TokenizerConfig) -> TextEncoder:
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    return TextEncoder(backend, int(separator), len(tokenizer))
+    _check_coverage(backend, config.name)
+    return TextEncoder(backend, int(separator), _vocab_size(backend))
+
+
+def _check_coverage(backend: Tokenizer, name: str) -> None:
+    """Refuse a tokenizer that fails at characters outside its vocabulary, or passes over them in silence.
+
+    Raises:
+        InputError: it has no token for one of a few letters of rare scripts, or works on bytes and lacks some of those
+            that UTF-8 has.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    remedy = "give one that has an UNK token in its vocabulary, or works on bytes and has them all"
+    with boundary(InputError, f"the tokenizer {name!r} fails at characters outside its vocabulary", remedy):
+        lost = [letter for letter in _RARE if not backend.encode(letter, add_special_tokens=False).ids]
+    definition = json.loads(backend.to_str())
+    first = json.dumps([definition["normalizer"], definition["pre_tokenizer"]])
+    if '"ByteLevel"' in first and definition["model"].get("unk_token") is None:
+        lost += set(ByteLevel.alphabet()) - _NO_UTF8 - backend.get_vocab().keys()
+    if lost:
+        raise InputError(f"the tokenizer {name!r} passes over characters outside its vocabulary; {remedy}")
+
+
+def _vocab_size(backend: Tokenizer) -> int:
+    """Return the number of ids up to the highest; a vocabulary may have gaps."""
+    return max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def load_saved(folder: Path, bos: int) -> TextEncoder:
-    """Load a tokenizer that `TextEncoder.save` wrote."""
+    """Load a tokenizer that `TextEncoder.save` wrote.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return TextEncoder(backend, bos, backend.get_vocab_size())
+    path = folder / "tokenizer.json"
+    with boundary(
+        StoreError,
+        f"the stored tokenizer {path} cannot be read",
+        "restore it, or materialize tokenizer again",
+    ):
+        backend = Tokenizer.from_file(str(path))
+    return TextEncoder(backend, bos, _vocab_size(backend))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.errors import ConfigError, InputError, StoreError, boundary
+from grasp_pipeline.locations import folder_or_hub_name
 from grasp_pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def build_model(config: ProxyConfig, vocab_size: int, chunk_tokens: int) -> PreT
 
     positions = chunk_tokens + 1
     if config.checkpoint:
-        name = _folder_or_hub_name(config.checkpoint)
+        name = folder_or_hub_name("checkpoint", config.checkpoint, "config.json and model.safetensors")
         with boundary(
             InputError,
             f"the checkpoint {config.checkpoint!r} cannot be loaded",
@@ -161,21 +162,6 @@ def load_model(folder: str | Path) -> PreTrainedModel:
         raise StoreError(f"the stored checkpoint {folder} is not the whole model: {faults}; {remedy}")
     model.set_attn_implementation("eager")
     return model.eval()
-
-
-def _folder_or_hub_name(checkpoint: str) -> str:
-    """Return a checkpoint's folder with `~` resolved, or its hub name; what can only be a folder must be one."""
-    path = Path(checkpoint).expanduser()
-    if path.is_file():
-        raise InputError(
-            f"the checkpoint {checkpoint!r} is a file; give the folder that holds it and its config.json"
-        )
-    # A hub name is `name` or `owner/name`; anything else would be looked up there for minutes.
-    if not path.is_dir() and (checkpoint[:1] in "/.~" or checkpoint.count("/") > 1):
-        raise InputError(
-            f"the checkpoint {checkpoint!r} does not exist; give a folder with config.json and model.safetensors"
-        )
-    return str(path) if path.is_dir() else checkpoint
 
 
 def _from_pretrained(name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:

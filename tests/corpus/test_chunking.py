@@ -99,7 +99,7 @@ def test_a_hugging_face_tokenizer_is_loaded_by_folder(tmp_path: Path) -> None:
 
 
 def test_tokenizers_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"tokenizer '.*missing' cannot be loaded.*give a folder"):
+    with pytest.raises(InputError, match=r"tokenizer '.*missing' does not exist; give a folder"):
         load_pretrained(TokenizerConfig(name=str(tmp_path / "missing")))
     with pytest.raises(InputError, match=r"too small for a vocabulary of 5000.*vocab_size"):
         train_bpe(["short text"], 5000)
