@@ -27,7 +27,10 @@ from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
 VERSION = "4"
-"""Part of a finished case's file name; raised when what a case or its contests hold changes."""
+"""Part of a finished case's file name; raised when what a case holds changes."""
+
+CONTESTS = "2"
+"""Likewise for its repeated contests: raised when what a certificate says of the same runs changes."""
 
 KINDS = ("main", "coverage")
 
@@ -67,7 +70,7 @@ def contest_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
     """Return target -> where its repeated contests lie; none for a ground of full size."""
     if ground.split("/")[0] != "coverage":
         return {}
-    key = f"contests-{settings.coverage_repeats}"
+    key = f"contests-{CONTESTS}-{settings.coverage_repeats}"
     return {
         target: path.with_name(path.name.replace("case", key, 1))
         for target, path in case_files(settings, ground).items()

@@ -2,11 +2,12 @@
 
 What picked an arm cannot judge it: the lowest of ten measured losses is low partly by luck, of the documents
 it was measured on and of its training seed. So the calibration documents are split into two folds. An arm is
-picked on one fold and certified on the other, with a freshly seeded retraining; the folds are swapped and the
+picked on one fold and certified on the other, with freshly seeded retrainings; the folds are swapped and the
 two improvements averaged (cross-fitting). The bound counts three sources of error: the documents, the
 training seeds and the draws of the random arm. Both ideas are standard (sample splitting: Cox 1975;
-cross-fitting: Chernozhukov et al. 2018); the coverage of this form was measured by simulation, and
-tests/selection/test_certificate.py measures it again.
+cross-fitting: Chernozhukov et al. 2018). How much runs vary is estimated from every arm that was run more than
+once, and differs between arms. The coverage of this form was measured by simulation, of whole contests too;
+tests/selection/test_certificate.py and test_contest.py measure it again.
 """
 
 from __future__ import annotations
@@ -230,14 +231,17 @@ def certify(
     its fresh runs, or with run 0 where it has none. A baseline given as `Picks` is itself picked on the other
     fold; judged by the run that picked it, it looks better than it is, which makes the bound conservative.
 
-    bound = improvement - t_{confidence, df} sqrt(V_doc + s_r^2 sum_runs c_run^2)
+    bound = improvement - t_{confidence, df} sqrt(V_doc + sum_a c_a^2 s_a^2)
 
     V_doc = (V_0 + V_1) / 4, V_f the variance of fold f's mean paired difference over documents: per task the
-    linearised variance of the token-weighted ratio (Cochran 1977, 6.5), tasks combined as averages. s_r^2 is
-    the variance over the random draws of the loss on all documents of the task; it stands for every run's
-    variance. c_run is the weight of a run in the improvement, so that the sum is 1/R + 1/S against R random
-    draws when both folds picked the same arm with S fresh runs, and 1/R + .5/S when they picked different
-    ones. df is Satterthwaite's over R - 1 and, per fold and task, documents - 1.
+    linearised variance of the token-weighted ratio (Cochran 1977, 6.5), tasks combined as averages. c_run is the
+    weight of a run in the improvement, so that c_a^2, the sum of c_run^2 over an arm's runs, is 1/R for R random draws
+    and 1/S for S fresh runs of an arm that both folds picked, .25/S where they picked different ones. s_a^2 is the
+    variance over runs of the loss on all documents of the task: the arm's own over its replicates, or the one pooled
+    over all arms that have any, whichever is larger. Replicates are the random draws and the fresh runs. Arms differ in
+    how much their runs vary and a pick has few of them: its own variance alone would often be far too small, the pooled
+    one wrong where the pick varies more than random does; the larger costs little where they are alike (measured, see
+    docs/selection.md). df is Satterthwaite's over the pooled degrees of freedom and, per fold and task, documents - 1.
 
     Where the folds picked different arms, the improvement is the mean of the two; the published arm is the
     better of them by run 0. Each certificate holds on its own: several of them do not hold simultaneously at
@@ -254,8 +258,8 @@ def certify(
         baseline_name: name in the statement; by default the baseline's arm or arms.
 
     Raises:
-        ConfigError: a pick has no fresh run, the random arm has fewer than two draws, the task is unknown, or
-            the confidence is outside (.5, 1).
+        ConfigError: a pick has fewer than `FRESH` fresh runs, the random arm has fewer than two draws, the task is
+            unknown, or the confidence is outside (.5, 1).
     """
     task = picks.target if task is None else task
     if task == WORST:
@@ -283,12 +287,11 @@ def certify(
             components.append((variance * (share / 2) ** 2, int(chosen.sum()) - 1))
     document_variance = sum(variance for variance, _ in components)
 
-    whole = _target_loss(evidence, draws, task, np.ones_like(evidence.fold, dtype=bool), random_arm)
     weight = {
         run: (weights[0].get(run, 0.0) + weights[1].get(run, 0.0)) / 2 for run in weights[0] | weights[1]
     }
-    run_variance = float(whole.var(ddof=1)) * sum(w**2 for w in weight.values())
-    components.append((run_variance, len(draws) - 1))
+    run_variance, run_freedom = _run_variance(evidence, weight, task, random_arm)
+    components.append((run_variance, run_freedom))
 
     freedom = _satterthwaite(components)
     error = float(np.sqrt(document_variance + run_variance))
@@ -325,9 +328,10 @@ def _run_weights(
         pick = picks.by_fold[other]
         opponent = baseline if isinstance(baseline, str) else baseline.by_fold[other]
         fresh = range(1, len(evidence.runs(pick)))
-        if not fresh:
+        if len(fresh) < FRESH:
             raise ConfigError(
-                f"Arm {pick!r} has no freshly seeded run; make the runs that plan_picks calls missing."
+                f"Arm {pick!r} has {len(fresh)} freshly seeded runs and needs {FRESH}; make the runs that plan_picks "
+                "calls missing."
             )
         runs = len(evidence.runs(opponent))
         against = range(runs) if opponent == random_arm or runs == 1 else range(1, runs)
@@ -336,6 +340,23 @@ def _run_weights(
                 weights[arm, run] = weights.get((arm, run), 0.0) + sign / len(numbers)
         folds.append(weights)
     return folds[0], folds[1]
+
+
+def _run_variance(
+    evidence: Evidence, weight: Mapping[Run, float], task: str, random_arm: str
+) -> tuple[float, int]:
+    """Return sum_a c_a^2 s_a^2 over the arms that runs with weights belong to (see `certify`), and its df."""
+    everywhere = np.ones_like(evidence.fold, dtype=bool)
+    own: dict[str, float] = {}
+    squares, freedom = 0.0, 0
+    for arm, losses in evidence.losses.items():
+        replicates = losses if arm == random_arm else losses[1:]
+        if len(replicates) > 1:
+            own[arm] = float(_target_loss(evidence, replicates, task, everywhere, random_arm).var(ddof=1))
+            squares += own[arm] * (len(replicates) - 1)
+            freedom += len(replicates) - 1
+    pooled = squares / freedom
+    return sum(w**2 * max(pooled, own.get(arm, 0.0)) for (arm, _), w in weight.items()), freedom
 
 
 def _combine(evidence: Evidence, weights: dict[Run, float]) -> Floats:

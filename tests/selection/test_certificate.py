@@ -22,27 +22,34 @@ def world(
     documents: int = 96,
     tasks: int = 1,
     draws: int = 4,
-    fresh: int = 1,
+    fresh: int = 2,
     arm_sd: float = 0.03,
     seed_sd: float = 0.025,
+    ratio: float = 1.0,
 ) -> tuple[Evidence, dict[str, float]]:
     """Draw losses from a hierarchical model, and the true mean loss of every arm (up to a constant).
 
     loss = document + arm + seed + (arm x document) + (run x document), in nats per token, with the sizes of
-    the prototype; every random draw has an effect of its own besides its seed's.
+    the prototype; every random draw has an effect of its own besides its seed's. The seeds of the arms to pick from
+    have an effect `ratio` times as large.
     """
     rng = np.random.default_rng(seed)
     base = 3 + 0.5 * rng.normal(size=documents)
 
-    def runs(mean: float, number: int, interaction: np.ndarray) -> np.ndarray:
-        effects = seed_sd * rng.normal(size=(number, 1))
+    def runs(mean: float, number: int, interaction: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        effects = scale * seed_sd * rng.normal(size=(number, 1))
         return base + mean + effects + interaction + 0.05 * rng.normal(size=(number, documents))
 
     truth = {arm: arm_sd * rng.normal() for arm in ARMS} | {
         arm: 0.03 + arm_sd * rng.normal() for arm in SIMPLE
     }
     losses = {
-        arm: runs(mean, 1 + fresh if arm in ARMS else 1, 0.15 * rng.normal(size=documents))
+        arm: runs(
+            mean,
+            1 + fresh if arm in ARMS else 1,
+            0.15 * rng.normal(size=documents),
+            ratio if arm in ARMS else 1.0,
+        )
         for arm, mean in truth.items()
     }
     truth["random"] = 0.1
@@ -100,7 +107,9 @@ def test_coverage_quick() -> None:
         {"tasks": 3, "seed_sd": 0.02},
         {"arm_sd": 0.0},
         {"arm_sd": 0.1},
-        {"draws": 8, "fresh": 2},
+        {"draws": 8, "fresh": 3},
+        {"ratio": 2.0},
+        {"ratio": 3.0, "fresh": 3},
     ],
 )
 def test_coverage(changes: dict[str, float]) -> None:
@@ -118,19 +127,27 @@ def test_bound_by_hand_when_both_folds_pick_the_same_arm() -> None:
         documents = [i for i in range(12) if evidence.fold[i] == f]
         tokens = sum(evidence.n_tokens[i] for i in documents)
         paired = {
-            i: evidence.losses["random"][:, i].mean() - evidence.losses["arm 0"][1, i] for i in documents
+            i: evidence.losses["random"][:, i].mean() - evidence.losses["arm 0"][1:, i].mean()
+            for i in documents
         }
         gain = sum(evidence.n_tokens[i] * paired[i] for i in documents) / tokens
         residuals = [evidence.n_tokens[i] * (paired[i] - gain) / (tokens / 6) for i in documents]
         gains.append(gain)
         variances.append(sum(r**2 for r in residuals) / (6 * 5))
-    whole = [
-        sum(evidence.n_tokens[i] * run[i] for i in range(12)) / evidence.n_tokens.sum()
-        for run in evidence.losses["random"]
-    ]
+
+    def over_runs(arm: str, first: int) -> float:
+        """The variance over runs of the loss on all documents."""
+        each = [
+            sum(evidence.n_tokens[i] * run[i] for i in range(12)) / evidence.n_tokens.sum()
+            for run in evidence.losses[arm][first:]
+        ]
+        return float(np.var(each, ddof=1))
+
+    # Every arm to pick from has two fresh runs, random four draws: 10 x 1 + 3 degrees of freedom.
+    pooled = (sum(over_runs(arm, 1) for arm in ARMS) + 3 * over_runs("random", 0)) / 13
     documents_part = (variances[0] + variances[1]) / 4
-    runs_part = np.var(whole, ddof=1) * (1 / 4 + 1 / 1)
-    spread = (variances[0] / 4) ** 2 / 5 + (variances[1] / 4) ** 2 / 5 + runs_part**2 / 3
+    runs_part = max(pooled, over_runs("random", 0)) / 4 + max(pooled, over_runs("arm 0", 1)) / 2
+    spread = (variances[0] / 4) ** 2 / 5 + (variances[1] / 4) ** 2 / 5 + runs_part**2 / 13
     freedom = (documents_part + runs_part) ** 2 / spread
     bound = np.mean(gains) - student.ppf(0.95, freedom) * np.sqrt(documents_part + runs_part)
     assert certificate.improvement == pytest.approx(np.mean(gains))
@@ -138,25 +155,46 @@ def test_bound_by_hand_when_both_folds_pick_the_same_arm() -> None:
     assert certificate.run_variance == pytest.approx(runs_part)
     assert certificate.degrees_of_freedom == pytest.approx(freedom)
     assert certificate.lower_bound == pytest.approx(bound)
-    assert (certificate.documents, certificate.seeds, certificate.tokens) == (12, 1, 1000)
+    assert (certificate.documents, certificate.seeds, certificate.tokens) == (12, 2, 1000)
 
 
 def test_runs_count_by_their_weight() -> None:
-    evidence, _ = world(2, draws=4, fresh=2)
-    whole = evidence.losses["random"] @ evidence.n_tokens / evidence.n_tokens.sum()
-    run_variance = float(whole.var(ddof=1))
+    evidence, _ = world(2, draws=4, fresh=3)
+    share = evidence.n_tokens / evidence.n_tokens.sum()
+    own = {
+        arm: float((runs[1:] @ share).var(ddof=1)) for arm, runs in evidence.losses.items() if len(runs) > 1
+    }
+    own["random"] = float((evidence.losses["random"] @ share).var(ddof=1))
+    pooled = (3 * own["random"] + 2 * sum(own[arm] for arm in ARMS)) / 23
 
-    def share(picks: Picks, baseline: str | Picks) -> float:
-        return certify(evidence, picks, baseline, 1).run_variance / run_variance
+    def variance(picks: Picks, baseline: str | Picks) -> float:
+        return certify(evidence, picks, baseline, 1).run_variance
+
+    def expected(**squares: float) -> float:
+        """Of c_a^2 for every arm: the larger of the arm's own variance and the pooled one."""
+        named = {arm.replace("_", " "): square for arm, square in squares.items()}
+        return sum(square * max(pooled, own.get(arm, 0.0)) for arm, square in named.items())
 
     same, split = Picks(MEAN, ("arm 0", "arm 0"), "arm 0", ()), Picks(MEAN, ("arm 0", "arm 1"), "arm 0", ())
     crossed = Picks(MEAN, ("arm 1", "arm 0"), "arm 1", ())
-    assert share(same, "random") == pytest.approx(1 / 4 + 1 / 2)
-    assert share(split, "random") == pytest.approx(1 / 4 + 0.5 / 2)
-    assert share(same, "full") == pytest.approx(1 + 1 / 2)
-    assert share(same, Picks(MEAN, ("full", "dsir"), "full", ())) == pytest.approx(0.5 + 1 / 2)
+    assert variance(same, "random") == pytest.approx(expected(random=1 / 4, arm_0=1 / 3))
+    assert variance(split, "random") == pytest.approx(expected(random=1 / 4, arm_0=1 / 12, arm_1=1 / 12))
+    assert variance(same, "full") == pytest.approx(expected(full=1, arm_0=1 / 3))
+    simple = Picks(MEAN, ("full", "dsir"), "full", ())
+    assert variance(same, simple) == pytest.approx(expected(full=0.25, dsir=0.25, arm_0=1 / 3))
     # Each arm is the pick on one fold and the baseline on the other: its seed cancels.
-    assert share(split, crossed) == pytest.approx(0)
+    assert variance(split, crossed) == pytest.approx(0)
+
+
+def test_a_pick_whose_runs_vary_more_than_random_has_a_wider_bound() -> None:
+    """Until runs of the picks counted, only the random draws said how much a run varies."""
+    evidence, _ = world(11)
+    picks = Picks(MEAN, ("arm 0", "arm 0"), "arm 0", ())
+    shaky = evidence.losses["arm 0"] + 0.2 * np.array([[0.0], [1.0], [-1.0]])
+    varied = replace(evidence, losses={**evidence.losses, "arm 0": shaky})
+    calm, wide = (certify(found, picks, "random", 1000) for found in (evidence, varied))
+    assert wide.improvement == pytest.approx(calm.improvement)
+    assert wide.lower_bound < calm.lower_bound - 0.1
 
 
 def test_a_pick_against_itself_gains_nothing() -> None:
@@ -195,10 +233,17 @@ def test_missing_runs_are_planned_and_insisted_on() -> None:
     )
     picks = plan_picks(first, ARMS, fresh=2)
     assert set(picks.missing) == {(arm, run) for arm in picks.by_fold for run in (1, 2)}
-    assert plan_picks(evidence, ARMS, fresh=1).missing == ()
+    assert plan_picks(evidence, ARMS).missing == ()
     assert plan_picks(first, SIMPLE, fresh=0).missing == ()
-    with pytest.raises(ConfigError, match="no freshly seeded run"):
-        certify(first, picks, "random", 1000)
+    for few in (0, 1):
+        lacking = replace(
+            evidence,
+            losses={
+                arm: runs if arm == "random" else runs[: 1 + few] for arm, runs in evidence.losses.items()
+            },
+        )
+        with pytest.raises(ConfigError, match=f"has {few} freshly seeded runs and needs 2"):
+            certify(lacking, picks, "random", 1000)
 
 
 def test_the_mean_target_averages_tasks_of_unequal_size() -> None:
