@@ -94,12 +94,13 @@ def snapshot(version: int | None) -> tuple[Read, ...]:
 class Pooled:
     """Earlier finalists as calibration subsets of the present corpus.
 
-    membership: (k, n); utilities: (k, T) means over each one's seeds; left_out: reason -> number of those that cannot
-    be used.
+    membership: (k, n); utilities: (k, T) means over each one's seeds; clusters: (k,) of those that overlap, each of
+    which counts as one calibration subset; left_out: reason -> number of those that cannot be used.
     """
 
     membership: NDArray[np.bool_]
     utilities: NDArray[np.float64]
+    clusters: NDArray[np.int64]
     left_out: dict[str, int]
 
     def account(self) -> str:
@@ -107,15 +108,28 @@ class Pooled:
         used = len(self.utilities)
         of = used + sum(self.left_out.values())
         others = [f"{count} left out: {reason}" for reason, count in self.left_out.items()]
-        return "; ".join([f"{used} of {of} earlier finalists join the calibration subsets", *others])
+        return "; ".join(
+            [
+                f"{used} of {of} earlier finalists join the calibration subsets, those that overlap as one "
+                f"({int(self.clusters.max(initial=-1)) + 1} clusters)",
+                *others,
+            ]
+        )
 
 
 def load_pool(
-    step: Step, corpus: Corpus, version: int | None, recipe: str, names: list[str], known: list[str]
+    step: Step,
+    corpus: Corpus,
+    version: int | None,
+    recipe: str,
+    names: list[str],
+    known: list[str],
+    most: int | None = None,
 ) -> Pooled:
     """Load the finalists of earlier runs that the present choice can use.
 
-    Used is what was measured under the same conditions and whose chunks all exist in the present corpus.
+    Used is what was measured under the same conditions and whose chunks all exist in the present corpus. Those that
+    overlap are one cluster.
 
     Args:
         step: the step that reads.
@@ -124,8 +138,11 @@ def load_pool(
         recipe: digest of the conditions that the calibration subsets were measured under.
         names: task names, in the order of the utilities.
         known: ids of the calibration subsets, which are not taken twice.
+        most: clusters that are used at most; the pool grows with every run, and what was designed must go on to decide.
     """
     import polars as pl
+
+    from grasp_pipeline.calibration.near_copies import overlap_clusters
 
     memberships: list[NDArray[np.bool_]] = []
     utilities: list[list[float]] = []
@@ -154,11 +171,13 @@ def load_pool(
             by_task = dict(zip(row["tasks"], row["utilities"], strict=True))
             memberships.append(membership)
             utilities.append([by_task[name] for name in names])
-    return Pooled(
-        np.array(memberships, dtype=bool).reshape(-1, corpus.pool.n),
-        np.array(utilities, dtype=np.float64).reshape(-1, len(names)),
-        dict(+left_out),
-    )
+    members = np.array(memberships, dtype=bool).reshape(-1, corpus.pool.n)
+    values = np.array(utilities, dtype=np.float64).reshape(-1, len(names))
+    # In the order of subset ids, which are digests: which clusters stay says nothing of what they were worth.
+    clusters = overlap_clusters(members, corpus.n_tokens)
+    kept = clusters < (len(clusters) if most is None else most)
+    left_out["beyond the share of the statistic that earlier finalists may have"] = int((~kept).sum())
+    return Pooled(members[kept], values[kept], clusters[kept], dict(+left_out))
 
 
 def _chunk_ids(step: Step, corpus: Corpus, version: int) -> pl.Series | None:

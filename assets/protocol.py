@@ -228,7 +228,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="4",
+            code_version="5",
             deps=[
                 "subset_utilities",
                 "subsets",
@@ -244,7 +244,7 @@ def subset_utilities(
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="4",
+            code_version="5",
             deps=["subset_utilities", "candidates"],
             description="The configuration with the highest lower bound that beats additive attribution, and why.",
         ),
@@ -260,9 +260,10 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool, snapshot
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
+    from grasp_pipeline.calibration.near_copies import POOLED_SHARE, cluster_means
     from resources.audit import sealed_now
 
-    step = Step(context, store, None, "4")
+    step = Step(context, store, None, "5")
     candidates_read = step.pin(tables.CANDIDATES)
     grid = step.tables.read(tables.CANDIDATES, candidates_read.version).collect()
     corpus = load_corpus(step)
@@ -285,14 +286,21 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         for row in grid.iter_rows(named=True)
     ]
     measured = load_utilities(step, calibration, utilities_read)
+    most = max(1, int(POOLED_SHARE * len(calibration.ids)))
     pooled = load_pool(
-        step, corpus, calibration.calibration_pool, measured.recipe, measured.names, calibration.ids
+        step, corpus, calibration.calibration_pool, measured.recipe, measured.names, calibration.ids, most
     )
     if calibration.calibration_pool is not None:
         step.say(pooled.account())
     membership = np.concatenate([calibration.membership, pooled.membership])
-    utilities = np.concatenate([measured.values.mean(axis=2), pooled.utilities])
     predictions = predict_grid(step, corpus, membership, configurations, measured.names)
+    designed = len(calibration.membership)
+    utilities = np.concatenate(
+        [measured.values.mean(axis=2), cluster_means(pooled.utilities, pooled.clusters, axis=0)]
+    )
+    predictions = np.concatenate(
+        [predictions[:, :designed], cluster_means(predictions[:, designed:], pooled.clusters, axis=1)], axis=1
+    )
     seconds = {kind: step.tables.sketch_seconds(kind) for kind in grid["sketch_kind"].unique()}
     cost = [seconds[c.sketch_kind] for c in configurations]
     choice = choose_configuration(
@@ -303,7 +311,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         grid["confidence"][0],
         grid["bootstrap"][0],
         f"surrogates/{candidates_read.version}",
-        [*calibration.strata, *[STRATUM] * len(pooled.utilities)],
+        [*calibration.strata, *[STRATUM] * (len(utilities) - designed)],
     )
     frame = pl.DataFrame(
         [
@@ -330,6 +338,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
             "bootstrap_resamples": choice.resamples,
             "calibration_pool_version": calibration.calibration_pool,
             "earlier_finalists": len(pooled.utilities),
+            "earlier_finalist_clusters": len(utilities) - designed,
             "earlier_finalists_left_out": dg.MetadataValue.json(pooled.left_out),
         },
     )

@@ -200,7 +200,7 @@ def retraining_cost(step: Step, runs: int) -> str:
             group_name=GROUP,
             kinds=kinds,
             owners=OWNERS,
-            code_version="5",
+            code_version="6",
             deps=deps,
             description=text,
         )
@@ -248,7 +248,7 @@ def certificates(
     from grasp_pipeline.selection.contest import Field, hold_contest
     from grasp_pipeline.selection.target import MEAN
 
-    step = Step(context, store, None, "5")
+    step = Step(context, store, None, "6")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -364,6 +364,10 @@ def refit_corpora(
     )
 
 
+CHOSEN_ON = "The surrogate's configuration was chosen by retrainings that were scored on the same documents."
+"""What every statement leaves out of its bound; see docs/selection.md."""
+
+
 def certificate_rows(contest: "Contest") -> "pl.DataFrame":
     """Return the rows of `certificates`: the target against random first."""
     import polars as pl
@@ -371,7 +375,11 @@ def certificate_rows(contest: "Contest") -> "pl.DataFrame":
     taken = [name for name in tables.CERTIFICATES.schema if name not in ("baseline", "fold_picks")]
     rows = [
         {name: getattr(found, name) for name in taken}
-        | {"baseline": baseline, "fold_picks": ",".join(found.fold_picks)}
+        | {
+            "baseline": baseline,
+            "fold_picks": ",".join(found.fold_picks),
+            "statement": f"{found.statement} {CHOSEN_ON}",
+        }
         for baseline, found in contest.certificates
     ]
     return pl.DataFrame(rows, schema=tables.CERTIFICATES.schema)

@@ -82,10 +82,14 @@ class TestNextChoice:
         assert version_read(copied, tables.SURROGATES) == first
         assert version_read(copied, tables.SELECTED_CONFIG) == first
         metadata = materialized(result, "surrogates")
-        assert metadata["earlier_finalists"] == pool.height
-        assert metadata["earlier_finalists_left_out"] == {}
+        clusters = clusters_of(copied, pool)
+        counted = clusters[: copied.read(tables.SUBSETS).filter(split="calibration").height // 2]
+        assert metadata["earlier_finalist_clusters"] == len(counted) < len(clusters) < pool.height
+        assert metadata["earlier_finalists"] == sum(map(len, counted))
+        left = pool.height - metadata["earlier_finalists"]
+        assert metadata["earlier_finalists_left_out"] == {BEYOND: left}
         found = copied.read(tables.SURROGATES).filter(sketch_kind="output", rho=0.0, lam=0.0, form="mean")
-        assert found["rank_correlation"].to_list() == pytest.approx([grad_dot(copied, pool)])
+        assert found["rank_correlation"].to_list() == pytest.approx([grad_dot(copied, counted)])
 
         longer = copied.run(changes={**changes, "finalists": {"shortlist": 4}})
         up_to_date = steps_up_to_date(longer)
@@ -112,31 +116,58 @@ class TestNextChoice:
         result = copied.run(only=PROTOCOL)
         grown = copied.read(tables.CALIBRATION_POOL)
         metadata = materialized(result, "surrogates")
-        assert metadata["earlier_finalists"] == grown.height
+        assert metadata["earlier_finalists"] + metadata["earlier_finalists_left_out"][BEYOND] == grown.height
         assert set(grown["pool_version"]) > set(pool["pool_version"])
 
 
-def grad_dot(place: Workplace, pool: pl.DataFrame) -> float:
-    """Return the rank correlation of the mean alignment with what calibration subsets and pool are worth, by hand."""
+BEYOND = "beyond the share of the statistic that earlier finalists may have"
+
+
+def clusters_of(place: Workplace, pool: pl.DataFrame) -> list[list[dict[str, Any]]]:
+    """Return the rows of the pool in clusters, by loops: linked where memberships correlate by .3 over tokens."""
+    tokens = place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")["n_tokens"].to_numpy()
+    clusters: list[list[dict[str, Any]]] = []
+    for row in pool.sort("subset_id").iter_rows(named=True):
+        mine = unpack_membership(row["membership"], len(tokens)).astype(float)
+        linked = []
+        for cluster in clusters:
+            for other in cluster:
+                theirs = unpack_membership(other["membership"], len(tokens)).astype(float)
+                covariance = np.cov(mine, theirs, aweights=tokens, ddof=0)
+                scale = np.sqrt(covariance[0, 0] * covariance[1, 1])
+                if scale > 1e-12 and covariance[0, 1] / scale >= 0.3:
+                    linked.append(cluster)
+                    break
+        merged = [member for cluster in linked for member in cluster] + [row]
+        clusters = [cluster for cluster in clusters if cluster not in linked] + [merged]
+    return sorted(clusters, key=lambda cluster: min(row["subset_id"] for row in cluster))
+
+
+def grad_dot(place: Workplace, clusters: list[list[dict[str, Any]]]) -> float:
+    """Return the rank correlation of the mean alignment with what subsets and clusters are worth, by hand."""
     chunks = place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")
     stored = place.read(tables.GRADIENT_SKETCHES).filter(sketch_kind="output").sort("chunk_id")
     sketches = decode(stored["sketch"], stored["d"][0], stored["scale"][0]).astype(np.float64)
     designed = place.read(tables.SUBSETS).filter(split="calibration")
     measured = place.read(tables.SUBSET_UTILITIES).filter(split="calibration")
+
+    def alignment(row: dict[str, Any], direction: np.ndarray) -> float:
+        members = unpack_membership(row["membership"], chunks.height)
+        tokens = chunks["n_tokens"].to_numpy()[members]
+        return float(tokens @ (sketches[members] @ direction) / tokens.sum())
+
     correlations = []
-    for task in pool["tasks"][0]:
+    for task in clusters[0][0]["tasks"]:
         target = place.read(tables.TASK_SKETCHES).filter(sketch_kind="output", task=task, split="query")
         direction = decode_vector(target["sketch"][0])
         predicted, worth = [], []
-        for row in [*designed.iter_rows(named=True), *pool.iter_rows(named=True)]:
-            members = unpack_membership(row["membership"], chunks.height)
-            tokens = chunks["n_tokens"].to_numpy()[members]
-            predicted.append(float(tokens @ (sketches[members] @ direction) / tokens.sum()))
-            if "utilities" in row:
-                worth.append(row["utilities"][row["tasks"].index(task)])
-            else:
-                mine = measured.filter(subset_id=row["subset_id"], task=task)
-                worth.append(float(mine["utility"].mean()))  # type: ignore[arg-type]
+        for row in designed.iter_rows(named=True):
+            predicted.append(alignment(row, direction))
+            mine = measured.filter(subset_id=row["subset_id"], task=task)
+            worth.append(float(mine["utility"].mean()))  # type: ignore[arg-type]
+        for cluster in clusters:
+            predicted.append(float(np.mean([alignment(row, direction) for row in cluster])))
+            worth.append(float(np.mean([row["utilities"][row["tasks"].index(task)] for row in cluster])))
         correlations.append(float(spearmanr(predicted, worth).statistic))  # type: ignore[attr-defined]
     return float(np.mean(correlations))
 
@@ -236,9 +267,23 @@ class TestMapping:
             "drawn as calibration subsets too": 1,
             "some of their chunks are no longer in the corpus": 2,
         }
-        assert found.account().startswith(
-            "1 of 6 earlier finalists join the calibration subsets; 2 left out: measur"
+        said = (
+            "1 of 6 earlier finalists join the calibration subsets, those that overlap as one (1 clusters); "
         )
+        assert found.account().startswith(said)
+
+    def test_those_that_overlap_are_one_and_only_so_many_clusters_are_used(self, tmp_path: Path) -> None:
+        step = self.step(tmp_path)
+        corpus = self.corpus(step, [f"c{i}" for i in range(8)])
+        first, second = ["c0", "c1", "c2", "c3"], ["c4", "c5"]
+        version = self.pool(
+            step, corpus, {"s1": first, "s2": second, "s3": ["c0", "c1"], "s4": ["c5", "c6", "c7"]}
+        )
+        found = self.load(step, corpus, version)
+        assert found.clusters.tolist() == [0, 1, 0, 2]
+        fewer = load_pool(step, corpus, version, "same", self.TASKS[::-1], [], most=1)
+        assert [corpus.ids(row) for row in fewer.membership] == [first, ["c0", "c1"]]
+        assert fewer.left_out == {BEYOND: 2}
 
     def test_a_version_that_was_vacuumed_is_left_out_and_said(self, tmp_path: Path) -> None:
         step = self.step(tmp_path)
