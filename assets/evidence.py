@@ -26,7 +26,7 @@ EXPORT_VERSION = "3"
             group_name=GROUP,
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             deps=["selected_config", "subsets", "certificates", "gradient_sketches", "task_sketches"],
             description="Rank correlation of the surrogate and of the baselines with the sealed evaluation subsets, "
             "measured after the choice was stored.",

@@ -23,7 +23,7 @@ SPLIT = "vision"
     group_name=GROUP,
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     backfill_policy=ONE_RUN,
     description="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of "
     "the table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",

@@ -19,6 +19,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasp_pipeline.calibration.intervals import strata_groups
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, finite, task_level_spearman
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
@@ -30,9 +31,6 @@ TIE = 1e-3
 
 TAIL_RESAMPLES = 50
 """Resamples that must lie beyond a critical value for its quantile to count as resolved."""
-
-SMALLEST_STRATUM = 4
-"""Strata of fewer subsets are drawn again together with others."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def choose_configuration(
 
     alpha = 1 - confidence
     used = max(resamples, ceil(TAIL_RESAMPLES / alpha))
-    groups = _groups(strata, len(measured))
+    groups = strata_groups(strata, len(measured))
     drawn = bootstrap_task_spearman(predicted, measured, used, generator(seed_name, "lcb"), groups)
     widen = float(np.sqrt(len(measured) / max(1, len(measured) - len(groups))))
     lower = _joint_lower(observed, drawn, widen, alpha)
@@ -195,24 +193,6 @@ def _joint_lower(observed: Floats, drawn: Floats, widen: float, alpha: float) ->
     studentised = np.divide(deviation, error, out=np.zeros_like(deviation), where=error > 0)
     critical = float(np.quantile(studentised.max(axis=1), 1 - alpha, method="higher"))
     return observed - critical * widen * error
-
-
-def _groups(strata: Sequence[str] | None, m: int) -> list[NDArray[np.int64]]:
-    """Return the rows of each stratum; those of fewer than `SMALLEST_STRATUM` together, or with the smallest other.
-
-    Raises:
-        ValueError: there is not one stratum per subset.
-    """
-    if strata is None:
-        return [np.arange(m)]
-    if len(strata) != m:
-        raise ValueError(f"{m} subsets have {len(strata)} strata; expected one each.")
-    labels = np.asarray(strata)
-    groups = sorted((np.flatnonzero(labels == each) for each in dict.fromkeys(strata)), key=len)
-    while len(groups) > 1 and len(groups[0]) < SMALLEST_STRATUM:
-        joined = np.sort(np.concatenate(groups[:2]))
-        groups = sorted([joined, *groups[2:]], key=len)
-    return groups
 
 
 def _order(lower: Floats, cost: Floats) -> list[int]:

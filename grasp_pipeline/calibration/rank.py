@@ -62,7 +62,11 @@ def task_level_spearman(predictions: ArrayLike, utilities: ArrayLike) -> Floats:
 
 
 def bootstrap_spearman(
-    predictions: ArrayLike, utilities: ArrayLike, resamples: int, rng: np.random.Generator
+    predictions: ArrayLike,
+    utilities: ArrayLike,
+    resamples: int,
+    rng: np.random.Generator,
+    groups: Sequence[NDArray[np.int64]] | None = None,
 ) -> Floats:
     """Return Spearman's rho per configuration and task in every bootstrap resample of the subsets.
 
@@ -74,7 +78,8 @@ def bootstrap_spearman(
         predictions: (K, m, T) predicted utilities.
         utilities: (m, T) measured utilities.
         resamples: B, number of resamples.
-        rng: source of the draws; the result depends on it, m and B alone.
+        rng: source of the draws; the result depends on it, m, B and the groups alone.
+        groups: as in `bootstrap_task_spearman`.
 
     Returns:
         (B, K, T) correlations.
@@ -84,7 +89,7 @@ def bootstrap_spearman(
     """
     predicted, measured = _checked(predictions, utilities)
     drawn = np.empty((_positive(resamples), predicted.shape[0], predicted.shape[2]))
-    for rows, correlations in _blocks(predicted, measured, resamples, rng):
+    for rows, correlations in _blocks(predicted, measured, resamples, rng, groups):
         drawn[rows] = correlations
     return drawn
 
@@ -192,7 +197,7 @@ def _blocks(
         b = min(size, resamples - start)
         counts = np.empty((m, b), dtype)
         for members in groups or (np.arange(m),):
-            counts[members] = _resample_counts(b, len(members), rng)
+            counts[members] = resample_counts(b, len(members), rng)
         cumulated = np.empty((m + 1, b), dtype)
         correlations = np.empty((b, k, n_tasks))
         for t, truth in enumerate(truths):
@@ -207,7 +212,7 @@ def _blocks(
         yield slice(start, start + b), correlations
 
 
-def _resample_counts(b: int, m: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def resample_counts(b: int, m: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return (m, b) counts: how often each of m subsets is in each of b resamples of m draws."""
     drawn = rng.integers(m, size=(b, m))
     drawn += np.arange(b)[:, None] * m

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.calibration.ceiling import SeedReliability, seed_reliability
+from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.rank import bootstrap_spearman, finite, spearman
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
@@ -44,10 +45,10 @@ def fidelity_rows(
     """Return the rows of the table `fidelity`, one per method, form, stratum and task.
 
     Each stratum with `MIN_SUBSETS` subsets, and all subsets together, has a row per task and one for the mean
-    over tasks. The target is the mean utility over seeds. Intervals are two-sided percentile bootstraps over
-    the stratum's subsets. The paired gain is the reference's correlation minus the method's, in the same
-    resamples: an interval above 0 says that the reference ranks better. The noise ceiling is that of the
-        stratum and task.
+    over tasks. The target is the mean utility over seeds. Intervals are those of
+    `grasp_pipeline.calibration.intervals`, two-sided, over the subsets, each stratum drawn again by itself. The
+    paired gain is the reference's correlation minus the method's, in the same resamples: an interval above 0 says
+    that the reference ranks better. The noise ceiling is that of the stratum and task.
 
     Args:
         methods: (method, form) -> (m, T) predicted utilities.
@@ -84,6 +85,7 @@ def fidelity_rows(
         if len(chosen) < MIN_SUBSETS:
             continue
         predicted, truth = predictions[:, chosen], measured[chosen]
+        groups = strata_groups(labels[chosen].tolist(), len(chosen))
         rng = generator(seed_name, "fidelity", stratum)
         rows += _stratum_rows(
             names,
@@ -95,6 +97,7 @@ def fidelity_rows(
             resamples,
             confidence,
             rng,
+            groups,
             corpus,
         )
     return rows
@@ -115,17 +118,17 @@ def _stratum_rows(
     resamples: int,
     confidence: float,
     rng: np.random.Generator,
+    groups: list[NDArray[np.int64]],
     corpus: str,
 ) -> list[dict[str, Any]]:
     """Return one stratum's rows from predictions (K, m, T) and utilities (m, T, S)."""
     ceilings = _ceilings(seed_reliability(utilities))
     target = utilities.mean(axis=2)
     observed = _with_mean(spearman(np.swapaxes(predictions, 1, 2), target.T))
-    drawn = _with_mean(bootstrap_spearman(predictions, target, resamples, rng))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(drawn, tails, axis=0)
-    gain_low, gain_high = np.quantile(drawn[:, [reference]] - drawn, tails, axis=0)
+    drawn = widened(_with_mean(bootstrap_spearman(predictions, target, resamples, rng, groups)), groups)
+    low, high = bootstrap_interval(observed, drawn, confidence, limit=1)
     gain = observed[reference] - observed
+    gain_low, gain_high = bootstrap_interval(gain, drawn[:, [reference]] - drawn, confidence, limit=2)
     return [
         {
             "method": method,

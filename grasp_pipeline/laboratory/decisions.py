@@ -6,13 +6,14 @@ Decision accuracy is the share of pairs of subsets that both proxies order the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.calibration.rank import finite
+from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
+from grasp_pipeline.calibration.rank import finite, resample_counts
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
@@ -26,22 +27,34 @@ CLEAR = 2.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its (B,) bootstrap draws."""
+    """A figure and its (B,) draws.
+
+    limit: largest absolute value that it can have. bounded: it cannot be better than some value that it may have, such
+    as rank 1 or a regret of 0; its draws are then what it might have been, and not spread around it.
+    """
 
     value: float
     draws: Floats
+    limit: float = np.inf
+    bounded: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Two-sided 95% percentile interval."""
-        low, high = np.nanquantile(self.draws, TAILS)
+        """Two-sided 95%: of `calibration.intervals`, or the draws' quantiles where the figure is bounded."""
+        if self.bounded:
+            low, high = np.nanquantile(self.draws, TAILS)
+        else:
+            low, high = bootstrap_interval(self.value, self.draws, limit=self.limit)
         return float(low), float(high)
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
     """Return the mean of independent estimates with equally many draws, averaged draw by draw."""
     return Estimate(
-        float(np.mean([part.value for part in parts])), np.mean([part.draws for part in parts], axis=0)
+        float(np.mean([part.value for part in parts])),
+        np.mean([part.draws for part in parts], axis=0),
+        max(part.limit for part in parts),
+        any(part.bounded for part in parts),
     )
 
 
@@ -75,17 +88,19 @@ def bootstrap_decision_accuracy(
     seed_name: str,
     noise: ArrayLike | None = None,
     groups: Sequence[str] | None = None,
+    strata: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """Return the mean decision accuracy over tasks, with draws over the subsets.
 
-    Subsets are drawn with replacement, the same ones for all tasks; a pair of a subset with its own copy does not
-    count. With c the (m,) counts of a resample and A, W the symmetric matrices of agreement and of counted pairs, zero
-    on the diagonal, a resample's accuracy is c'Ac / c'Wc. Tasks without a counted pair are left out of the mean.
+    Subsets are drawn with replacement, stratum by stratum, the same ones for all tasks; a pair of a subset with its
+    own copy does not count. With c the (m,) counts of a resample and A, W the symmetric matrices of agreement and of
+    counted pairs, zero on the diagonal, a resample's accuracy is c'Ac / c'Wc. Tasks without a counted pair are left out of the mean.
 
     Args:
         first, second, noise, groups: as in `decision_accuracy`.
         resamples: B.
         seed_name: name of the draw.
+        strata: m labels of how the subsets were designed; None: all in one way.
 
     Raises:
         ConfigError: no task has a pair to count, or B is below 1.
@@ -101,8 +116,10 @@ def bootstrap_decision_accuracy(
         )
     agree, counted = agree[kept], counted[kept].astype(np.float64)
     m = agree.shape[1]
-    counts = generator(seed_name, "decision accuracy").multinomial(m, np.full(m, 1 / m), resamples)
-    counts = counts.astype(np.float64)
+    drawn, rng = strata_groups(strata, m), generator(seed_name, "decision accuracy")
+    counts = np.empty((resamples, m))
+    for members in drawn:
+        counts[:, members] = resample_counts(resamples, len(members), rng).T
     above = np.stack([((counts @ task) * counts).sum(axis=1) for task in agree], axis=1)
     below = np.stack([((counts @ task) * counts).sum(axis=1) for task in counted], axis=1)
     present = below > 0
@@ -110,7 +127,7 @@ def bootstrap_decision_accuracy(
     number = present.sum(axis=1)
     draws = np.divide(shares.sum(axis=1), number, out=np.full(resamples, np.nan), where=number > 0)
     observed = agree.sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
-    return Estimate(float(observed.mean()), draws)
+    return Estimate(float(observed.mean()), widened(draws, drawn), limit=1)
 
 
 def seed_noise(utilities: ArrayLike) -> Floats:

@@ -1,12 +1,14 @@
 """Cells to figures: rank correlations per stratum with intervals, paired gains, ceilings, and the choice's regret.
 
-A figure over several cells is the mean over cells. Its interval is a percentile bootstrap over subsets: subsets are
-drawn again within every cell, the same ones for all methods, and the draws are averaged over cells. Cells themselves
-are not drawn: the interval says how sure the figure is for these corpora, proxies and seeds.
+A figure over several cells is the mean over cells. Its interval is the bootstrap interval of
+`grasp_pipeline.calibration.intervals`, which covers means over cells: subsets are drawn again within every cell,
+stratum by stratum, the same ones for all methods, and the draws are averaged over cells. Cells themselves are not
+drawn: the interval says how sure the figure is for these corpora, proxies and seeds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.ceiling import seed_reliability
+from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.lcb import choose_configuration
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_spearman
 from grasp_pipeline.errors import InputError
@@ -48,6 +51,7 @@ class Row:
         value, low, high: mean task-level rank correlation and its 95% interval.
         gain, gain_low, gain_high: of the selected surrogate over this method, in the same resamples.
         least, most: over cells. ceiling: mean noise ceiling. subsets: over all cells.
+        kinds: sketch kinds that it read, with the number of cells where these differ; empty: none.
     """
 
     method: str
@@ -64,6 +68,7 @@ class Row:
     ceiling: float
     cells: int
     subsets: int
+    kinds: str = ""
 
     @property
     def key(self) -> Method:
@@ -91,7 +96,8 @@ def strata_of(cells: Sequence[CellResult]) -> list[str]:
 class Sample:
     """Rank correlations of K methods in one stratum.
 
-    observed: (cells, K); drawn: (B, K) resampled means over cells; ceiling: mean noise ceiling; subsets: of all cells.
+    observed: (cells, K); drawn: (B, K) resampled means over cells; ceiling: mean noise ceiling; subsets: of all cells;
+    kinds: K names of the sketch kinds read.
     """
 
     keys: tuple[Method, ...]
@@ -99,10 +105,11 @@ class Sample:
     drawn: Floats
     ceiling: float
     subsets: int
+    kinds: tuple[str, ...]
 
-    def interval(self, values: Floats) -> tuple[float, float]:
-        """Return the 95% interval of (B,) draws."""
-        low, high = np.quantile(values, TAILS)
+    def interval(self, value: float, draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the interval of a figure from its (B,) draws."""
+        low, high = bootstrap_interval(value, draws, confidence)
         return float(low), float(high)
 
     def column(self, key: Method) -> tuple[float, Floats]:
@@ -113,7 +120,7 @@ class Sample:
     def lost(self, whole: Method, reduced: Method) -> tuple[float, float, float]:
         """Return how much lower one method's correlation is than another's, with its 95% interval, paired."""
         (value, drawn), (other, others) = self.column(whole), self.column(reduced)
-        return value - other, *self.interval(drawn - others)
+        return value - other, *self.interval(value - other, drawn - others)
 
 
 def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name: str) -> Sample:
@@ -139,7 +146,22 @@ def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name:
         drawn.append(np.mean([_resampled(values, cell, part, resamples, rng) for part in parts], axis=0))
         ceilings.append(np.mean([_ceiling(cell, part) for part in parts]))
         count += sum(len(rows) for rows, _ in parts)
-    return Sample(tuple(shared), np.stack(observed), np.mean(drawn, axis=0), float(np.mean(ceilings)), count)
+    return Sample(
+        tuple(shared),
+        np.stack(observed),
+        np.mean(drawn, axis=0),
+        float(np.mean(ceilings)),
+        count,
+        tuple(kinds_read([cell.kinds.get(key, "") for cell in cells]) for key in shared),
+    )
+
+
+def kinds_read(kinds: Sequence[str]) -> str:
+    """Return the kinds of all cells in words, the most frequent first: "ngrams" or "ngrams x3, output"."""
+    counts = Counter(kind for kind in kinds if kind)
+    if len(counts) < 2:
+        return "".join(counts)
+    return ", ".join(f"{kind} x{count}" if count > 1 else kind for kind, count in counts.most_common())
 
 
 def method_rows(
@@ -179,7 +201,10 @@ def _resampled(
 ) -> Floats:
     rows, tasks = part
     truth = cell.utilities[rows][:, tasks].mean(axis=2)
-    return bootstrap_task_spearman(values[:, rows][:, :, tasks], truth, resamples, rng)
+    designs = [(cell.strata[row], int(cell.target[row])) for row in rows]
+    groups = strata_groups(designs, len(rows))
+    drawn = bootstrap_task_spearman(values[:, rows][:, :, tasks], truth, resamples, rng, groups)
+    return widened(drawn, groups)
 
 
 def _ceiling(cell: CellResult, part: Part) -> float:
@@ -190,10 +215,10 @@ def _ceiling(cell: CellResult, part: Part) -> float:
 def rows_of(found: Sample, stratum: str) -> list[Row]:
     """Return a stratum's rows."""
     reference = found.keys.index(SELECTED)
-    low, high = np.quantile(found.drawn, TAILS, axis=0)
-    gains = found.drawn[:, [reference]] - found.drawn
-    gain_low, gain_high = np.quantile(gains, TAILS, axis=0)
     mean = found.observed.mean(axis=0)
+    low, high = bootstrap_interval(mean, found.drawn, limit=1)
+    gain = mean[reference] - mean
+    gain_low, gain_high = bootstrap_interval(gain, found.drawn[:, [reference]] - found.drawn, limit=2)
     return [
         Row(
             *key,
@@ -201,7 +226,7 @@ def rows_of(found: Sample, stratum: str) -> list[Row]:
             float(mean[k]),
             float(low[k]),
             float(high[k]),
-            float(mean[reference] - mean[k]),
+            float(gain[k]),
             float(gain_low[k]),
             float(gain_high[k]),
             float(found.observed[:, k].min()),
@@ -209,6 +234,7 @@ def rows_of(found: Sample, stratum: str) -> list[Row]:
             found.ceiling,
             len(found.observed),
             found.subsets,
+            found.kinds[k],
         )
         for k, key in enumerate(found.keys)
     ]

@@ -5,7 +5,8 @@ configuration that the small one chose, and the pruned corpora (finalists) that 
 beside the rank correlation is decision accuracy: the share of pairs of subsets that both proxies order the same way,
 as in DataDecide (arXiv 2504.11393).
 
-Every figure has a two-sided 95% percentile interval over `RESAMPLES` bootstrap draws of the subsets.
+Every figure has a two-sided 95% interval over `RESAMPLES` bootstrap draws of the subsets, stratum by stratum: that of
+`grasp_pipeline.calibration.intervals`, or the draws' quantiles for ranks and for regret.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.ceiling import seed_reliability
+from grasp_pipeline.calibration.intervals import strata_groups, widened
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_spearman
 from grasp_pipeline.errors import ConfigError
@@ -95,6 +97,16 @@ class TransferResult:
             "grid": self.grid,
         }
         save_archive(path, words, arrays)
+
+    @property
+    def groups(self) -> list[Ints]:
+        """Rows of the subsets that are resampled apart."""
+        return strata_groups(self.designs, len(self.rows))
+
+    @property
+    def designs(self) -> list[tuple[str, int]]:
+        """How each subset was designed: its stratum and the task that it was optimised for."""
+        return list(zip(self.strata, self.target.tolist(), strict=True))
 
     @classmethod
     def load(cls, path: Path) -> TransferResult:
@@ -271,7 +283,9 @@ def _agreement(result: TransferResult, resamples: int) -> Iterator[TransferFigur
     yield TransferFigure("spearman", _spearman(small, large, result, resamples), CORRELATION, ceiling)
 
     def accuracy(noise: Floats | None = None, groups: Sequence[str] | None = None) -> Estimate:
-        return bootstrap_decision_accuracy(small, large, resamples, result.name, noise, groups)
+        return bootstrap_decision_accuracy(
+            small, large, resamples, result.name, noise, groups, result.designs
+        )
 
     again = float(np.mean(decision_accuracy(result.small[:, :, 0], result.small[:, :, 1])))
     note = f"the small proxy with one seed against itself with another: {again:.3f}"
@@ -295,16 +309,14 @@ def _configuration(result: TransferResult, resamples: int) -> Iterator[TransferF
     picked = str(result.configurations[result.chosen])
     yield TransferFigure("selected_on_small", on_small, CORRELATION, picked)
     yield TransferFigure("selected_on_large", on_large, CORRELATION, picked)
-    loss = Estimate(on_small.value - on_large.value, on_small.draws - on_large.draws)
+    loss = Estimate(on_small.value - on_large.value, on_small.draws - on_large.draws, limit=2)
     yield TransferFigure("selected_loss", loss, CORRELATION)
     if not len(result.grid):
         return
     observed = task_level_spearman(result.grid, large)
-    drawn = bootstrap_task_spearman(
-        result.grid, large, resamples, generator(result.name, "transfer", "spearman")
-    )
-    own = Estimate(float(observed[result.chosen]), drawn[:, result.chosen])
-    regret = Estimate(float(observed.max()) - own.value, drawn.max(axis=1) - own.draws)
+    drawn = _drawn(result.grid, large, result, resamples)
+    own = Estimate(float(observed[result.chosen]), drawn[:, result.chosen], limit=1)
+    regret = Estimate(float(observed.max()) - own.value, drawn.max(axis=1) - own.draws, bounded=True)
     best = str(result.configurations[int(np.argmax(observed))])
     yield TransferFigure("configuration_on_large", own, CORRELATION, picked)
     yield TransferFigure("configuration_regret", regret, CORRELATION, f"best in hindsight: {best}")
@@ -343,6 +355,7 @@ def _pruned(result: TransferResult, resamples: int) -> Iterator[TransferFigure]:
                 Estimate(
                     float(_rank(values[rows, task][None], position)[0]),
                     _rank(values[rows, task] + seeds, position),
+                    bounded=True,
                 )
             )
         note = ", ".join(
@@ -365,6 +378,12 @@ def _rank(values: Floats, position: int) -> Floats:
 
 def _spearman(predictions: Floats, utilities: Floats, result: TransferResult, resamples: int) -> Estimate:
     """Return the task-level rank correlation; all of one transfer are drawn with the same resamples."""
+    drawn = _drawn(predictions[None], utilities, result, resamples)
+    return Estimate(float(task_level_spearman(predictions[None], utilities)[0]), drawn[:, 0], limit=1)
+
+
+def _drawn(predictions: Floats, utilities: Floats, result: TransferResult, resamples: int) -> Floats:
     rng = generator(result.name, "transfer", "spearman")
-    drawn = bootstrap_task_spearman(predictions[None], utilities, resamples, rng)
-    return Estimate(float(task_level_spearman(predictions[None], utilities)[0]), drawn[:, 0])
+    return widened(
+        bootstrap_task_spearman(predictions, utilities, resamples, rng, result.groups), result.groups
+    )
