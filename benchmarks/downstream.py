@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.fidelity import laboratory
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT
+from benchmarks.record import ROOT, results_folder
 from grasp_pipeline.laboratory.downstream.settings import (
     DownstreamSettings,
     GroundSettings,
@@ -140,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.ground:
         run_ground(settings, options.ground)
         return
+    results_folder()
     names = ground_names(settings)
     waiting = [
         name

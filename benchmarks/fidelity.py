@@ -13,10 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT
+from benchmarks.record import ROOT, origin, results_folder
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
@@ -93,7 +94,7 @@ def run_one(settings: LaboratorySettings, name: str) -> None:
     provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
     store = DeltaUtilities(DeltaTables(str(laboratory() / name)), provenance, "laboratory")
     result = run_cell(name, corpus, trainer, views, settings.protocol(), store, f"{corpus_name}/{seed}", say)
-    result.save(cell_file(settings, name))
+    replace(result, origin=origin("cell")).save(cell_file(settings, name))
     say("finished")
 
 
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cell:
         run_one(settings, options.cell)
         return
+    results_folder()
     begun = time.monotonic()
     run_matrix(options.config.resolve(), settings, cell_names(settings), options.jobs)
     print(f"all cells are finished after {duration(time.monotonic() - begun)}", flush=True)

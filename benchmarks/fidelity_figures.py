@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import RESULTS, ROOT, Figure, replace_between, save
+from benchmarks.fidelity_tables import BY_KIND, HEADLINE, methods_file, rivals_of, write_tables
+from benchmarks.record import ROOT, Figure, published_here, save, stamp
 from grasp_pipeline.calibration.rank import spearman, task_level_spearman
 from grasp_pipeline.laboratory.cell import SELECTED, CellResult
 from grasp_pipeline.laboratory.design import OPTIMISED
@@ -41,27 +42,10 @@ REGRET_DRAWS = 2
 SECOND_SEED = ("surrogate, second sketch seed", "mean")
 EXACT = ("surrogate, exact gradients", "mean")
 PICTURES = ROOT / "docs" / "figures"
-DOCUMENT = ROOT / "docs" / "fidelity.md"
-MAIN = ROOT / "README.md"
-DEFAULT = "fidelity"
-"""Name of the default matrix, whose tables and pictures the documents show."""
-
-SHOWN = (
-    "surrogate",
-    "additive + log(distinct)",
-    "GGDA, k-means on sketches",
-    "damped influence",
-    "TRAK, tuned damping",
-    "TRAK, default damping",
-    "GradDot",
-    "second-order group influence",
-    "datamodel on source counts",
-)
-"""Methods of the README's table."""
 
 
 def publish(cells: Sequence[CellResult], name: str, command: str) -> Path:
-    """Write `results/NAME.json` and, for the default matrix, its tables and pictures; returns the file.
+    """Write `results/NAME.json`, the tables made from it and, for the headline's cells, pictures; returns the file.
 
     Args:
         cells: finished cells.
@@ -69,18 +53,18 @@ def publish(cells: Sequence[CellResult], name: str, command: str) -> Path:
         command: that made it.
     """
     strata = strata_of(cells)
-    samples = {stratum: sample(cells, stratum, RESAMPLES, "fidelity") for stratum in strata}
+    samples = {stratum: sample(cells, stratum, RESAMPLES, "fidelity", stratum == ALL) for stratum in strata}
     rows = [row for stratum in strata for row in rows_of(samples[stratum], stratum)]
-    found = figures(cells, samples, rows)
-    path = save(name, command, found)
-    table = RESULTS / "methods" / f"{name}.json"
+    measured = [dict(cell.origin) for cell in cells]
+    path = save(name, command, figures(cells, samples, rows), measured)
+    table = methods_file(name, path.parent)
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text(json.dumps([{**asdict(row), "command": command} for row in rows], indent=1) + "\n")
-    if name == DEFAULT:
-        body = methods_table(rows, strata)
-        DOCUMENT.write_text(replace_between(DOCUMENT.read_text(), f"{name}-methods", body))
-        MAIN.write_text(replace_between(MAIN.read_text(), name, short_table(rows)))
-        draw(cells, rows, strata, PICTURES, name)
+    origin = stamp(name, command, measured)
+    table.write_text(json.dumps([asdict(row) | origin for row in rows], indent=1) + "\n")
+    if published_here(path):
+        write_tables([name])
+        if name == HEADLINE:
+            draw(cells, [row for row in rows if not row.by_kind], strata, PICTURES, "fidelity")
     return path
 
 
@@ -88,14 +72,16 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     """Return the laboratory's figures; goals are those that it set out to reach."""
     by = {(row.key, row.stratum): row for row in rows}
     chosen = by[SELECTED, ALL]
-    size = f"{chosen.cells} cells, {chosen.subsets} subsets, 95% over subsets"
+    size = f"{chosen.cells} cells, {chosen.subsets} subsets, 95% over subsets; sketch {chosen.kinds}"
     out = [_spearman("fidelity.spearman_all", chosen, "at least 0.95", size)]
     for stratum in samples:
         if stratum in (ALL, OWN_TARGET):
             continue
         name = "optimised_all_tasks" if stratum == OPTIMISED else stratum
         row = by[SELECTED, stratum]
-        out.append(_spearman(f"fidelity.spearman_{name}", row, "", f"ceiling {row.ceiling:.3f}"))
+        out.append(
+            _spearman(f"fidelity.spearman_{name}", row, "", f"sketch {row.kinds}; ceiling {row.ceiling:.3f}")
+        )
     if OWN_TARGET in samples:
         own = by[SELECTED, OWN_TARGET]
         note = f"finalists ranked by the task they were made for; ceiling {own.ceiling:.3f}"
@@ -113,9 +99,9 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
             samples[ALL], ("TRAK, default damping", best), "fidelity.ratio_trak_default", "at least 2", best
         )
     )
-    for stratum in (ALL, "tilted", "uniform"):
-        if stratum in samples:
-            out += _paired(samples[stratum], rows, stratum)
+    for stratum in samples:
+        out += _paired(samples[stratum], rows, stratum)
+    out += _same_sketch(samples[ALL], rows)
     if "uniform" in samples:
         row = by[SELECTED, "uniform"]
         out.append(
@@ -182,73 +168,74 @@ def _quotient(
     found: Sample, above: tuple[str, str], below: tuple[str, str], name: str, goal: str, note: str = ""
 ) -> Figure:
     (value, drawn), (other, others) = found.column(above), found.column(below)
-    low, high = found.interval(drawn / others)
+    low, high = found.interval(value / other, drawn / others)
     return Figure(name, value / other, "ratio", goal, low, high, note)
 
 
 def _paired(found: Sample, rows: Sequence[Row], stratum: str) -> list[Figure]:
-    """Return the least paired gain over all rivals, each in its strongest form, alone and for all at once."""
-    rivals = [row for row in strongest_forms(rows, stratum) if not row.ours]
-    closest = min(rivals, key=lambda row: row.gain_low)
-    _, own = found.column(SELECTED)
-    tail = 0.025 / len(rivals)
-    together = {row.method: float(np.quantile(own - found.column(row.key)[1], tail)) for row in rivals}
+    """Return the paired gain over the rival that is strongest in a stratum, and the least of all rivals' bounds.
+
+    Each rival in the form that is stronger there; the bounds alone and for all rivals at once.
+    """
+    rivals = rivals_of(rows, stratum)
+    name, unit = stratum.replace("task_optimised, own task", "own_task"), "rank correlation"
+    strongest, closest = rivals[0], min(rivals, key=lambda row: row.gain_low)
+    value, own = found.column(SELECTED)
+    together = {}
+    for row in rivals:
+        other, draws = found.column(row.key)
+        together[row.method] = found.interval(value - other, own - draws, 1 - 0.05 / len(rivals))[0]
     worst = min(together, key=lambda method: together[method])
-    beaten = sum(row.gain_low > 0 for row in rivals)
+    above, below = sum(row.gain_low > 0 for row in rivals), sum(row.gain_high < 0 for row in rivals)
     goal = "above 0" if stratum in (ALL, "tilted") else ""
     return [
         Figure(
-            f"fidelity.min_paired_low_{stratum}",
-            closest.gain_low,
-            "rank correlation",
+            f"fidelity.gain_{name}",
+            strongest.gain,
+            unit,
             goal,
-            note=f"{closest.method}, {closest.form} form (gain {closest.gain:+.3f}); above 0 for {beaten} of "
-            f"{len(rivals)} rivals, each bound on its own",
+            strongest.gain_low,
+            strongest.gain_high,
+            f"over {_named(strongest)}, the strongest there; of {len(rivals)} rivals ahead of {above} and behind "
+            f"{below} beyond doubt",
         ),
         Figure(
-            f"fidelity.min_paired_low_{stratum}_together",
+            f"fidelity.min_paired_low_{name}",
+            closest.gain_low,
+            unit,
+            goal,
+            note=f"{_named(closest)} (gain {closest.gain:+.3f}); above 0 for {above} of {len(rivals)} rivals, each "
+            "bound on its own",
+        ),
+        Figure(
+            f"fidelity.min_paired_low_{name}_together",
             together[worst],
-            "rank correlation",
+            unit,
             note=f"{worst}; Bonferroni over {len(rivals)} rivals",
         ),
     ]
 
 
-def methods_table(rows: Sequence[Row], strata: Sequence[str]) -> str:
-    """Return a Markdown table: methods in their stronger form over all strata, best first."""
-    by = {(row.key, row.stratum): row for row in rows}
-    head = ["method", "form", *strata, "gain of the surrogate, all"]
-    lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(strata) + 1)}"]
-    for best in strongest_forms(rows, ALL):
-        cells = []
-        for stratum in strata:
-            row = by[best.key, stratum]
-            interval = f" [{row.low:.3f}, {row.high:.3f}]" if stratum == ALL else ""
-            cells.append(f"{row.value:.3f}{interval}")
-        gain = (
-            "" if best.key == SELECTED else f"{best.gain:+.3f} [{best.gain_low:+.3f}, {best.gain_high:+.3f}]"
-        )
-        name = f"**{best.method}**" if best.key == SELECTED else best.method
-        lines.append(f"| {name} | {best.form} | {' | '.join(cells)} | {gain} |")
-    ceilings = [f"{by[SELECTED, stratum].ceiling:.3f}" for stratum in strata]
-    lines.append(f"| noise ceiling | | {' | '.join(ceilings)} | |")
-    return "\n".join(lines)
-
-
-def short_table(rows: Sequence[Row]) -> str:
-    """Return the README's table: some methods in their strongest form, all strata and tilted."""
+def _same_sketch(found: Sample, rows: Sequence[Row]) -> list[Figure]:
+    """Return, for every sketch kind, the surrogate's gain over the strongest rival that reads the same sketches."""
+    out = []
     best = {row.method: row for row in strongest_forms(rows, ALL)}
-    by = {(row.key, row.stratum): row for row in rows}
-    lines = ["| method | all strata | tilted | gain of the surrogate, all strata |", "|---|---:|---:|---:|"]
-    for method in sorted(SHOWN, key=lambda name: -best[name].value):
-        row = best[method]
-        tilted = by[row.key, "tilted"]
-        gain = "" if row.key == SELECTED else f"{row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}]"
-        value = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        lines.append(f"| {method}, {row.form} form | {value} | {tilted.value:.3f} | {gain} |")
-    first = best["surrogate"]
-    lines.append(f"| noise ceiling | {first.ceiling:.3f} | {by[SELECTED, 'tilted'].ceiling:.3f} | |")
-    return "\n".join(lines)
+    for method in best:
+        kind = method.removeprefix("surrogate, ").removesuffix(" sketch")
+        rivals = [best[f"{name}, {kind} sketch"] for name in BY_KIND if f"{name}, {kind} sketch" in best]
+        if method != f"surrogate, {kind} sketch" or not rivals:
+            continue
+        strongest = max(rivals, key=lambda row: row.value)
+        value, low, high = found.lost((method, "mean"), strongest.key)
+        note = f"{method}, over {strongest.method}, {strongest.form} form"
+        out.append(
+            Figure(f"fidelity.gain_same_sketch[{kind}]", value, "rank correlation", "", low, high, note)
+        )
+    return out
+
+
+def _named(row: Row) -> str:
+    return f"{row.method}, {row.form} form" + (f" ({row.kinds})" if row.kinds else "")
 
 
 def draw(
@@ -308,6 +295,6 @@ def _kind(row: Row) -> Kind:
         return "ceiling"
     return (
         "interaction"
-        if row.method in ("second-order group influence", "additive + log(distinct)")
+        if row.method in ("second-order group influence", "additive + log(distinct)", "additive + log(size)")
         else "additive"
     )

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.record import ROOT, Figure, save
+from benchmarks.record import Figure, results_folder, save
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.proxy.objective import CausalLM
 from grasp_pipeline.proxy.presets import build_model
@@ -377,6 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.steps, options.models, options.rounds = 4, [2], 1
+    else:
+        results_folder()
     measured = measure(list(SETTINGS.values()), options.models, options.steps, options.rounds)
     stacked = measured.best(DEFAULT).stacked
     found = figures(measured, *products(DEFAULT, stacked, max(2, options.steps // 10)))
@@ -385,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{figure.figure}: {figure.value:.4g}{interval} {figure.unit} {figure.note}")
     if not options.quick:
         command = "make benchmark-retraining"
-        print(f"wrote {save('retraining', command, found).relative_to(ROOT)}")
+        print(f"wrote {save('retraining', command, found)}")
 
 
 if __name__ == "__main__":

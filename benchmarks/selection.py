@@ -26,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks import selection_filter
-from benchmarks.record import ROOT, Figure, save, update
+from benchmarks.record import ROOT, Figure, results_folder, save, update
 from benchmarks.sketch_bergson import peak_mib
 from grasp_pipeline.attribution.blocks import ReadAhead, project_single
 from grasp_pipeline.seeds import digest, generator
@@ -367,6 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = select(given.rows, given.factor) if given.measure == "select" else pass_speed(given.rows)
         given.out.write_text(json.dumps(found))
     else:
+        if given.rows == ROWS:
+            results_folder()
         parts = [PARTS[name] for name in given.only or PARTS]
         if any(reads for _, reads in parts):
             generate(given.rows)

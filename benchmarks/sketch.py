@@ -24,7 +24,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import sketch_quality, sketch_storage
-from benchmarks.record import ROOT, Figure, replace_between, save, table, update
+from benchmarks.record import (
+    ROOT,
+    Figure,
+    published_here,
+    replace_between,
+    results_folder,
+    save,
+    table,
+    update,
+)
 from benchmarks.sketch_runs import BERGSON_PYTHON, KINDS, PEERS, PeerError, Run, run
 from benchmarks.sketch_speed import (
     SKETCH,
@@ -278,7 +287,7 @@ def write_document(path: Path) -> None:
     rows = json.loads(path.read_text())
     kept = ("cosine_error", "whole_correlation", "seed_agreement", "bf16_error")
     shown = [row for row in rows if row["goal"] or row["figure"].partition(".")[2].startswith(kept)]
-    DOCUMENT.write_text(replace_between(DOCUMENT.read_text(), path.stem, table(shown)))
+    DOCUMENT.write_text(replace_between(DOCUMENT.read_text(), path.stem, table(path.stem, shown)))
 
 
 def show(figures: Sequence[Figure]) -> None:
@@ -309,16 +318,19 @@ def main(arguments: Sequence[str] | None = None) -> list[Figure]:
         show(found)
         name, command = "sketch-gpu", "make benchmark-sketch DEVICE=cuda"
     else:
-        for part in chosen_parts(options.only):
+        parts = chosen_parts(options.only)
+        if not options.quick:
+            results_folder()
+        for part in parts:
             measured = part(scale, options.bergson_python)
             show(measured)
             found += measured
         name, command = "sketch", "make benchmark-sketch"
     if found and not options.quick:
         path = (update if options.only else save)(name, command, found)
-        if name == "sketch":
+        if name == "sketch" and published_here(path):
             write_document(path)
-        print(f"wrote {path.relative_to(ROOT)}")
+        print(f"wrote {path}")
     return found
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT, Figure, save
+from benchmarks.record import ROOT, Figure, results_folder, save
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
@@ -209,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"no transfer is called {options.transfer}; there are {', '.join(named)}")
         run_one(settings, named[options.transfer])
         return
+    results_folder()
     begun = time.monotonic()
     run_all(config, settings, options.jobs)
     print(f"all transfers are finished after {duration(time.monotonic() - begun)}", flush=True)
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for figure in found:
         print(f"{figure.figure}: {figure.value:.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
     command = f"python -m benchmarks.transfer --config {options.config}"
-    print(f"wrote {save('transfer', command, found).relative_to(ROOT)}")
+    print(f"wrote {save('transfer', command, found)}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.fidelity import VERSION as LABORATORY
 from benchmarks.fidelity import laboratory
-from benchmarks.record import Figure, save
+from benchmarks.record import Figure, origin, results_folder, save
 from grasp_pipeline.config import VisionConfigSection
 from grasp_pipeline.corpus.images import FASHION_MNIST
 from grasp_pipeline.laboratory.cell import SELECTED, CellResult
@@ -59,6 +60,7 @@ def cell_of(settings: VisionConfigSection) -> CellResult:
     provenance = Provenance("laboratory", "benchmark_vision", VERSION, settings.digest())
     store = DeltaUtilities(DeltaTables(str(folder)), provenance, "laboratory")
     cell = run_vision(prepare(settings), store, say)
+    cell = replace(cell, origin=origin("vision"))
     cell.save(path)
     return cell
 
@@ -66,29 +68,33 @@ def cell_of(settings: VisionConfigSection) -> CellResult:
 def ratio(found: Sample, rival: Method) -> tuple[float, float, float]:
     """Return the selected surrogate's mean correlation over cells divided by a rival's, with its 95% interval."""
     (value, drawn), (other, others) = found.column(SELECTED), found.column(rival)
-    return value / other, *found.interval(drawn / others)
+    return value / other, *found.interval(value / other, drawn / others)
 
 
 def comparison(cells: Sequence[CellResult], found: Sample, scope: str) -> list[Figure]:
     """Return the surrogate against the strongest baselines, judged with hindsight in their favour, over some cells."""
     best = strongest_forms(rows_of(found, ALL), ALL)
-    by_name = {row.method: row for row in best}
+    by_name = {row.method: row for row in best if not row.by_kind}
     additive = next(row for row in best if row.additive_baseline)
+    own = next(row for row in best if row.key == SELECTED)
     rivals = {
         "additive": (additive, "at least 2"),
-        "additive_attribution": (next(row for row in best if row.method.startswith(ATTRIBUTION)), ""),
+        "additive_attribution": (
+            next(row for row in best if row.method.startswith(ATTRIBUTION) and not row.by_kind),
+            "",
+        ),
         "trak_default": (by_name["TRAK, default damping"], ""),
         "graddot": (by_name["GradDot"], ""),
     }
     ending = "" if scope == POOLED else f"[{scope}]"
     figures = []
     for name, (row, goal) in rivals.items():
-        note = f"over {row.method}, {row.form}, {row.value:.3f}; {scope}, {row.cells} cells"
+        note = f"surrogate on {own.kinds} over {_named(row)}, {row.value:.3f}; {scope}, {row.cells} cells"
         value, low, high = ratio(found, row.key)
         figures.append(Figure(f"vision.ratio_{name}{ending}", value, "ratio", goal, low, high, note))
     unit, note = (
         "rank correlation",
-        f"over {additive.method}, {additive.form}; {scope}, {additive.subsets} subsets",
+        f"surrogate on {own.kinds} over {_named(additive)}; {scope}, {additive.subsets} subsets",
     )
     gain, low, high = additive.gain, additive.gain_low, additive.gain_high
     adopted = sum(cell.configurations[cell.chosen].lam > 0 for cell in cells) / len(cells)
@@ -110,16 +116,22 @@ def method_figures(pooled: Mapping[str, Sample], single: Mapping[str, Sample]) -
     """
     figures = []
     for row in strongest_forms(rows_of(pooled[ALL], ALL), ALL):
+        if row.by_kind:
+            continue
         note = ", ".join(f"{name} {found.column(row.key)[0]:.3f}" for name, found in single.items())
+        note += f"; {row.kinds}" if row.kinds else ""
         figures.append(_spearman(f"{row.method}, {row.form}", row, note))
     for stratum in [name for name in pooled if name != ALL]:
         rows = rows_of(pooled[stratum], stratum)
         best = next(row for row in strongest_forms(rows, stratum) if row.additive_baseline)
-        note = (
-            f"best additive there: {best.method}, {best.form}, {best.value:.3f}; ceiling {best.ceiling:.3f}"
-        )
+        gain = f"gain {best.gain:+.3f} [{best.gain_low:+.3f}, {best.gain_high:+.3f}]"
+        note = f"best additive there: {_named(best)}, {best.value:.3f}, {gain}; ceiling {best.ceiling:.3f}"
         figures.append(_spearman(f"surrogate on {stratum}", next(r for r in rows if r.key == SELECTED), note))
     return figures
+
+
+def _named(row: Row) -> str:
+    return f"{row.method}, {row.form}" + (f" ({row.kinds})" if row.kinds else "")
 
 
 def _spearman(name: str, row: Row, note: str) -> Figure:
@@ -145,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(arguments)
+    results_folder()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     cells: dict[str, list[CellResult]] = {}
     for name, settings in DATA_SETS.items():
@@ -152,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name} is left out: there is no folder {settings.folder} (package dataset-fashion-mnist)")
             continue
         cells[name] = [cell_of(settings.model_copy(update={"seed": seed})) for seed in SEEDS]
-    print(f"wrote {save('vision', COMMAND, figures_of(cells))}")
+    measured = [dict(cell.origin) for part in cells.values() for cell in part]
+    print(f"wrote {save('vision', COMMAND, figures_of(cells), measured)}")
 
 
 if __name__ == "__main__":

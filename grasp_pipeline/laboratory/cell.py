@@ -108,6 +108,7 @@ class CellResult:
         membership: (m_e, n) evaluation subsets.
         contaminated: documents left out of the pool since they hold text of a held-out one.
         seconds: of the cell's stages.
+        origin: which code measured it, as the benchmark names it.
     """
 
     name: str
@@ -127,6 +128,7 @@ class CellResult:
     membership: NDArray[np.bool_]
     contaminated: int
     seconds: Mapping[str, float]
+    origin: Mapping[str, str] = field(default_factory=lambda: {"what": "cell", "commit": "", "sources": ""})
 
     def save(self, path: Path) -> None:
         """Write the cell to one .npz file, atomically."""
@@ -142,6 +144,7 @@ class CellResult:
             "reason": self.reason,
             "contaminated": self.contaminated,
             "seconds": dict(self.seconds),
+            "origin": dict(self.origin),
         }
         arrays = {
             "target": self.target,
@@ -176,6 +179,7 @@ class CellResult:
                 reason=words["reason"],
                 contaminated=words["contaminated"],
                 seconds=words["seconds"],
+                origin=words.get("origin", {"what": "cell", "commit": "", "sources": ""}),
                 **arrays,
             )
         except (KeyError, TypeError, ValueError) as error:

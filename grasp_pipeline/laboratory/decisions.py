@@ -94,7 +94,8 @@ def bootstrap_decision_accuracy(
 
     Subsets are drawn with replacement, stratum by stratum, the same ones for all tasks; a pair of a subset with its
     own copy does not count. With c the (m,) counts of a resample and A, W the symmetric matrices of agreement and of
-    counted pairs, zero on the diagonal, a resample's accuracy is c'Ac / c'Wc. Tasks without a counted pair are left out of the mean.
+    counted pairs, zero on the diagonal, a resample's accuracy is c'Ac / c'Wc. Tasks without a counted pair are left out
+    of the mean.
 
     Args:
         first, second, noise, groups: as in `decision_accuracy`.

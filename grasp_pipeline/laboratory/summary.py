@@ -81,9 +81,14 @@ class Row:
         return self.method.startswith(OWN)
 
     @property
+    def by_kind(self) -> bool:
+        """Whether it is a rival that was given one sketch kind alone, beside the one that is tuned over all."""
+        return not self.ours and self.method.endswith(" sketch")
+
+    @property
     def additive_baseline(self) -> bool:
         """Whether it is a rival that values a subset as a sum or mean over its examples."""
-        return not self.ours and self.method not in NOT_BASELINES
+        return not self.ours and not self.by_kind and self.method not in NOT_BASELINES
 
 
 def strata_of(cells: Sequence[CellResult]) -> list[str]:
@@ -123,8 +128,10 @@ class Sample:
         return value - other, *self.interval(value - other, drawn - others)
 
 
-def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name: str) -> Sample:
-    """Return the correlations of every method that all cells have.
+def sample(
+    cells: Sequence[CellResult], stratum: str, resamples: int, seed_name: str, by_kind: bool = True
+) -> Sample:
+    """Return the correlations of every method that all cells have; by_kind: also of rivals with one sketch kind.
 
     Raises:
         InputError: there are no cells, or one has no subset of the stratum.
@@ -136,7 +143,12 @@ def sample(cells: Sequence[CellResult], stratum: str, resamples: int, seed_name:
             raise InputError(
                 f"cell {cell.name} has no subsets of the stratum {stratum}; summarise cells of one protocol together"
             )
-    shared = [key for key in cells[0].predictions if all(key in cell.predictions for cell in cells)]
+    shared = [
+        key
+        for key in cells[0].predictions
+        if all(key in cell.predictions for cell in cells)
+        and (by_kind or key[0].startswith(OWN) or not key[0].endswith(" sketch"))
+    ]
     observed, drawn, ceilings, count = [], [], [], 0
     for cell in cells:
         parts = list(_parts(cell, stratum))

@@ -76,11 +76,39 @@ class TextPlan:
 
 
 @dataclass
-class _Document:
+class PoolDocument:
+    """chunks: of token ids. source, cluster: codes. planted: what was planted. text: of a document that was not."""
+
     chunks: list[list[int]]
     source: int
     cluster: int
     planted: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Documents of a pool and of its tasks.
+
+    Attributes:
+        sources: names by code; tasks: those held out from.
+        held: task -> its held-out texts, the splits one after the other.
+        pool: documents of n chunks in all.
+        encoder: trained on what is not held out.
+        contaminated: documents of those considered that were left out since they hold text of a held-out one.
+    """
+
+    sources: list[str]
+    tasks: list[str]
+    held: dict[str, list[str]]
+    pool: list[PoolDocument]
+    encoder: TextEncoder
+    contaminated: int
+
+    def held_out_texts(self, plan: TextPlan) -> list[str]:
+        """Return every held-out document whole and as it is used."""
+        whole = [text for texts in self.held.values() for text in texts]
+        return [*whole, *(_excerpt(text, self.encoder, plan) for text in whole)]
 
 
 def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> LabCorpus:
@@ -95,6 +123,40 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     Raises:
         InputError: a source has too few documents for its task, or the corpus too few for the pool.
     """
+    drawn = draw_documents(name, documents, plan, seed)
+    pool, tasks, encoder = drawn.pool, drawn.tasks, drawn.encoder
+    parts = {
+        split: _held_out(drawn.held, tasks, encoder, plan, where) for split, where in plan.splits.items()
+    }
+    chunks = [chunk for document in pool for chunk in document.chunks]
+    repeat = [len(document.chunks) for document in pool]
+    rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
+    tokens = np.concatenate([np.asarray(chunk, dtype=np.int32) for chunk in chunks])
+    offsets = np.concatenate([[0], np.cumsum(sizes.numpy())]).astype(np.int64)
+    return LabCorpus(
+        name=name,
+        digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
+        stream=TextStream(TokenPool(tokens, offsets), encoder.bos),
+        rows=rows,
+        sizes=sizes,
+        source=np.repeat([document.source for document in pool], repeat).astype(np.int64),
+        document=np.repeat(np.arange(len(pool)), repeat).astype(np.int64),
+        cluster=np.repeat([document.cluster for document in pool], repeat).astype(np.int64),
+        planted=np.repeat([document.planted for document in pool], repeat),
+        tasks=tuple(tasks),
+        query=parts["query"][0],
+        judge=parts["judge"][0],
+        evaluation=parts["evaluation"][0],
+        vocabulary=encoder.vocab_size,
+        chunks=Chunks(tokens, offsets),
+        queries=parts["query"][1],
+        judges=parts["judge"][1],
+        contaminated=drawn.contaminated,
+    )
+
+
+def draw_documents(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> Drawn:
+    """Draw the documents of a pool and its tasks; arguments and errors as for `build_text_corpus`."""
     frame = (
         documents.select("source", "text")
         .sort("source", "text")
@@ -131,32 +193,7 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     excerpts = [_excerpt(text, encoder, plan) for texts in held.values() for text in texts]
     rest = _cleared(rest, excerpts, plan)
     pool = _draw_pool(rest, sources, encoder, plan, ("laboratory", name, seed))
-    parts = {split: _held_out(held, tasks, encoder, plan, where) for split, where in plan.splits.items()}
-    chunks = [chunk for document in pool for chunk in document.chunks]
-    repeat = [len(document.chunks) for document in pool]
-    rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
-    tokens = np.concatenate([np.asarray(chunk, dtype=np.int32) for chunk in chunks])
-    offsets = np.concatenate([[0], np.cumsum(sizes.numpy())]).astype(np.int64)
-    return LabCorpus(
-        name=name,
-        digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
-        stream=TextStream(TokenPool(tokens, offsets), encoder.bos),
-        rows=rows,
-        sizes=sizes,
-        source=np.repeat([document.source for document in pool], repeat).astype(np.int64),
-        document=np.repeat(np.arange(len(pool)), repeat).astype(np.int64),
-        cluster=np.repeat([document.cluster for document in pool], repeat).astype(np.int64),
-        planted=np.repeat([document.planted for document in pool], repeat),
-        tasks=tuple(tasks),
-        query=parts["query"][0],
-        judge=parts["judge"][0],
-        evaluation=parts["evaluation"][0],
-        vocabulary=encoder.vocab_size,
-        chunks=Chunks(tokens, offsets),
-        queries=parts["query"][1],
-        judges=parts["judge"][1],
-        contaminated=before - sum(map(len, rest.values())),
-    )
+    return Drawn(sources, tasks, held, pool, encoder, before - sum(map(len, rest.values())))
 
 
 def _shuffled(texts: list[str], name: tuple[str | int, ...]) -> list[str]:
@@ -230,13 +267,13 @@ def _draw_pool(
     encoder: TextEncoder,
     plan: TextPlan,
     name: tuple[str | int, ...],
-) -> list[_Document]:
+) -> list[PoolDocument]:
     """Return documents of n chunks in all: fresh ones in turn from every source, then copies and noise."""
     planted = {"exact": plan.exact, "near": plan.near, "noise": plan.noise}
     room = {kind: round(share * plan.chunks) for kind, share in planted.items()}
     fresh = plan.chunks - sum(room.values())
     waiting = {source: iter(texts[source]) for source in sources}
-    pool: list[_Document] = []
+    pool: list[PoolDocument] = []
     count = 0
     while count < fresh and waiting:
         for source in list(waiting):
@@ -246,7 +283,7 @@ def _draw_pool(
                 continue
             cut = _cut(text, encoder, plan, min(plan.chunks_per_document, fresh - count))
             if cut and count < fresh:
-                pool.append(_Document(cut, sources.index(source), len(pool), ""))
+                pool.append(PoolDocument(cut, sources.index(source), len(pool), "", text))
                 count += len(cut)
     if count < fresh:
         raise InputError(
@@ -268,14 +305,14 @@ def _draw_pool(
                     break
                 if kind == "near":
                     copy = [_changed(chunk, unigrams, rng) for chunk in copy]
-                pool.append(_Document(copy, original.source, original.cluster, kind))
+                pool.append(PoolDocument(copy, original.source, original.cluster, kind))
                 room[kind] -= len(copy)
     for _ in range(room["noise"]):
         salad = rng.choice(unigrams, plan.chunk_tokens).tolist()
         if rng.random() < 0.5:
             period = int(rng.integers(1, 5))
             salad = (salad[:period] * plan.chunk_tokens)[: plan.chunk_tokens]
-        pool.append(_Document([salad], int(rng.integers(len(sources))), len(pool), "noise"))
+        pool.append(PoolDocument([salad], int(rng.integers(len(sources))), len(pool), "noise"))
     return pool
 
 

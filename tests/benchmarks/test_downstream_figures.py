@@ -72,6 +72,7 @@ def test_a_headline_at_equal_rules_is_not_won_by_repeats(monkeypatch: pytest.Mon
     assert rows["downstream.margin_over_repeated"] == pytest.approx(-0.02, abs=0.01)
 
 
+@pytest.mark.usefixtures("clean")
 def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = toy_settings(coverage_repeats=3)
     small = settings.coverage.model_copy(update={"calibration_documents": 20, "random_draws": 4})
