@@ -235,12 +235,14 @@ def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="drop_reasons",
-    description="Every reason can be followed: values on the right side of their thresholds, tasks and quotas named, "
-    "and the nearest kept chunk of a redundant one is really kept.",
+    description="Every dropped chunk has a reason that can be followed: scores named, values on the right side of "
+    "their thresholds, tasks and quotas named, and the kept chunk most like it is really kept.",
 )
 def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     """Look for rows that do not say what their reason promises."""
     import polars as pl
+
+    from grasp_pipeline.selection.reasons import RANDOM_DRAW, REASONS
 
     lake = store.tables
     kept = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version).collect()
@@ -249,8 +251,11 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     faults = {
         "low_alignment not below its threshold": (reason == "low_alignment") & ~below.fill_null(False),
         "redundant not below tau": (reason == "redundant") & ~below.fill_null(False),
-        "redundant without a kept chunk": (reason == "redundant")
-        & ~pl.col("nearest_kept").is_in(kept["chunk_id"].implode()),
+        "no reason": ~reason.is_in(REASONS).fill_null(False),
+        "no score": (reason != "duplicate")
+        & (pl.col("score").is_null() | (pl.col("value").is_null() & (pl.col("score") != RANDOM_DRAW))),
+        "no nearest kept chunk": ~pl.col("nearest_kept").is_in(kept["chunk_id"].implode()).fill_null(False),
+        "no similarity": ~pl.col("similarity").is_between(-1, 1).fill_null(False),
         "quota without a name": (reason == "quota") & pl.col("quota").is_null(),
         "no strongest or weakest task": pl.any_horizontal(pl.col("strongest_task", "weakest_task").is_null()),
     }
@@ -258,6 +263,37 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     counts["kept without a top task"] = kept["top_task"].null_count()
     return dg.AssetCheckResult(
         passed=not any(counts.values()), metadata={name.replace(" ", "_"): n for name, n in counts.items()}
+    )
+
+
+@dg.asset_check(
+    asset="residual_filter",
+    description="The filter is the shipped arm's own and keeps the same tokens, but for a tenth at most; else it "
+    "carries no certificate, and this check fails. The corpus is published all the same.",
+)
+def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
+    """Compare the filter's arm and its agreement with what ships; a certificate that it must not carry is an error."""
+    from grasp_pipeline.selection.chunk_filter import AGREEMENT_FLOOR
+
+    lake = store.tables
+    frame = lake.read(tables.RESIDUAL_FILTER, lake.pin(tables.RESIDUAL_FILTER).version).collect()
+    row = frame.row(0, named=True)
+    stands = row["arm"] == row["shipped_arm"] and row["agreement"] >= AGREEMENT_FLOOR
+    bounds = row["improvement"] is not None or row["lower_bound"] is not None
+    return dg.AssetCheckResult(
+        passed=stands,
+        severity=dg.AssetCheckSeverity.ERROR if bounds and not stands else dg.AssetCheckSeverity.WARN,
+        description=f"The filter of {row['arm']} ({row['filter_kind']}) and the pruned corpus of {row['shipped_arm']} "
+        f"have {row['agreement']:.3f} of the kept tokens in common. A filter carries the certificate where it is the "
+        f"shipped arm's own and that is {AGREEMENT_FLOOR:g} or more.",
+        metadata={
+            "arm": row["arm"],
+            "shipped_arm": row["shipped_arm"],
+            "filter_kind": row["filter_kind"],
+            "agreement_over_kept_tokens": row["agreement"],
+            "needed": AGREEMENT_FLOOR,
+            "carries_a_certificate": bounds,
+        },
     )
 
 

@@ -25,6 +25,8 @@ SPLITS = ("query", "judge")
 BATCH_ROWS = 4096
 """Chunks read and scored between two reports of progress."""
 
+WEIGHTS = "model.safetensors"
+
 PASS_ROWS = 16
 """Chunks of one forward pass; on two cores 64 are a quarter slower."""
 
@@ -33,7 +35,7 @@ PASS_ROWS = 16
     group_name="selection",
     kinds={"pytorch", "deltalake"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     deps=["candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
     pool=GPU_POOL,
     backfill_policy=ONE_RUN,
@@ -49,9 +51,10 @@ def conditional_losses(
     from assets.data import shard_tokens, token_digest, token_pool
     from assets.finalists import load_target
     from grasp_pipeline.proxy.conditional import fine_tune
+    from grasp_pipeline.proxy.training import stack_models
     from grasp_pipeline.seeds import digest
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store, None, "3")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
@@ -69,12 +72,14 @@ def conditional_losses(
         [token_digest([frame]) for frame in texts.values()],
     )
 
+    folder = f"files/conditional/{tuned_from[:16]}"
+    stored = all(store.has_file(f"{folder}/{split}/{WEIGHTS}") for split in SPLITS)
     found: list[Commit] = []
     waiting: list[_Shard] = []
     names = {c.partition["shard"] for c in step.tables.commits(tables.TOKENIZED_SHARDS) if c.partition}
     for name in sorted(names):
         shard = _Shard(step, name, step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": name}), tuned_from)
-        commit = shard.current()
+        commit = shard.current() if stored else None
         if commit is None:
             waiting.append(shard)
         else:
@@ -82,16 +87,21 @@ def conditional_losses(
     tokens = 0
     if waiting:
         reference = models.proxy(proxies.version, "reference").objective
-        recipe = models.proxy(proxies.version, "initial").recipe
-        step.say(f"fine-tuning the reference proxy on {' and '.join(SPLITS)} chunks")
-        weights = fine_tune(
-            reference,
-            reference.parameters(),
-            {split: token_pool(frame) for split, frame in texts.items()},
-            recipe,
-            tokenizer.encoder.bos,
-            compute.prepare(),
-        )
+        if not stored:
+            recipe = models.proxy(proxies.version, "initial").recipe
+            step.say(f"fine-tuning the reference proxy on {' and '.join(SPLITS)} chunks")
+            weights = fine_tune(
+                reference,
+                reference.parameters(),
+                {split: token_pool(frame) for split, frame in texts.items()},
+                recipe,
+                tokenizer.encoder.bos,
+                compute.prepare(),
+            )
+            _save(store, folder, reference, weights)
+        tuned = {split: stored_weights(store, f"{folder}/{split}") for split in SPLITS}
+        weights = stack_models([parameters for _, parameters in tuned.values()], compute.prepare())
+        filtering = {"tuned_path": f"{folder}/query", "tuned_sha256": tuned["query"][0]}
         tokens = sum(shard_tokens(step, shard.source, shard.name) for shard in waiting)
         progress = Progress("scoring chunks", tokens, "tokens", step.say)
         for shard in waiting:
@@ -103,7 +113,7 @@ def conditional_losses(
                     scored,
                     step.provenance(shard.source),
                     shard.partition,
-                    {"made_from": shard.made_from},
+                    {"made_from": shard.made_from, **filtering},
                 )
             )
     newest = max(found, key=lambda commit: commit.version)
@@ -115,6 +125,33 @@ def conditional_losses(
         tokens,
         up_to_date=not waiting,
     )
+
+
+def stored_weights(store: DeltaStore, path: str) -> tuple[str, "Parameters"]:
+    """Load a fine-tuned proxy from the store: the sha-256 of its weights, and the weights.
+
+    Raises:
+        StoreError: the folder is missing.
+    """
+    from grasp_pipeline.proxy.objective import CausalLM
+    from grasp_pipeline.proxy.presets import load_model
+    from grasp_pipeline.proxy.reference import file_digest
+
+    with store.files(path) as folder:
+        return file_digest(folder / WEIGHTS), CausalLM(load_model(folder)).parameters()
+
+
+def _save(store: DeltaStore, path: str, reference: "CausalLM", weights: "Parameters") -> None:
+    """Write the fine-tuned proxies into a folder of the store, one folder per split; new files score by them too."""
+    from copy import deepcopy
+
+    from grasp_pipeline.proxy.reference import save
+    from grasp_pipeline.proxy.training import unstack
+
+    model = deepcopy(reference.model)
+    with store.new_files(path) as folder:
+        for index, split in enumerate(SPLITS):
+            save(model, unstack(weights, index), folder / split)
 
 
 @dataclass

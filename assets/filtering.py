@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from grasp_pipeline.corpus.arrivals import Arrivals
     from grasp_pipeline.corpus.files import InputFile
-    from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
+    from grasp_pipeline.proxy.objective import CausalLM, Parameters
+    from grasp_pipeline.selection.chunk_filter import ChunkFilter, ChunkInputs
+    from grasp_pipeline.selection.residual_filter import FeatureView
     from grasp_pipeline.sketch.run import SketchEngine
     from resources.delta import Commit, Provenance
 
@@ -33,13 +35,19 @@ BOTH = (tables.FILTERED_SHARDS, tables.FILTERED_REJECTIONS)
 
 @dataclass
 class Scorer:
-    """The stored filter with all that it takes to score text: tokenizer, sketches, features."""
+    """The stored filter with all that it takes to score text: tokenizer, and what its kind looks at.
+
+    engine: sketches and losses, None for a filter of tokens alone; tuned: stacked parameters of one fine-tuned proxy,
+    where the filter weighs loss reductions.
+    """
 
     row: dict[str, Any]
     tokenizer: LoadedTokenizer
-    engine: "SketchEngine"
-    residual: "ResidualFilter"
+    filter: "ChunkFilter"
     view: "FeatureView"
+    engine: "SketchEngine | None" = None
+    objective: "CausalLM | None" = None
+    tuned: "Parameters | None" = None
 
     @classmethod
     def load(
@@ -54,25 +62,19 @@ class Scorer:
         """Build the scorer of a row of `residual_filter`; proxies: version of `proxy_checkpoints`.
 
         Raises:
-            StoreError: the store's tokenizer or checkpoint is not the one that the filter was fitted with.
+            StoreError: the store's tokenizer or a checkpoint is not the one that the filter was fitted with.
         """
-        import numpy as np
+        from assets.conditional import stored_weights
+        from grasp_pipeline.proxy.training import stack
 
-        from grasp_pipeline.selection.ngram_features import NgramFeatures
-        from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter
-        from grasp_pipeline.sketch.storage import decode_vector
-
+        scorer = cls(row, tokenizer, stored_filter(row), stored_view(row))
+        scorer._check("tokenizer", row["tokenizer_id"], tokenizer.tokenizer_id)
+        if not scorer.filter.reads_proxy:
+            return scorer
         proxy = models.proxy(proxies, row["checkpoint_role"])
-        for what, fitted, stored in (
-            ("tokenizer", row["tokenizer_id"], tokenizer.tokenizer_id),
-            ("checkpoint", row["checkpoint_id"], proxy.checkpoint_id),
-        ):
-            if fitted != stored:
-                raise StoreError(
-                    f"the residual filter was fitted with the {what} {fitted[:12]}, but the store now holds "
-                    f"{stored[:12]}; run the job curate to fit it again"
-                )
-        engine = stored_engine(
+        scorer._check("checkpoint", row["checkpoint_id"], proxy.checkpoint_id)
+        device = compute.prepare()
+        scorer.engine = stored_engine(
             row["sketch_kind"],
             row["sketch_config"],
             proxy.objective,
@@ -80,56 +82,107 @@ class Scorer:
             models.store,
             compute,
             say,
-            compute.prepare(),
+            device,
         )
-        ngrams = None
-        if row["ngram_idf"] is not None:
-            ngrams = NgramFeatures(row["ngram_d"], np.frombuffer(row["ngram_idf"], dtype="<f8"))
-        return cls(
-            row,
-            tokenizer,
-            engine,
-            ResidualFilter.of(decode_vector(row["q"]), row["tau"]),
-            FeatureView(tuple(row["view_factors"]), ngrams),
-        )
+        if row["tuned_path"] is not None:
+            sha256, weights = stored_weights(models.store, row["tuned_path"])
+            scorer._check("fine-tuned proxy", row["tuned_sha256"], sha256)
+            scorer.objective, scorer.tuned = proxy.objective, stack(weights, 1, device)
+        return scorer
+
+    @staticmethod
+    def _check(what: str, fitted: str, stored: str) -> None:
+        if fitted != stored:
+            raise StoreError(
+                f"the residual filter was fitted with the {what} {fitted[:12]}, but the store now holds "
+                f"{stored[:12]}; run the job curate to fit it again"
+            )
 
     def score(self, documents: "pl.DataFrame", progress: Progress) -> "pl.DataFrame":
-        """Return the chunks of documents as rows of `filtered_shards`, sketched as those of the fit were."""
-        import numpy as np
+        """Return the chunks of documents as rows of `filtered_shards`, scored as those of the fit were."""
         import polars as pl
 
-        from assets.data import token_pool
-        from grasp_pipeline.attribution.blocks import ArrayBlocks
         from grasp_pipeline.corpus.chunking import chunk_documents
-        from grasp_pipeline.selection.ngrams import Chunks
-        from grasp_pipeline.selection.residual_filter import apply_filter
-        from grasp_pipeline.sketch.run import sketch_in_memory
-        from grasp_pipeline.sketch.storage import decode, encode
 
         chunks = chunk_documents(documents, self.tokenizer.encoder, self.tokenizer.chunk_tokens)
-        ids = chunks["chunk_id"].to_list()
-        sketches, _ = sketch_in_memory(
-            self.engine, chunks["input_ids"].to_list(), ids, self.tokenizer.encoder.bos, progress.advance
-        )
-        scale = self.row["sketch_scale"]
-        stored = pl.Series("sketch", encode(sketches, scale, ids), dtype=pl.Binary)
-        pool = token_pool(chunks)
-        features = self.view.features(
-            ArrayBlocks(decode(stored, self.row["sketch_d"], scale)), Chunks(pool.tokens, pool.offsets)
-        )
-        kept, values = np.empty(len(ids), dtype=bool), np.empty(len(ids))
-        for start, keep, value in apply_filter(self.residual, features):
-            kept[start : start + len(keep)], values[start : start + len(keep)] = keep, value
+        values = self.filter.values(self._inputs(chunks, progress))
         text = pl.col("text").str.slice(pl.col("start"), pl.col("end") - pl.col("start"))
         return (
             chunks.drop("input_ids")
-            .with_columns(kept=pl.Series(kept, dtype=pl.Boolean), value=pl.Series(values, dtype=pl.Float64))
+            .with_columns(
+                kept=pl.Series(values >= self.filter.tau, dtype=pl.Boolean),
+                value=pl.Series(values, dtype=pl.Float64),
+            )
             .join(
                 documents.select("doc_id", "text", "origin"), on="doc_id", how="left", maintain_order="left"
             )
             .with_columns(text=pl.when("kept").then(text))
             .select(list(tables.FILTERED_SHARDS.schema))
         )
+
+    def _inputs(self, chunks: "pl.DataFrame", progress: Progress) -> "ChunkInputs":
+        """Return what the filter looks at in chunks, made as in the fit: sketches rounded as stored, with losses."""
+        import numpy as np
+        import polars as pl
+
+        from assets.conditional import PASS_ROWS
+        from assets.data import token_pool
+        from grasp_pipeline.attribution.blocks import ArrayBlocks
+        from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
+        from grasp_pipeline.proxy.objective import pad_chunks
+        from grasp_pipeline.selection.chunk_filter import ChunkInputs
+        from grasp_pipeline.selection.ngrams import Chunks
+        from grasp_pipeline.sketch.run import sketch_in_memory
+        from grasp_pipeline.sketch.storage import decode, encode
+
+        pool = token_pool(chunks)
+        inputs = ChunkInputs(Chunks(pool.tokens, pool.offsets))
+        if self.engine is None:
+            progress.advance(int(chunks["n_tokens"].sum()))
+            return inputs
+        ids, tokens, bos = chunks["chunk_id"].to_list(), chunks["input_ids"].to_list(), self.row["bos"]
+        sketches, losses = sketch_in_memory(self.engine, tokens, ids, bos, progress.advance)
+        inputs = replace(inputs, loss=losses.astype(np.float64))
+        if self.filter.q is not None:
+            scale = self.row["sketch_scale"]
+            stored = pl.Series("sketch", encode(sketches, scale, ids), dtype=pl.Binary)
+            blocks = ArrayBlocks(decode(stored, self.row["sketch_d"], scale))
+            inputs = replace(inputs, features=self.view.features(blocks, inputs.tokens))
+        if self.tuned is not None and self.objective is not None:
+            rows, sizes = pad_chunks(tokens, bos, self.tokenizer.chunk_tokens)
+            after = stacked_chunk_losses(self.objective, self.tuned, rows, sizes, PASS_ROWS)[0] / sizes
+            inputs = replace(inputs, reduction=losses - after.numpy())
+        return inputs
+
+
+def stored_filter(row: dict[str, Any]) -> "ChunkFilter":
+    """Return the filter of a row of `residual_filter`."""
+    from grasp_pipeline.selection.chunk_filter import ChunkFilter
+    from grasp_pipeline.sketch.storage import decode_vector
+
+    return ChunkFilter(
+        row["filter_kind"],
+        row["tau"],
+        row["offset"],
+        None if row["q"] is None else decode_vector(row["q"]),
+        None if row["ngram_table"] is None else decode_vector(row["ngram_table"]),
+        bool(row["per_token"]),
+        row["loss_centre"],
+        row["reduction_weight"],
+    )
+
+
+def stored_view(row: dict[str, Any]) -> "FeatureView":
+    """Return how the features of a row of `residual_filter` are made of sketches and tokens."""
+    import numpy as np
+
+    from grasp_pipeline.selection.ngram_features import NgramFeatures
+    from grasp_pipeline.selection.residual_filter import FeatureView
+
+    ngrams = None
+    if row["ngram_idf"] is not None:
+        ngrams = NgramFeatures(row["ngram_d"], np.frombuffer(row["ngram_idf"], dtype="<f8"))
+    return FeatureView(tuple(row["view_factors"] or (1.0,)), ngrams)
 
 
 @assets_of_one_step(
@@ -140,7 +193,7 @@ class Scorer:
             group_name=GROUP,
             kinds={"pytorch", "deltalake"},
             owners=OWNERS,
-            code_version="4",
+            code_version="5",
             deps=["residual_filter", "tokenizer", "proxy_checkpoints", "documents", "task_documents"],
             description=text,
         )
@@ -167,13 +220,18 @@ def filtered_shards(
     from grasp_pipeline.corpus.contamination import held_out_texts
     from grasp_pipeline.corpus.files import resolve_inputs
 
-    step = Step(context, store, config, "4")
+    step = Step(context, store, config, "5")
     row = step.read(tables.RESIDUAL_FILTER).collect().row(0, named=True)
     tokenizer_read, proxies = step.pin(tables.TOKENIZER), step.pin(tables.PROXY_CHECKPOINTS)
     tasks = step.read(tables.TASK_DOCUMENTS)
     documents = step.read(tables.DOCUMENTS)
     files = resolve_inputs(config, store.storage_options)
-    step.say(f"scoring {len(files)} files by the filter of {row['config_id']}")
+    step.say(f"scoring {len(files)} files by the filter of {row['arm']} ({row['filter_kind']})")
+    if row["lower_bound"] is None:
+        step.say(
+            f"this filter carries no certificate: it and the corpus of {row['shipped_arm']} have "
+            f"{row['agreement']:.2f} of the kept tokens in common"
+        )
     arrivals = cache(
         lambda: Arrivals(config.cleaning, held_out_texts(tasks.collect()), _known(step, documents))
     )
@@ -203,6 +261,9 @@ def filtered_shards(
         **totals,
         "share_kept": round(share, 4),
         "tau": row["tau"],
+        "filter_kind": row["filter_kind"],
+        "agreement_over_kept_tokens": round(row["agreement"], 4),
+        "certified": row["lower_bound"] is not None,
     }
     for table in BOTH:
         newest = step.tables.latest(table)
@@ -322,7 +383,7 @@ def _score_file(
         "kept_chunks": kept.height,
         "tokens": int(frame["n_tokens"].sum()),
         "kept_tokens": int(kept["n_tokens"].sum()),
-        "tau": scorer.residual.tau,
+        "tau": scorer.filter.tau,
         "made_from": provenance.input_digest(),
         "rests_on": {name: versions[name] for name in sorted(siblings)},
     }

@@ -272,12 +272,12 @@ class Arms:
         """What every arm but `full` meets."""
         return ConstraintsConfig.model_validate_json(self.frame["constraints"][0])
 
-    def best_linear(self) -> str:
-        """Return the best-judged arm that ranks by one direction, for a filter beside an arm that does not."""
-        linear = [row for row in self.frame.iter_rows(named=True) if row["features"] and row["lam"] > 0]
-        return max(linear, key=lambda row: -np.inf if row["judge_score"] is None else row["judge_score"])[
-            "arm"
-        ]
+    def nearest_linear(self, kept: NDArray[np.bool_], n_tokens: NDArray[np.int64]) -> str:
+        """Return the arm that ranks by one direction and keeps most of the same tokens as a corpus (n,)."""
+        from grasp_pipeline.selection.residual_filter import kept_agreement
+
+        linear = [row["arm"] for row in self.frame.iter_rows(named=True) if row["features"]]
+        return max(linear, key=lambda arm: kept_agreement(self.membership(arm), kept, n_tokens))
 
 
 def load_finalists(step: Step, corpus: Corpus, refitted: bool = True) -> Arms:

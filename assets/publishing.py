@@ -12,14 +12,14 @@ from grasp_pipeline.errors import ConfigError
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
-    from numpy.typing import NDArray
 
     from assets.data import Corpus
     from assets.finalists import Arms
     from grasp_pipeline.selection.ingredients import Ingredients, LinearView
+    from grasp_pipeline.selection.ranking import Ranking
     from grasp_pipeline.selection.reasons import TaskExtremes
+    from grasp_pipeline.selection.residual_filter import FeatureView
 
 GROUP = "selection"
 RANDOM = "random"
@@ -45,7 +45,7 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
             group_name=GROUP,
             kinds={"numpy", "deltalake"},
             owners=OWNERS,
-            code_version="3",
+            code_version="4",
             deps=[
                 "certificates",
                 "finalists",
@@ -66,11 +66,11 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
             ("pruned_corpus", "The chunks to train on, best first."),
             (
                 "drop_reasons",
-                "Why every other chunk was dropped, with the nearest kept chunk for redundant ones.",
+                "Why every other chunk was dropped, by which score, and the kept chunk most like it.",
             ),
             (
                 "residual_filter",
-                "One direction and one threshold that score tomorrow's shards by a dot product.",
+                "The shipped arm's own score and its threshold, which score tomorrow's shards one chunk at a time.",
             ),
         )
     ],
@@ -86,10 +86,11 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.ingredients import linear_view
+    from grasp_pipeline.selection.ranking import ranking
     from grasp_pipeline.selection.reasons import task_extremes
-    from grasp_pipeline.selection.residual_filter import FeatureView, ResidualFilter, token_agreement
+    from grasp_pipeline.selection.residual_filter import FeatureView
 
-    step = Step(context, store, None, "3")
+    step = Step(context, store, None, "4")
     certificate_read = step.pin(tables.CERTIFICATES)
     certificates = step.tables.read(tables.CERTIFICATES, certificate_read.version).collect()
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -122,17 +123,14 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     rooms = make_rooms(corpus, budget, arms.constraints, arms.settings["trust_share"])
     given = load_ingredients(step, corpus, kind, target, rooms)
     kept, shipped = arms.membership(head["arm"]), arms.row(head["arm"])
-    filter_arm = head["arm"] if shipped["features"] else arms.best_linear()
-    rule = arms.rule(filter_arm)
+    linear = head["arm"] if shipped["features"] else arms.nearest_linear(kept, corpus.n_tokens)
+    rule = arms.rule(linear)
     assert rule is not None, "a linear arm has one"
-    allowed = rooms.allowed(arms.row(filter_arm)["near_duplicates"])
-    view = linear_view(given, rule, arms.membership(filter_arm), allowed)
-    if filter_arm == head["arm"]:
-        worth = view.marginal
-    elif shipped["family"] in ("dsir", "conditional", "blend"):
-        worth = getattr(given, shipped["family"])
-    else:
-        worth = view.alignment
+    allowed = rooms.allowed(arms.row(linear)["near_duplicates"])
+    view = linear_view(given, rule, arms.membership(linear), allowed)
+    ranked = ranking(given, shipped["family"])
+    own_worth = view.alignment if ranked is None else ranked.values
+    worth = view.marginal if linear == head["arm"] else own_worth
 
     making = FeatureView.of(view.blocks, lambda: given.ngrams)
     task_names, directions = task_directions(step, given, rule, making, kind)
@@ -168,8 +166,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         kept_tokens,
     )
 
-    linear = filter_arm == head["arm"]
-    dropped = explain_dropped(corpus, given, arms, head["arm"], view, None if linear else worth, served)
+    dropped = explain_dropped(corpus, given, arms, head["arm"], view, ranked, served)
     dropped = dropped.with_columns(
         strongest_task=pl.Series(names[dropped["strongest_task"].to_numpy()]),
         weakest_task=pl.Series(names[dropped["weakest_task"].to_numpy()]),
@@ -182,32 +179,97 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     }
     yield step.result(tables.DROP_REASONS, commit, dropped.height, extra)
 
-    residual = ResidualFilter.of(view.q, view.tau)
-    agreement = token_agreement(residual.apply(view.blocks), kept, corpus.n_tokens)
-    row = maker | {
-        "config_id": chosen["config_id"],
-        "arm": filter_arm,
-        "target": target.name,
-        "rho": rule.rho,
-        "lam": rule.lam,
-        "sketch_kind": kind,
-        "features": rule.features,
-        "d": len(residual.q),
-        "q": residual.q.astype("<f4").tobytes(),
-        "tau": residual.tau,
-        "agreement": agreement,
-        "view_factors": list(making.factors),
-        "ngram_d": making.ngrams.d if making.ngrams else None,
-        "ngram_idf": making.ngrams.idf.astype("<f8").tobytes() if making.ngrams else None,
-        "improvement": head["improvement"],
-        "lower_bound": head["lower_bound"],
-    }
+    row, warning = filter_row(step, given, arms, head, linear, view, making)
+    row |= maker | {"config_id": chosen["config_id"], "target": target.name, "sketch_kind": kind}
+    if warning:
+        context.log.warning(warning)
     commit = step.tables.write(
         tables.RESIDUAL_FILTER, pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema), provenance
     )
-    yield step.result(
-        tables.RESIDUAL_FILTER, commit, 1, {"agreement_with_pruned_corpus": round(agreement, 4)}
+    extra = {
+        "filter_kind": row["filter_kind"],
+        "arm": row["arm"],
+        "agreement_over_kept_tokens": round(row["agreement"], 4),
+        "certificate": warning or "That of the shipped corpus.",
+    }
+    yield step.result(tables.RESIDUAL_FILTER, commit, 1, extra)
+
+
+def filter_row(
+    step: Step,
+    given: "Ingredients",
+    arms: "Arms",
+    head: dict[str, Any],
+    linear: str,
+    view: "LinearView",
+    making: "FeatureView",
+) -> tuple[dict[str, Any], str]:
+    """Return what `residual_filter` says of the shipped arm's filter, and why it has no certificate, or "".
+
+    head: the certificate that ships; linear, view, making: the shipped arm where it ranks by one direction, else the
+    linear arm that kept most of the same tokens, which filters where the shipped arm cannot.
+    """
+    from grasp_pipeline.selection.chunk_filter import (
+        AGREEMENT_FLOOR,
+        ChunkInputs,
+        agreement,
+        direction_filter,
+        own_filter,
     )
+    from grasp_pipeline.selection.ingredients import INFLUENCE_RHO
+    from grasp_pipeline.sketch.storage import encode_vector
+
+    arm, shipped = head["arm"], arms.row(head["arm"])
+    kept, allowed = arms.membership(arm), given.rooms.allowed(shipped["near_duplicates"])
+    found = direction_filter(view) if linear == arm else own_filter(given, shipped["family"], kept, allowed)
+    filtering = arm if found is not None else linear
+    found = found or direction_filter(view)
+    directed = found.kind == "direction"
+    features = view.blocks if directed else given.blocks
+    inputs = ChunkInputs(given.chunks, features, given.losses, given.conditional)
+    agreed = agreement(found, inputs, kept)
+    warning = ""
+    if filtering != arm:
+        warning = f"The corpus that ships is {arm}, which gives a single new chunk no score"
+    elif agreed < AGREEMENT_FLOOR:
+        warning = f"The filter decides chunk by chunk and cannot repeat all that {arm} kept"
+    if warning:
+        warning += (
+            f": the filter of {filtering} and the pruned corpus have {agreed:.2f} of the kept tokens in common. The "
+            f"certificate is not the filter's; only the shipped arm's own, from {AGREEMENT_FLOOR:g} on, carries it."
+        )
+    row = {
+        "filter_kind": found.kind,
+        "arm": filtering,
+        "shipped_arm": arm,
+        "offset": found.offset,
+        "tau": found.tau,
+        "loss_centre": found.loss_centre,
+        "reduction_weight": found.reduction_weight,
+        "agreement": agreed,
+        "improvement": None if warning else head["improvement"],
+        "lower_bound": None if warning else head["lower_bound"],
+    }
+    if found.q is not None:
+        rule = arms.rule(linear) if directed else None
+        row |= {
+            "rho": INFLUENCE_RHO if rule is None else rule.rho,
+            "lam": 0.0 if rule is None else rule.lam,
+            "features": "gradient" if rule is None else rule.features,
+            "d": len(found.q),
+            "q": encode_vector(found.q),
+            "view_factors": list(making.factors) if directed else [1.0],
+        }
+        if directed and making.ngrams is not None:
+            ngrams = making.ngrams
+            row |= {"ngram_d": ngrams.d, "ngram_idf": ngrams.idf.astype("<f8").tobytes()}
+    if found.ngrams is not None:
+        row |= {"ngram_table": encode_vector(found.ngrams), "per_token": found.per_token}
+    if found.reduction_weight is not None:
+        tuned = step.tables.latest(tables.CONDITIONAL_LOSSES)
+        assert tuned is not None, "pinned before"
+        row |= {name: tuned.statistics[name] for name in ("tuned_path", "tuned_sha256")}
+    return row, warning
 
 
 def load_maker(step: Step, kind: str) -> dict[str, Any]:
@@ -241,19 +303,19 @@ def explain_dropped(
     arms: "Arms",
     arm: str,
     view: "LinearView",
-    worth: "NDArray[np.float64] | None",
+    ranked: "Ranking | None",
     served: "TaskExtremes",
 ) -> "pl.DataFrame":
     """Return the rows of `drop_reasons` for what an arm left out, tasks as numbers.
 
-    view: of the arm, or of the one behind the filter where the arm does not rank by one direction; worth: (n,) what it
-    ranks by then, else None.
+    view: of the arm, or of a linear one like it where the arm does not rank by one direction; ranked: what it ranks by
+    then, None where it is a linear arm or a draw.
     """
     import numpy as np
     import polars as pl
 
     from grasp_pipeline.selection.constraints import ConstraintSet
-    from grasp_pipeline.selection.reasons import drop_reasons
+    from grasp_pipeline.selection.reasons import ALIGNMENT, drop_reasons
 
     shipped, kept, rooms = arms.row(arm), arms.membership(arm), given.rooms
     room = rooms.room()
@@ -263,19 +325,21 @@ def explain_dropped(
         allowed &= quotas != "must_drop"
         if arms.constraints.unit == "document":
             quotas = np.where((quotas == "") & allowed, "document kept or dropped as one", quotas)
+    directed = shipped["features"] is not None
     budget = min(rooms.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))
     reasons = drop_reasons(
         kept,
-        view.alignment if worth is None else worth,
+        view.alignment if ranked is None else ranked.values,
         corpus.n_tokens,
         budget,
-        view.blocks,
-        marginal=view.marginal if worth is None else None,
-        tau=view.tau if worth is None else None,
+        given.blocks,
+        marginal=view.marginal if directed else None,
+        tau=view.tau if directed else None,
         clusters=corpus.codes("cluster"),
         allowed=allowed,
         quotas=quotas,
         random_draw=shipped["family"] == "random-deduplicated",
+        score_name=ALIGNMENT if ranked is None else ranked.name,
     )
     ids = corpus.frame["chunk_id"].to_numpy()
     nearest = [ids[row] if row >= 0 else None for row in reasons.nearest_kept]
@@ -287,6 +351,7 @@ def explain_dropped(
             margin=pl.Series(reasons.margin).fill_nan(None),
             value=pl.Series(reasons.value).fill_nan(None),
             threshold=pl.Series(reasons.threshold).fill_nan(None),
+            score=pl.Series([name or None for name in reasons.score.tolist()], dtype=pl.String),
             alignment=pl.Series(view.alignment[reasons.chunk]),
             strongest_task=pl.Series(served.strongest[reasons.chunk]),
             strongest_value=pl.Series(served.strongest_value[reasons.chunk]),

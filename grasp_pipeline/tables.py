@@ -470,6 +470,7 @@ DROP_REASONS = Table(
         "margin": pl.Float64,
         "value": pl.Float64,
         "threshold": pl.Float64,
+        "score": pl.String,
         "alignment": pl.Float64,
         "strongest_task": pl.String,
         "strongest_value": pl.Float64,
@@ -486,8 +487,11 @@ DROP_REASONS = Table(
     ("shard",),
     "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and threshold: "
     "the two sides of the test that the reason names, margin their difference (null for duplicates and random draws); "
-    "strongest and weakest task: by <r_t, phi>_M; quota: the constraint that left no room; nearest_kept, similarity: "
-    "the kept chunk of highest cosine between sketches.",
+    "score: what value and threshold are of, null for duplicates: alignment, marginal_value, ngram_importance (DSIR's "
+    "log importance weight, nats), loss_reduction (nats per token), blend, group_alignment, minus_loss, "
+    "nearness_to_median_loss or random_draw; alignment: <r, phi>_M of the arm, or of the linear arm that kept most of "
+    "the same tokens; strongest and weakest task: by <r_t, phi>_M; quota: the constraint that left no room; "
+    "nearest_kept, similarity: the kept chunk of highest cosine between sketches, for a duplicate among kept copies.",
 )
 
 RESIDUAL_FILTER = Table(
@@ -495,7 +499,9 @@ RESIDUAL_FILTER = Table(
     ("config_id",),
     {
         "config_id": pl.String,
+        "filter_kind": pl.String,
         "arm": pl.String,
+        "shipped_arm": pl.String,
         "target": pl.String,
         "rho": pl.Float64,
         "lam": pl.Float64,
@@ -503,6 +509,13 @@ RESIDUAL_FILTER = Table(
         "features": pl.String,
         "d": pl.Int64,
         "q": pl.Binary,
+        "ngram_table": pl.Binary,
+        "per_token": pl.Boolean,
+        "loss_centre": pl.Float64,
+        "reduction_weight": pl.Float64,
+        "tuned_path": pl.String,
+        "tuned_sha256": pl.String,
+        "offset": pl.Float64,
         "tau": pl.Float64,
         "agreement": pl.Float64,
         "sketch_d": pl.Int64,
@@ -522,11 +535,17 @@ RESIDUAL_FILTER = Table(
         "improvement": pl.Float64,
         "lower_bound": pl.Float64,
     },
-    description="One direction q (d float32) and a threshold: keep a new chunk when <q, features> >= tau. features: "
-    "gradient, or gradient+ngrams, the sketch and the hashed bigrams one after the other, each times its view_factor; "
-    "the sketch is rounded to float16 at sketch_scale first. sketch_config: the sketcher's settings, projection seed "
-    "included; ngram_idf: float64 weights by hash bucket; paths are relative to the store. agreement: share of the "
-    "corpus's tokens on which the filter and the pruned corpus decide alike.",
+    description="What a new chunk is worth, and from which threshold on it is kept: value = offset + <q, features> "
+    "+ sum of ngram_table over its n-grams - |loss - loss_centre| + reduction_weight * loss reduction >= tau; null "
+    "parts do not count. filter_kind: direction, ngram_table, loss, conditional, blend or everything. arm: whose rule "
+    "it is; shipped_arm: whose corpus ships. q: d float32 values; features: gradient, or gradient+ngrams, the sketch "
+    "and the hashed bigrams one after the other, each times its view_factor; the sketch is rounded to float16 at "
+    "sketch_scale first. ngram_table: float32 weights by hash bucket of unigrams and bigrams, per_token: divided by "
+    "the chunk's tokens. Losses in nats per token at the reference proxy; the reduction is by the proxy of tuned_path. "
+    "sketch_config: the sketcher's settings, projection seed included; ngram_idf: float64 weights by hash bucket; "
+    "paths are relative to the store. agreement: tokens that the filter and the pruned corpus both keep, over those of "
+    "the one that keeps more. improvement, lower_bound: null unless the filter is the shipped arm's own and "
+    "agrees on at least 0.9 of the kept tokens.",
 )
 
 FILTERED_SHARDS = Table(
@@ -547,8 +566,8 @@ FILTERED_SHARDS = Table(
         "shard": pl.String,
     },
     ("shard",),
-    "Chunks of files that came after the fit, scored by the residual filter: value <q, features>, and whether it is at "
-    "least tau. text: of kept chunks alone. shard: one for each file.",
+    "Chunks of files that came after the fit, scored by the residual filter: value, and whether it is at least tau. "
+    "text: of kept chunks alone. shard: one for each file.",
 )
 
 FILTERED_REJECTIONS = Table(

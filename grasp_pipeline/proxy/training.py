@@ -74,6 +74,11 @@ def stack(parameters: Parameters, copies: int, device: torch.device | str = "cpu
     }
 
 
+def stack_models(models: Sequence[Parameters], device: torch.device | str = "cpu") -> Parameters:
+    """Stack the parameters of several models along a new first axis."""
+    return {name: torch.stack([model[name].to(device) for model in models]) for name in models[0]}
+
+
 def unstack(parameters: Parameters, index: int) -> Parameters:
     """Return one model's parameters out of stacked ones."""
     return {name: p[index].detach() for name, p in parameters.items()}

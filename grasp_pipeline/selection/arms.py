@@ -108,18 +108,21 @@ def top_k_arm(family: str, score: ArrayLike, room: Polytope, description: str, n
 
 
 def middle_perplexity_arm(losses: ArrayLike, room: Polytope) -> Arm:
-    """Return the units whose perplexity is nearest to the middle of the corpus.
+    """Return the units whose perplexity is nearest to the middle of the corpus (see `nearness_to_median`).
 
-    Nearness is by rank: the distance of a chunk's place in the corpus's tokens, in order of mean token loss (n,) at the
-    reference proxy, from one half. Of the perplexity filters of Marion et al. (arXiv 2309.04564) the middle of the
-    distribution pruned best.
+    Of the perplexity filters of Marion et al. (arXiv 2309.04564) the middle of the distribution pruned best.
     """
-    values, tokens = _checked(losses, room, "losses"), room.n_tokens
-    order = np.argsort(values, kind="stable")
-    place = np.empty(len(tokens))
-    place[order] = (np.cumsum(tokens[order]) - tokens[order] / 2) / tokens.sum()
+    nearness = nearness_to_median(_checked(losses, room, "losses"), room.n_tokens)
     text = "Perplexity at the reference proxy nearest to the corpus's median."
-    return top_k_arm("middle-perplexity", -np.abs(place - 0.5), room, text)
+    return top_k_arm("middle-perplexity", nearness, room, text)
+
+
+def nearness_to_median(losses: Float64, n_tokens: NDArray[Any]) -> Float64:
+    """Return (n,) minus the distance from one half of a chunk's place in the corpus's tokens, in order of loss (n,)."""
+    order = np.argsort(losses, kind="stable")
+    place = np.empty(len(n_tokens))
+    place[order] = (np.cumsum(n_tokens[order]) - n_tokens[order] / 2) / n_tokens.sum()
+    return -np.abs(place - 0.5)
 
 
 def dsir_arm(scores: ArrayLike, room: Polytope, seed: int = 0, name: str = "dsir") -> Arm:
@@ -137,18 +140,22 @@ def group_arm(
     labels: (n,) group of every chunk (see `group_chunks`); alignment: (n,) <r, phi_i>_M. A group is worth its
     token-weighted mean alignment.
     """
-    value, tokens = _checked(alignment, room, "alignments"), room.n_tokens
-    size = np.bincount(labels, tokens)
-    worth = (np.bincount(labels, tokens * value) / np.maximum(size, 1))[labels]
+    worth = group_worth(labels, _checked(alignment, room, "alignments"), room.n_tokens)
     luck = unit_luck(room, "group_arm", seed)
-    place = np.empty(len(tokens))
-    place[descending(worth, -labels, luck)] = -np.arange(len(tokens), dtype=np.float64)
+    place = np.empty(len(worth))
+    place[descending(worth, -labels, luck)] = -np.arange(len(worth), dtype=np.float64)
     text = (
         f"Best of {len(np.unique(labels))} groups of similar chunks by attribution (GGDA, arXiv 2410.09940)."
     )
-    membership = room.round(place, np.zeros(len(tokens)))
+    membership = room.round(place, np.zeros(len(worth)))
     threshold = float(worth[membership].min())
     return Arm(name, "ggda", "simple", membership, _tokens(room, membership), text, worth, threshold)
+
+
+def group_worth(labels: NDArray[np.integer[Any]], value: Float64, n_tokens: NDArray[Any]) -> Float64:
+    """Return (n,) the token-weighted mean value (n,) of every chunk's group (n,)."""
+    size = np.bincount(labels, n_tokens)
+    return (np.bincount(labels, n_tokens * value) / np.maximum(size, 1))[labels]
 
 
 def surrogate_arm(

@@ -15,8 +15,24 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngrams import Chunks, bucket
+from grasp_pipeline.selection.ngrams import Chunks, bucket, ngram_sums
 from grasp_pipeline.selection.polytope import Polytope
+
+
+def dsir_weights(chunks: Chunks, query: Chunks, buckets: int = 10_000, smoothing: float = 1.0) -> Float64:
+    """Return (buckets,) log ratios of a hashed n-gram's probability in the query to that in the corpus, in nats.
+
+    A chunk's score is the sum over its n-grams, so the table scores chunks that came later too.
+    smoothing: pseudo-counts per bucket, in both bags.
+
+    Raises:
+        InputError: there are no n-grams in the corpus or the query.
+        ConfigError: buckets or smoothing is not above 0.
+    """
+    if buckets < 1 or not smoothing > 0:
+        raise ConfigError(f"{buckets} buckets with smoothing {smoothing}: both must be above 0")
+    wanted = np.log(_bag(query, buckets, smoothing, "query"))
+    return wanted - np.log(_bag(chunks, buckets, smoothing, "corpus"))
 
 
 def dsir_scores(
@@ -28,23 +44,14 @@ def dsir_scores(
 ) -> Float64:
     """Return (n,) log importance weights of the corpus's chunks under the query's chunks, in nats.
 
-    smoothing: pseudo-counts per bucket, in both bags. length_normalised: the mean over a chunk's n-grams
+    buckets, smoothing: of `dsir_weights`. length_normalised: the mean over a chunk's n-grams
     times the corpus's mean number of n-grams per chunk, so that short chunks are not drawn towards 0; the
     paper sums (False).
 
     Raises:
-        InputError: there are no n-grams in the corpus or the query.
-        ConfigError: buckets or smoothing is not above 0.
+        InputError, ConfigError: see `dsir_weights`.
     """
-    if buckets < 1 or not smoothing > 0:
-        raise ConfigError(f"{buckets} buckets with smoothing {smoothing}: both must be above 0")
-    ratio = np.log(_bag(query, buckets, smoothing, "query")) - np.log(
-        _bag(chunks, buckets, smoothing, "corpus")
-    )
-    total = np.zeros(chunks.n)
-    for start, part in chunks.ranges():
-        hashes, chunk = part.hashed()
-        total[start : start + part.n] = np.bincount(chunk, ratio[bucket(hashes, buckets)], minlength=part.n)
+    total = ngram_sums(chunks, dsir_weights(chunks, query, buckets, smoothing))
     if not length_normalised:
         return total
     lengths = chunks.lengths()

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from grasp_pipeline.attribution.blocks import Float64, project
+from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.progress import Listener, silent
@@ -29,7 +29,6 @@ from grasp_pipeline.selection.arms import (
     surrogate_arm,
     top_k_arm,
 )
-from grasp_pipeline.selection.groups import group_chunks
 from grasp_pipeline.selection.ingredients import INFLUENCE_RHO, Ingredients, Rule
 from grasp_pipeline.selection.max_min import maximise_worst
 from grasp_pipeline.selection.rooms import Dedup
@@ -56,10 +55,6 @@ many of these are retrained as candidates are, the best-judged ones."""
 
 COMPARED = (*ALWAYS, *TWINS, "conditional", f"conditional{TWICE}")
 """Every arm that is another method's, for comparisons at equal rules: with and without repeats."""
-
-GROUPS = 256
-"""Groups of the GGDA arm."""
-
 
 NGRAM_WEIGHTS = (0.5, 1.0, 2.0)
 """Weights of the n-grams' F beside the gradients', each in units of its mean squared token norm."""
@@ -109,9 +104,7 @@ def build_finalists(
 
 def simple_finalists(given: Ingredients) -> list[Finalist]:
     """Build the arms of simple rules, `full` first; where chunks may count twice, each but `full` with its twin."""
-    target = given.target.weights @ given.targets
-    alignment = project(given.blocks, target)
-    groups = group_chunks(given.blocks, min(GROUPS, max(1, given.chunks.n // 8)), "ggda")
+    alignment = given.alignment
     said = f"Highest damped influence per token (rho {INFLUENCE_RHO:g})."
     graddot = "Highest gradient inner product with the queries."
     lowest = "Lowest loss at the reference proxy."
@@ -126,7 +119,7 @@ def simple_finalists(given: Ingredients) -> list[Finalist]:
             Finalist(top_k_arm("lowest-loss", -given.losses, room, lowest), None),
             Finalist(middle_perplexity_arm(given.losses, room), None),
             Finalist(dsir_arm(given.dsir, room), None),
-            Finalist(group_arm(groups, alignment, room), None),
+            Finalist(group_arm(given.groups, alignment, room), None),
             Finalist(dedup_random_arm(given.rooms.room(strictest, copies)), None, strictest),
         ]
         entries += [_counted(entry, copies) for entry in made]

@@ -14,13 +14,17 @@ from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matri
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection.budget import descending, fill_whole
-from grasp_pipeline.selection.dsir import dsir_scores
+from grasp_pipeline.selection.dsir import dsir_weights
+from grasp_pipeline.selection.groups import group_chunks
 from grasp_pipeline.selection.judge import standardise
 from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.selection.ngrams import Chunks, ngram_sums
 from grasp_pipeline.selection.rooms import Rooms
 from grasp_pipeline.selection.target import Target
 from grasp_pipeline.selection.views import stack_views
+
+GROUPS = 256
+"""Groups of the GGDA arm."""
 
 INFLUENCE_RHO = 1.0
 """Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
@@ -84,9 +88,24 @@ class Ingredients:
         return second_moment(self.blocks, self.n_tokens)
 
     @cached_property
+    def alignment(self) -> Float64:
+        """GradDot's score per token, (n,)."""
+        return project(self.blocks, self.target.weights @ self.targets)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """GGDA's group of every chunk, (n,)."""
+        return group_chunks(self.blocks, min(GROUPS, max(1, self.chunks.n // 8)), "ggda")
+
+    @cached_property
+    def dsir_weights(self) -> Float64:
+        """DSIR's log ratios by hashed n-gram, (buckets,)."""
+        return dsir_weights(self.chunks, self.queries)
+
+    @cached_property
     def dsir(self) -> Float64:
         """DSIR's log importance weights, (n,)."""
-        return dsir_scores(self.chunks, self.queries)
+        return ngram_sums(self.chunks, self.dsir_weights)
 
     @cached_property
     def influence(self) -> Float64:
@@ -95,11 +114,15 @@ class Ingredients:
             self.blocks, apply_metric(self.metric(INFLUENCE_RHO), self.target.weights @ self.targets)
         )
 
+    @property
+    def blended(self) -> tuple[Float64, Float64, Float64]:
+        """Parts of the blend: influence, DSIR weight per token and conditional loss reduction, each (n,)."""
+        return self.influence, self.dsir / self.n_tokens, self.conditional
+
     @cached_property
     def blend(self) -> Float64:
-        """Mean of standardised influence, DSIR weight per token and conditional loss reduction, (n,)."""
-        parts = (self.influence, self.dsir / self.n_tokens, self.conditional)
-        return np.mean([standardise(part) for part in parts], axis=0)
+        """Mean of the standardised parts, (n,)."""
+        return np.mean([standardise(part) for part in self.blended], axis=0)
 
     @cached_property
     def query_share(self) -> Float64:
@@ -173,8 +196,21 @@ def linear_view(
     q = apply_metric(metric, target - rule.lam * mean)
     alignment = project(blocks, apply_metric(metric, target))
     marginal = project(blocks, q)
-    order = descending(np.where(allowed, marginal, -np.inf))
-    taken = fill_whole(
-        order[: int(allowed.sum())], given.n_tokens.astype(np.float64), int(given.n_tokens[membership].sum())
+    return LinearView(
+        blocks, q, last_taken(marginal, given.n_tokens, membership, allowed), alignment, marginal
     )
-    return LinearView(blocks, q, float(marginal[taken].min()), alignment, marginal)
+
+
+def last_taken(
+    values: Float64,
+    n_tokens: NDArray[np.integer],
+    membership: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+) -> float:
+    """Return the value of the last chunk taken when the allowed chunks (n,) fill a subset's tokens, best first.
+
+    values, n_tokens: (n,) per chunk; membership: (n,) the subset.
+    """
+    order = descending(np.where(allowed, values, -np.inf))[: int(allowed.sum())]
+    taken = fill_whole(order, n_tokens.astype(np.float64), int(n_tokens[membership].sum()))
+    return float(values[taken].min())

@@ -103,8 +103,12 @@ def standardise(values: Float64, reference: NDArray[np.bool_] | None = None) -> 
 
     Where the reference is constant up to rounding, the values tell nothing and are 0 everywhere.
     """
+    centre, spread = centre_and_spread(values, reference)
+    return (values - centre) / spread if spread else np.zeros_like(values)
+
+
+def centre_and_spread(values: Float64, reference: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+    """Return the mean and population sd that `standardise` takes; the sd is 0 where the reference is constant."""
     sample = values if reference is None or not reference.any() else values[reference]
-    centre, spread = sample.mean(), sample.std()
-    if spread <= 1e-9 * np.abs(sample).max(initial=0.0):
-        return np.zeros_like(values)
-    return (values - centre) / spread
+    centre, spread = float(sample.mean()), float(sample.std())
+    return centre, spread if spread > 1e-9 * np.abs(sample).max(initial=0.0) else 0.0

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, gather, tiles
 
-EXACT_ROWS = 400_000
+EXACT_ROWS = 250_000
 """Largest corpus, in chunks, that is searched exactly.
 
 At d = 256 and 50,000 candidates an exact query, a query of the graph and an addition to it cost about the same; exact
-queries grow with the candidates, the others hardly. With a quarter of the chunks kept and a quarter redundant the two
-searches take equally long near 400,000 chunks, some minutes on one core; at ten times as many the exact one takes about
+queries grow with the candidates, the others hardly. With a quarter of the chunks kept and all others asking the two
+searches take equally long near 250,000 chunks, some minutes on one core; at ten times as many the exact one takes about
 a hundred times as long.
 """
 

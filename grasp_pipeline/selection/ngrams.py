@@ -112,6 +112,16 @@ def bucket(hashes: NDArray[np.uint64], buckets: int) -> NDArray[np.int64]:
     return ((hashes >> np.uint64(1)) % np.uint64(buckets)).astype(np.int64)
 
 
+def ngram_sums(chunks: Chunks, table: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return (n,) the sum of a table's weights over every chunk's unigrams and bigrams; table: (buckets,)."""
+    total = np.zeros(chunks.n)
+    for start, part in chunks.ranges():
+        hashes, chunk = part.hashed()
+        weights = table[bucket(hashes, len(table))]
+        total[start : start + part.n] = np.bincount(chunk, weights, minlength=part.n)
+    return total
+
+
 def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit keys by the bijection that ends SplitMix64 (Steele, Lea & Flood 2014)."""
     keys = keys + np.uint64(0x9E3779B97F4A7C15)

@@ -1,4 +1,4 @@
-"""Why was this chunk dropped, and what is it good for? One reason, one margin and, where it helps, a kept chunk.
+"""Why was this chunk dropped, and what is it good for? One reason, one margin, and the kept chunk most like it.
 
 Tried in this order for every chunk that is not kept:
 
@@ -29,6 +29,10 @@ from grasp_pipeline.selection.nearest import EXACT_ROWS, nearest_in_group, neare
 
 REASONS = ("low_alignment", "redundant", "quota", "duplicate")
 
+ALIGNMENT, MARGINAL_VALUE, RANDOM_DRAW = "alignment", "marginal_value", "random_draw"
+"""Names of scores: of arms that rank by one direction <r, phi>_M, and <q, phi> beside what is kept; of draws, which
+have no values."""
+
 TOKEN_BUDGET = "token budget"
 """The quota of a chunk that no other constraint kept out."""
 
@@ -38,18 +42,20 @@ class DropReasons:
     """Reasons of the k chunks that were not kept, ascending by chunk.
 
     chunk: (k,) row numbers; reason: (k,) names from REASONS; alignment: (k,) score per token.
-    value, threshold: (k,) the two sides of the test that `reason` names: alignment and the alignment at which the
+    score: (k,) name of what value and threshold are of, "" for duplicate.
+    value, threshold: (k,) the two sides of the test that `reason` names: the arm's score and the score at which the
         budget is spent for low_alignment; marginal value and tau for redundant and quota (the former pair where there
         is no marginal value); NaN for duplicate and for a random draw.
     margin: (k,) value - threshold: by how much the chunk misses (negative) or passes (positive) the test.
     quota: (k,) name of the constraint for quota, else "".
-    nearest_kept: (k,) row of the kept chunk most like it, for redundant and duplicate, else -1;
-    similarity: (k,) cosine of the two sketches, else NaN.
+    nearest_kept: (k,) row of the kept chunk most like it, for a duplicate with kept copies the nearest of them; -1
+        where nothing is kept; similarity: (k,) cosine of the two sketches, NaN where nothing is kept.
     """
 
     chunk: NDArray[np.int64]
     reason: NDArray[np.str_]
     alignment: Float64
+    score: NDArray[np.str_]
     value: Float64
     threshold: Float64
     quota: NDArray[np.str_]
@@ -113,6 +119,7 @@ def drop_reasons(
     allowed: NDArray[np.bool_] | None = None,
     quotas: NDArray[np.str_] | None = None,
     random_draw: bool = False,
+    score_name: str = ALIGNMENT,
     batch_rows: int = 8192,
     exact_rows: int = EXACT_ROWS,
 ) -> DropReasons:
@@ -122,6 +129,8 @@ def drop_reasons(
     optimised arm; without them no chunk is `redundant`, and margins of `quota` are taken from the alignment.
     clusters: (n,) near-duplicate cluster of each chunk's document; allowed: (n,) what hard de-duplication and lists of
     what to drop left.
+    blocks: sketches (n, d), whose cosine says which kept chunk is most like a dropped one.
+    score_name: what `alignment` is called where it is not an alignment.
     quotas: (n,) name of the binding constraint that keeps a chunk out (`cap of source web`), "" where none does. A
     chunk that is not allowed and has a name is dropped for that alone.
     batch_rows, exact_rows: of `nearest_kept`.
@@ -171,12 +180,13 @@ def drop_reasons(
         judged = ~duplicate & ~listed
         low = judged & (score[chunk] < limit)
         redundant = judged & ~low & (worth[chunk] < least)
-        nearest[redundant], similarity[redundant] = nearest_kept(
-            blocks, chunk[redundant], kept, batch_rows, exact_rows
-        )
         duplicate |= excluded & ~low & ~redundant
         value = np.where(duplicate, np.nan, np.where(low, score[chunk], worth[chunk]))
         threshold = np.where(duplicate, np.nan, np.where(low, limit, least))
     reason = np.select([low, redundant, duplicate], REASONS[:2] + REASONS[3:], REASONS[2])
     quota = np.where(reason == "quota", np.where(named != "", named, TOKEN_BUDGET), "")
-    return DropReasons(chunk, reason, score[chunk], value, threshold, quota, nearest, similarity)
+    judged_by = score_name if marginal is None else np.where(low, score_name, MARGINAL_VALUE)
+    judged_by = np.where(duplicate, "", RANDOM_DRAW if random_draw else judged_by)
+    alone = nearest < 0
+    nearest[alone], similarity[alone] = nearest_kept(blocks, chunk[alone], kept, batch_rows, exact_rows)
+    return DropReasons(chunk, reason, score[chunk], judged_by, value, threshold, quota, nearest, similarity)

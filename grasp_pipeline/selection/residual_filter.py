@@ -1,4 +1,4 @@
-"""The residual filter: a fitted selection as one direction and one threshold.
+"""The residual filter of an arm that ranks by one direction; `chunk_filter` has those of the other arms.
 
 At the optimum a token of chunk i is worth <q, phi_i> with q = M (r - lambda mu*). A new document is kept
 where its sketch has <q, phi> >= tau: d floats score unseen shards with one dot product and no new
@@ -21,7 +21,6 @@ from grasp_pipeline.attribution.blocks import (
     StackedBlocks,
     as_blocks,
     project,
-    tiles,
 )
 from grasp_pipeline.attribution.metric import Metric
 from grasp_pipeline.errors import ConfigError, InputError
@@ -103,23 +102,6 @@ class FeatureView:
             share = chunks.lengths() / chunks.lengths().sum()
             parts.append(share @ self.ngrams.transform(chunks).astype(np.float64) * self.factors[1])
         return np.concatenate(parts)
-
-
-def apply_filter(
-    residual: ResidualFilter, features: SketchBlocks
-) -> Iterator[tuple[int, NDArray[np.bool_], Float64]]:
-    """Score and keep chunks while their features are read once, without optimising again.
-
-    Yields:
-        First row, whether each of the next b chunks is kept (b,), and its value <q, phi> (b,).
-
-    Raises:
-        InputError: the features have another dimension than q.
-    """
-    residual.check(features)
-    for start, tile in tiles(features):
-        values = (tile @ residual.q).astype(np.float64)
-        yield start, values >= residual.tau, values
 
 
 def token_agreement(first: NDArray[np.bool_], second: NDArray[np.bool_], n_tokens: ArrayLike) -> float:

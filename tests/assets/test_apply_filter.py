@@ -37,9 +37,20 @@ def apply(place: Workplace, paths: str = "arrivals/*", fails: bool = False) -> d
     return place.run("apply_filter", {"filtered_shards": {"paths": [paths], **SECTION}}, fails=fails)
 
 
+def ship(place: Workplace, arm: str) -> dg.ExecuteInProcessResult:
+    """Publish an arm, whatever the toy run picked."""
+    commit = place.lake.latest(tables.CERTIFICATES)
+    assert commit is not None
+    frame = place.read(tables.CERTIFICATES).with_columns(arm=pl.lit(arm))
+    provenance = Provenance("test", "test", "1", "")
+    place.lake.write(tables.CERTIFICATES, frame, provenance, statistics=commit.statistics)
+    return place.run(only=["pruned_corpus", "drop_reasons", "residual_filter"])
+
+
 @pytest.fixture
 def filtered(copied: Workplace) -> Workplace:
-    """A curated store with two new files: unseen texts, copies, noise and a row without text."""
+    """A store that ships a linear arm, and two new files: unseen texts, copies, noise and a row without text."""
+    ship(copied, "surrogate-0.7")
     fresh = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 8, "tomorrow")]
     old = pl.read_parquet(copied.corpus / "a.parquet")
     write_arrivals(
@@ -147,6 +158,86 @@ def test_the_decision_is_one_dot_product_with_what_is_stored(
         features = np.hstack([features, beside])
     values = features @ decode_vector(row["q"])
     assert sorted(frame["value"]) == pytest.approx(sorted(values.tolist()), rel=1e-3, abs=1e-6)
+
+
+SCORES = {
+    "dsir": ("ngram_table", "ngram_importance"),
+    "conditional": ("conditional", "loss_reduction"),
+    "blend": ("blend", "blend"),
+    "lowest-loss": ("loss", "minus_loss"),
+    "middle-perplexity": ("loss", "nearness_to_median_loss"),
+}
+"""Arm -> kind of its filter, and the score that explains it."""
+
+
+@pytest.mark.parametrize("arm", SCORES)
+def test_what_ships_explains_and_filters_by_its_own_score(copied: Workplace, arm: str) -> None:
+    """Texts of the corpus that come again with another end get the decisions of the pruned corpus."""
+    result = ship(copied, arm)
+    kind, score = SCORES[arm]
+    (row,) = copied.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    assert (row["filter_kind"], row["arm"], row["shipped_arm"]) == (kind, arm, arm)
+    kept, dropped = copied.read(tables.PRUNED_CORPUS), copied.read(tables.DROP_REASONS)
+    named = dropped.filter(pl.col("reason") != "duplicate")["score"]
+    assert set(named) == {score}
+    assert set(dropped["nearest_kept"]) <= set(kept["chunk_id"])
+    passed = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert passed["reasons_can_be_followed"]
+    assert passed["filter_stands_for_the_corpus"] == (row["agreement"] >= 0.9)
+    (head,) = copied.read(tables.CERTIFICATES).filter(task="mean", baseline="random").iter_rows(named=True)
+    bounds = (head["improvement"], head["lower_bound"]) if row["agreement"] >= 0.9 else (None, None)
+    assert (row["improvement"], row["lower_bound"]) == bounds
+
+    documents = copied.read(tables.DOCUMENTS).sort("doc_id").head(60)
+    again = {
+        document_id(normalize_text(f"{text} the end")): doc_id
+        for doc_id, text in documents["doc_id", "text"].rows()
+    }
+    write_arrivals(
+        copied.folder / "edited", "c.parquet", [("news", f"{text} the end") for text in documents["text"]]
+    )
+    apply(copied, "edited/*")
+    first = pl.col("position") == 0, pl.col("n_tokens") == 16
+    found = (
+        copied.read(tables.FILTERED_SHARDS)
+        .filter(*first)
+        .with_columns(pl.col("doc_id").replace_strict(again))
+    )
+    worth = pl.concat(
+        [
+            kept.select("chunk_id", worth="marginal_value", shipped=pl.lit(value=True)),
+            dropped.select("chunk_id", worth="value", shipped=pl.lit(value=False)),
+        ]
+    )
+    both = (
+        copied.read(tables.TOKENIZED_SHARDS)
+        .filter(*first)
+        .join(worth, on="chunk_id")
+        .join(found.select("doc_id", "value", "kept"), on="doc_id")
+    )
+    assert both.height > 40
+    assert both["shipped"].any()
+    assert (both["kept"] == both["shipped"]).mean() >= row["agreement"] - 0.05
+    if arm != "middle-perplexity":
+        judged = both.filter(pl.col("worth").is_not_null())
+        np.testing.assert_allclose(judged["value"], judged["worth"], rtol=2e-3, atol=2e-3)
+
+
+def test_a_draw_has_no_filter_of_its_own_and_says_so(copied: Workplace) -> None:
+    result = ship(copied, "random-deduplicated")
+    (row,) = copied.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
+    assert row["shipped_arm"] == "random-deduplicated" != row["arm"]
+    assert row["filter_kind"] == "direction"
+    assert row["improvement"] is row["lower_bound"] is None
+    dropped = copied.read(tables.DROP_REASONS)
+    assert set(dropped.filter(pl.col("reason") != "duplicate")["score"]) == {"random_draw"}
+    assert dropped["nearest_kept"].null_count() == 0
+    (check,) = [
+        c for c in result.get_asset_check_evaluations() if c.check_name == "filter_stands_for_the_corpus"
+    ]
+    assert not check.passed
+    assert check.severity.value == "WARN"
+    assert "gives a single new chunk no score" in materialized(result, "residual_filter")["certificate"]
 
 
 def test_a_second_run_scores_only_what_is_new(filtered: Workplace) -> None:

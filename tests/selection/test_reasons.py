@@ -80,7 +80,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
     for k, i in enumerate(found.chunk):
         mates = [j for j in range(N) if kept[j] and world.clusters[j] == world.clusters[i]]
         lacking, value = world.alignment[i] - threshold, arm.score[i] - arm.tau
-        pool: list[int] = []
+        pool = [j for j in range(N) if kept[j]]
         limited = named and names[i] != ""
         if not allowed[i] and limited:
             expected, margin = "quota", math.nan if random_draw else value
@@ -91,7 +91,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
         elif lacking < 0:
             expected, margin = "low_alignment", lacking
         elif value < 0:
-            expected, margin, pool = "redundant", value, [j for j in range(N) if kept[j]]
+            expected, margin = "redundant", value
         elif not allowed[i]:
             expected, margin = "duplicate", math.nan
         else:
@@ -105,14 +105,14 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
         limit = "cap of source web" if limited else TOKEN_BUDGET
         assert found.quota[k] == (limit if expected == "quota" else "")
         assert found.alignment[k] == pytest.approx(world.alignment[i])
-        if pool:
-            best = max(world.cosine(i, j) for j in pool)
-            assert found.similarity[k] == pytest.approx(best, abs=1e-5)
-            assert int(found.nearest_kept[k]) in pool
-            assert world.cosine(i, int(found.nearest_kept[k])) == pytest.approx(best, abs=1e-5)
-        else:
-            assert found.nearest_kept[k] == -1
-            assert math.isnan(found.similarity[k])
+        by = (
+            "random_draw" if random_draw else "alignment" if expected == "low_alignment" else "marginal_value"
+        )
+        assert found.score[k] == ("" if expected == "duplicate" else by)
+        best = max(world.cosine(i, j) for j in pool)
+        assert found.similarity[k] == pytest.approx(best, abs=1e-5)
+        assert int(found.nearest_kept[k]) in pool
+        assert world.cosine(i, int(found.nearest_kept[k])) == pytest.approx(best, abs=1e-5)
 
 
 def test_every_reason_occurs() -> None:
@@ -136,13 +136,20 @@ def test_every_reason_occurs() -> None:
     assert {"low_alignment", "redundant", "duplicate"} <= seen
 
 
-def test_a_top_k_arm_has_no_redundant_chunks() -> None:
+def test_an_arm_with_a_score_of_its_own_names_it_and_has_no_redundant_chunks() -> None:
     world = World(0)
-    arm = top_k_arm("graddot", world.alignment, Rooms.plain(world.tokens, world.budget).room(), "")
-    found = drop_reasons(arm.membership, world.alignment, world.tokens, world.budget, world.blocks)
+    score = generator("own score").standard_normal(N)
+    arm = top_k_arm("dsir", score, Rooms.plain(world.tokens, world.budget).room(), "")
+    found = drop_reasons(
+        arm.membership, score, world.tokens, world.budget, world.blocks, score_name="ngram_importance"
+    )
     assert set(found.reason.tolist()) <= {"low_alignment", "quota"}
     assert (found.margin <= 0).all()
-    assert (found.nearest_kept == -1).all()
+    assert set(found.score.tolist()) == {"ngram_importance"}
+    for row, nearest, similarity in zip(found.chunk, found.nearest_kept, found.similarity, strict=True):
+        assert arm.membership[nearest]
+        others = [world.cosine(row, j) for j in np.flatnonzero(arm.membership)]
+        assert similarity == pytest.approx(max(others), abs=1e-5)
 
 
 def test_nothing_dropped_gives_empty_arrays() -> None:

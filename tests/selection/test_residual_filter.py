@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
 from grasp_pipeline.errors import ConfigError, InputError
@@ -16,7 +14,6 @@ from grasp_pipeline.selection.optimiser import optimise
 from grasp_pipeline.selection.residual_filter import (
     FeatureView,
     ResidualFilter,
-    apply_filter,
     filter_agreement,
     kept_agreement,
     token_agreement,
@@ -47,22 +44,6 @@ def test_agreement_counts_tokens() -> None:
     first, second = np.array([True, True, False]), np.array([True, False, False])
     assert token_agreement(first, second, [1, 2, 7]) == pytest.approx(0.8)
     assert token_agreement(first, first, [1, 2, 7]) == 1
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 3000), st.integers(1, 2000))
-def test_applying_streams_what_applying_at_once_decides(seed: int, n: int, block_rows: int) -> None:
-    draw = generator("stream", seed)
-    sketches = draw.standard_normal((n, 6)).astype(np.float32)
-    residual = ResidualFilter.of(draw.standard_normal(6), 0.3)
-    end = 0
-    for start, keep, values in apply_filter(residual, ArrayBlocks(sketches, block_rows=block_rows)):
-        assert start == end
-        end = start + len(keep)
-        np.testing.assert_allclose(values, sketches[start:end].astype(float) @ residual.q, atol=1e-5)
-        np.testing.assert_array_equal(keep, values >= residual.tau)
-        np.testing.assert_array_equal(keep, residual.apply(sketches)[start:end])
-    assert end == n
 
 
 def test_agreement_of_what_is_kept() -> None:
@@ -146,8 +127,6 @@ def test_refusals() -> None:
     for q, tau in ((np.array([np.nan]), 0.0), (np.ones((2, 2)), 0.0), (np.ones(2), np.inf)):
         with pytest.raises(InputError, match="finite direction"):
             ResidualFilter.of(q, tau)
-    with pytest.raises(InputError, match="has 3 values and the sketches 2"):
-        next(apply_filter(ResidualFilter.of(np.ones(3), 0.0), ArrayBlocks(np.ones((4, 2), dtype=np.float32))))
     same = ArrayBlocks(np.ones((4, 2), dtype=np.float32))
     for fraction in (0.0, 1.0, -1.0):
         with pytest.raises(ConfigError, match="between 0 and 1"):

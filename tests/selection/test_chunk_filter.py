@@ -1,0 +1,127 @@
+"""The filter of every family decides like the arm it comes from, chunk by chunk, from what a new chunk has too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_finalists import SELECTED, ingredients
+
+from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.selection.chunk_filter import (
+    AGREEMENT_FLOOR,
+    ChunkFilter,
+    ChunkInputs,
+    agreement,
+    direction_filter,
+    own_filter,
+)
+from grasp_pipeline.selection.dsir import dsir_scores
+from grasp_pipeline.selection.finalists import build_finalists
+from grasp_pipeline.selection.ingredients import Ingredients, linear_view
+from grasp_pipeline.selection.ngrams import Chunks
+from grasp_pipeline.selection.ranking import ranking
+from grasp_pipeline.selection.residual_filter import kept_agreement
+
+GIVEN = ingredients()
+ENTRIES = {entry.arm.name: entry for entry in build_finalists(GIVEN, SELECTED, 1e-3, 200)}
+SCORED = ("dsir", "conditional", "blend", "lowest-loss", "middle-perplexity")
+
+
+def inputs_of(given: Ingredients) -> ChunkInputs:
+    return ChunkInputs(given.chunks, given.blocks, given.losses, given.conditional)
+
+
+def one_by_one(given: Ingredients, found: ChunkFilter) -> np.ndarray:
+    """Values of chunks that come alone, as new ones do."""
+    sketches = gather(given.blocks, np.arange(given.chunks.n))
+    rows = [
+        given.chunks.tokens[a:b] for a, b in zip(given.chunks.offsets, given.chunks.offsets[1:], strict=False)
+    ]
+    return np.concatenate(
+        [
+            found.values(
+                ChunkInputs(
+                    Chunks.of([rows[i]]),
+                    ArrayBlocks(sketches[i : i + 1]),
+                    given.losses[i : i + 1],
+                    given.conditional[i : i + 1],
+                )
+            )
+            for i in range(given.chunks.n)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", [*SCORED, "conditional-twice", "blend-twice", "full"])
+def test_the_filter_keeps_what_the_arm_keeps(name: str) -> None:
+    entry = ENTRIES[name]
+    kept, allowed = entry.arm.membership, GIVEN.rooms.allowed(entry.dedup)
+    found = own_filter(GIVEN, entry.arm.family, kept, allowed)
+    assert found is not None
+    decided = one_by_one(GIVEN, found) >= found.tau - 1e-6
+    least = 0.7 if name == "dsir" else AGREEMENT_FLOOR  # a resampling has luck, and copies tie
+    assert kept_agreement(decided, kept, GIVEN.n_tokens) >= least
+    assert agreement(found, inputs_of(GIVEN), kept) >= least
+
+
+@pytest.mark.parametrize("name", [name for name in SCORED if name != "middle-perplexity"])
+def test_a_value_is_the_score_that_the_family_ranks_by(name: str) -> None:
+    entry = ENTRIES[name]
+    everything = np.ones(GIVEN.chunks.n, dtype=bool)
+    found = own_filter(GIVEN, entry.arm.family, entry.arm.membership, everything)
+    ranked = ranking(GIVEN, entry.arm.family)
+    assert found is not None
+    assert ranked is not None
+    np.testing.assert_allclose(one_by_one(GIVEN, found), ranked.values, rtol=1e-4, atol=1e-4)
+
+
+def test_dsir_is_a_table_that_asks_for_tokens_alone() -> None:
+    entry = ENTRIES["dsir"]
+    found = own_filter(GIVEN, "dsir", entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    assert found is not None
+    assert found.q is None
+    assert not found.reads_proxy
+    fresh = Chunks.of([[3, 5, 3], [150, 7], [12]])
+    wanted = dsir_scores(GIVEN.chunks, GIVEN.queries)
+    np.testing.assert_allclose(found.values(ChunkInputs(GIVEN.chunks)), wanted, atol=1e-3)
+    assert np.isfinite(found.values(ChunkInputs(fresh))).all()
+
+
+def test_a_band_of_losses_decides_like_nearness_to_the_median() -> None:
+    entry = ENTRIES["middle-perplexity"]
+    found = own_filter(GIVEN, "middle-perplexity", entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    assert found is not None
+    decided = found.apply(inputs_of(GIVEN))
+    inside = GIVEN.losses[decided]
+    outside = GIVEN.losses[~decided]
+    assert not ((outside > inside.min()) & (outside < inside.max())).any()
+    assert not found.apply(replace(inputs_of(GIVEN), loss=GIVEN.losses + 100)).any()
+
+
+def test_a_linear_arm_is_its_direction() -> None:
+    entry = ENTRIES["surrogate-0.7"]
+    assert entry.rule is not None
+    view = linear_view(GIVEN, entry.rule, entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    found = direction_filter(view)
+    np.testing.assert_allclose(found.values(inputs_of(GIVEN)), view.marginal, rtol=1e-4, atol=1e-5)
+    assert agreement(found, inputs_of(GIVEN), entry.arm.membership) >= AGREEMENT_FLOOR
+
+
+@pytest.mark.parametrize("family", ["ggda", "random", "random-deduplicated"])
+def test_a_draw_and_groups_have_no_score_for_a_single_chunk(family: str) -> None:
+    everything = np.ones(GIVEN.chunks.n, dtype=bool)
+    assert own_filter(GIVEN, family, everything, everything) is None
+
+
+def test_a_missing_part_is_named() -> None:
+    chunks = Chunks.of([[1, 2]])
+    for found, what in (
+        (ChunkFilter("direction", q=np.ones(3, dtype=np.float32)), "features"),
+        (ChunkFilter("loss", loss_centre=2.0), "band of losses"),
+        (ChunkFilter("conditional", reduction_weight=1.0), "loss reductions"),
+    ):
+        with pytest.raises(InputError, match=what):
+            found.values(ChunkInputs(chunks))
