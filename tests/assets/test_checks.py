@@ -73,6 +73,10 @@ class Store:
         said = {"reason": "low_alignment", "value": 0.1, "threshold": 0.5} | values
         self.put(tables.DROP_REASONS, *[{"chunk_id": c, "nearest_kept": "c1", **said} for c in names])
 
+    def filter(self, **values: Any) -> None:
+        said = {"arm": "x", "shipped_arm": "x", "agreement": 0.9} | values
+        self.put(tables.RESIDUAL_FILTER, said)
+
     def filtered(self, tau: float = 0.5, shard: str = "f", **values: Any) -> None:
         each = {"chunk_id": f"{shard}1", "value": 0.7, "kept": True, "text": "kept", "shard": shard}
         low = {"chunk_id": f"{shard}2", "value": 0.3, "kept": False, "text": None, "shard": shard}
@@ -132,6 +136,7 @@ class Store:
         self.dropped("c3")
         self.put(tables.FIDELITY, {"corpus": "text"}, part={"corpus": "text"})
         self.put(tables.FIDELITY, {"corpus": "digits", "stratum": "digits/all"}, part={"corpus": "digits"})
+        self.filter()
         self.filtered()
         self.certify(True)
         self.protocol()
@@ -230,6 +235,17 @@ FAULTS: dict[str, dict[str, Callable[[Store], None]]] = {
         "no strongest task": lambda s: s.dropped("c3", strongest_task=None),
         "no weakest task": lambda s: s.dropped("c3", weakest_task=None),
         "kept for no task": lambda s: s.kept("c1", "c2", top_task=None),
+        "no reason": lambda s: s.dropped("c3", reason=None),
+        "an unknown reason": lambda s: s.dropped("c3", reason="disliked"),
+        "no score is named": lambda s: s.dropped("c3", score=None),
+        "a quota without a value": lambda s: s.dropped("c3", reason="quota", value=None),
+        "low alignment without a neighbour": lambda s: s.dropped("c3", nearest_kept=None),
+        "low alignment with a neighbour that was not kept": lambda s: s.dropped("c3", nearest_kept="c3"),
+        "a neighbour without a similarity": lambda s: s.dropped("c3", similarity=None),
+    },
+    "filter_stands_for_the_corpus": {
+        "it keeps other tokens": lambda s: s.filter(agreement=0.89),
+        "it is another arm's": lambda s: s.filter(shipped_arm="y"),
     },
     "filter_decides_by_value": {
         "kept below the threshold": lambda s: s.filtered(tau=0.8),
@@ -254,7 +270,12 @@ PASSING: dict[str, dict[str, Callable[[Store], None]]] = {
     },
     "reasons_can_be_followed": {
         "redundant with a kept chunk": lambda s: s.dropped("c3", reason="redundant"),
-        "a duplicate, which has no value": lambda s: s.dropped("c3", reason="duplicate", value=None),
+        "a duplicate, which has no value": lambda s: s.dropped(
+            "c3", reason="duplicate", value=None, score=None
+        ),
+        "a draw, which judges nobody": lambda s: s.dropped(
+            "c3", reason="quota", value=None, score="random_draw"
+        ),
     },
     "filter_decides_by_value": {"exactly at the threshold": lambda s: s.filtered(tau=0.7)},
 }
@@ -326,3 +347,16 @@ def test_a_certificate_below_0_warns_or_fails_as_it_was_asked(sound: Store, allo
     found = run("certificate_above_zero", sound)
     assert found.severity is (dg.AssetCheckSeverity.WARN if allowed else dg.AssetCheckSeverity.ERROR)
     assert ("Nothing is published" in (found.description or "")) is not allowed
+
+
+@pytest.mark.parametrize("bounds", [True, False])
+def test_a_filter_that_does_not_stand_for_the_corpus_warns_and_fails_with_its_certificate(
+    sound: Store, bounds: bool
+) -> None:
+    """The corpus itself is not in doubt; a certificate that the filter carries without having it is."""
+    claimed = {} if bounds else {"improvement": None, "lower_bound": None}
+    sound.filter(agreement=0.5, **claimed)
+    found = run("filter_stands_for_the_corpus", sound)
+    assert not found.passed
+    assert found.severity is (dg.AssetCheckSeverity.ERROR if bounds else dg.AssetCheckSeverity.WARN)
+    assert "0.500 of the kept tokens" in (found.description or "")

@@ -119,7 +119,7 @@ class TestAssets:
     def test_every_check_is_described(self) -> None:
         graph = defs.resolve_asset_graph()
         checks = [graph.get(key) for key in graph.asset_check_keys]
-        assert len(checks) == 11
+        assert len(checks) == 12
         assert all(check.description for check in checks)
         assert [check.key.name for check in checks if check.blocking] == ["certificate_above_zero"]
 
