@@ -273,10 +273,17 @@ class Arms:
         return ConstraintsConfig.model_validate_json(self.frame["constraints"][0])
 
     def nearest_linear(self, kept: NDArray[np.bool_], n_tokens: NDArray[np.int64]) -> str:
-        """Return the arm that ranks by one direction and keeps most of the same tokens as a corpus (n,)."""
+        """Return the arm that ranks by one direction and keeps most of the same tokens as a corpus (n,).
+
+        Refitted ones, which nobody judged, are left out: their direction is no longer that of the tasks.
+        """
         from grasp_pipeline.selection.residual_filter import kept_agreement
 
-        linear = [row["arm"] for row in self.frame.iter_rows(named=True) if row["features"]]
+        linear = [
+            row["arm"]
+            for row in self.frame.iter_rows(named=True)
+            if row["features"] and row["judge_score"] is not None
+        ]
         return max(linear, key=lambda arm: kept_agreement(self.membership(arm), kept, n_tokens))
 
 
