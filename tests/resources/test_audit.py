@@ -354,6 +354,12 @@ def evaluation_on_other_documents(toy: Toy) -> None:
     toy.evaluate(toy.pin(tables.SELECTED_CONFIG), toy.pin(tables.SUBSETS, EVALUATION), easier)
 
 
+def evaluation_on_other_documents_that_were_vacuumed(toy: Toy) -> None:
+    evaluation_on_other_documents(toy)
+    delta = toy.lake._open(tables.TASKS)
+    assert delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
+
 def evaluation_that_names_no_choice(toy: Toy) -> None:
     toy.begin().calibrate()
     toy.choose()
@@ -435,6 +441,7 @@ CHEATS: dict[Callable[[Toy], None], str] = {
     evaluation_documents_exchanged_after_the_choice: "the evaluation documents are not those",
     evaluation_of_other_subsets: "measured other subsets or documents",
     evaluation_on_other_documents: "measured other subsets or documents",
+    evaluation_on_other_documents_that_were_vacuumed: "measured other subsets or documents",
     evaluation_that_names_no_choice: "before the choice was stored",
     late_grid: "before the candidates were written",
     late_grid_and_a_rewritten_calibration: "before the candidates were written",
