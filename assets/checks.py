@@ -7,29 +7,50 @@ from resources.store import DeltaStore
 
 
 @dg.asset_check(
-    asset="documents", description="Every row of the manifest is a document or a rejected document."
+    asset="documents",
+    description="Every byte of every input file (of Parquet, every row) is some row's of the manifest, and every row "
+    "of a shard is a document or a rejected document; warns of files that are mostly without usable text.",
 )
 def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
-    """Compare rows read with rows kept and rejected."""
+    """Compare the files' sizes with what their rows take, and rows read with rows kept and rejected."""
     import polars as pl
 
+    from grasp_pipeline.corpus.manifest import mostly_unreadable, passed_over
+
     lake = store.tables
-    rows = (
-        lake.read(tables.MANIFEST, lake.pin(tables.MANIFEST).version)
-        .select(pl.col("n_rows").sum())
-        .collect()
-        .item()
-    )
-    kept = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select(pl.len()).collect().item()
-    rejected = (
-        lake.read(tables.REJECTED_DOCUMENTS, lake.pin(tables.REJECTED_DOCUMENTS).version)
-        .select(pl.len())
-        .collect()
-        .item()
-    )
+
+    def rows_by_shard(table: tables.Table, rows: pl.Expr) -> dict[str, int]:
+        frame = lake.read(table, lake.pin(table).version).group_by("shard").agg(rows).collect()
+        return dict(frame.iter_rows())
+
+    manifest = lake.read(tables.MANIFEST, lake.pin(tables.MANIFEST).version).collect()
+    read = rows_by_shard(tables.MANIFEST, pl.col("n_rows").sum())
+    kept = rows_by_shard(tables.DOCUMENTS, pl.len())
+    rejected = rows_by_shard(tables.REJECTED_DOCUMENTS, pl.len())
+    faults = passed_over(manifest) + [
+        f"the shard {shard!r} has {read.get(shard, 0)} rows, and {kept.get(shard, 0)} documents and "
+        f"{rejected.get(shard, 0)} rejected rows"
+        for shard in sorted({*read, *kept, *rejected})
+        if read.get(shard, 0) != kept.get(shard, 0) + rejected.get(shard, 0)
+    ]
+    unreadable = mostly_unreadable(manifest)
+    said = [*faults, *unreadable]
+    extents = dict(manifest.group_by("unit").agg(pl.col("extent").sum()).iter_rows())
     return dg.AssetCheckResult(
-        passed=rows == kept + rejected,
-        metadata={"rows_read": rows, "documents": kept, "rejected": rejected},
+        passed=not said,
+        severity=dg.AssetCheckSeverity.ERROR if faults else dg.AssetCheckSeverity.WARN,
+        description="; ".join(said[:5]) + (f"; and {len(said) - 5} more" if len(said) > 5 else "")
+        if said
+        else None,
+        metadata={
+            "rows_read": sum(read.values()),
+            "documents": sum(kept.values()),
+            "rejected": sum(rejected.values()),
+            "bytes_read": extents.get("byte", 0),
+            "table_rows_read": extents.get("row", 0),
+            "not_accounted_for": dg.MetadataValue.json(faults),
+            "mostly_unreadable": dg.MetadataValue.json(unreadable),
+        },
     )
 
 

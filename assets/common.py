@@ -177,6 +177,12 @@ class Step:
         if TERMINAL is not None:
             TERMINAL(message, 2)
 
+    def warn(self, message: str) -> None:
+        """Log what the user should know though the run goes on."""
+        self.context.log.warning(message)
+        if TERMINAL is not None:
+            TERMINAL(f"  Warning: {message}")
+
     @property
     def seconds(self) -> float:
         """Seconds since the step began."""

@@ -36,7 +36,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
 
     from grasp_pipeline.corpus.export.licences import find_licences
     from grasp_pipeline.corpus.files import resolve_inputs
-    from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest
+    from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest, mostly_unreadable
     from grasp_pipeline.corpus.readers import read_corpus
     from grasp_pipeline.seeds import digest
 
@@ -68,6 +68,10 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     blocks = describe_blocks(arriving())
     check_sources(context, sources)
     frame = extend_manifest(previous, blocks, SHARDS.get_partition_keys())
+    rowless = sorted({file.uri for file in files} - set(frame["uri"]))
+    warnings = [f"{uri!r} has no rows" for uri in rowless] + mostly_unreadable(frame)
+    for warning in warnings:
+        step.warn(warning)
     commit = step.tables.write(
         tables.MANIFEST,
         frame,
@@ -75,7 +79,11 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
         statistics={"files": fingerprint, "input": config.model_dump(mode="json")},
     )
     per_shard = dict(frame.group_by("shard").agg(pl.col("n_bytes").sum()).sort("shard").iter_rows())
-    extra = {"files": len(files), "bytes_by_shard": dg.MetadataValue.json(per_shard)}
+    extra = {
+        "files": len(files),
+        "bytes_by_shard": dg.MetadataValue.json(per_shard),
+        "warnings": dg.MetadataValue.json(warnings),
+    }
     return step.result(tables.MANIFEST, commit, frame.height, extra)
 
 

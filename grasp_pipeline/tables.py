@@ -56,13 +56,22 @@ MANIFEST = Table(
         "first_row": pl.Int64,
         "n_rows": pl.Int64,
         "n_bytes": pl.Int64,
+        "n_faulty": pl.Int64,
+        "unit": pl.String,
+        "extent": pl.Int64,
+        "faulty_extent": pl.Int64,
+        "file_extent": pl.Int64,
         "fingerprint": pl.String,
         "shard": pl.String,
         "founding": pl.Boolean,
     },
     description="Blocks of input files in order of arrival, each assigned once to a shard. fingerprint: digest of the "
     "block's texts, by which it is known again under another file name. founding: whether the block was there when the "
-    "manifest was first written; thresholds relative to the corpus are taken over those alone.",
+    "manifest was first written; thresholds relative to the corpus are taken over those alone. n_bytes: of text that "
+    "was read; n_faulty: rows that have none. extent: how much of the file the block's rows and blank lines take, in "
+    "bytes of its decompressed content as UTF-8 or, where unit is row, in rows; faulty_extent: of it, that of the faulty "
+    "rows; file_extent: that of the whole file, counted below what cuts it into rows, in its last block alone, null "
+    "where it is not known. no_document_lost compares them.",
 )
 
 DOCUMENTS = Table(

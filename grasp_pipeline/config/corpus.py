@@ -16,7 +16,8 @@ class InputConfig(Section):
         default=["data/corpus/*.parquet"],
         min_length=1,
         description="Files, folders, globs, object-store URIs (s3://, gs://, az://) or Hugging Face datasets "
-        "(hf://NAME or hf:///LOCAL/FOLDER). Formats by ending: .parquet, .jsonl, .jsonl.gz, .jsonl.zst, .txt.",
+        "(hf://NAME or hf:///LOCAL/FOLDER). Formats by ending: .parquet, .jsonl, .jsonl.gz, .jsonl.zst, .txt; how a "
+        "file is compressed and encoded, its first bytes say. A folder gives the files below it, in a glob too.",
     )
     text_column: str = Field(
         default="text", min_length=1, description="Column that holds the document's text."

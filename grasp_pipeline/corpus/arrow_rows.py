@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from grasp_pipeline.corpus.rows import (
     Columns,
+    Extent,
     Row,
     as_field,
     decoded,
@@ -23,13 +24,19 @@ _MOST_BATCH_ROWS = 1_024
 
 
 def parquet_rows(
-    uri: str, source: pa.NativeFile, columns: Columns, max_bytes: int, batch_rows: int | None
+    uri: str,
+    source: pa.NativeFile,
+    columns: Columns,
+    max_bytes: int,
+    batch_rows: int | None,
+    extent: Extent,
 ) -> Iterator[Row]:
     """Stream the rows of a Parquet file; `batch_rows` are decoded at once, by default about _BATCH_BYTES."""
     parquet = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     _check_schema(uri, parquet.schema_arrow, columns)
     present = [name for name in (columns.text, *columns.others) if name in parquet.schema_arrow.names]
     metadata = parquet.metadata
+    extent.size = metadata.num_rows
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows = _BATCH_BYTES * metadata.num_rows // max(1, size)
     batches = parquet.iter_batches(batch_rows or min(max(1, rows), _MOST_BATCH_ROWS), columns=present)

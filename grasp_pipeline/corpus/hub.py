@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from grasp_pipeline.config import InputConfig
+from grasp_pipeline.corpus.rows import Extent
 from grasp_pipeline.corpus.storage import file_digest
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import digest
@@ -59,13 +60,14 @@ def fingerprint(uri: str, config: InputConfig) -> str:
     return digest(file_digest(names), relative, config.hf_config, config.hf_split)
 
 
-def read_tables(uri: str, config: InputConfig) -> Iterator[pa.Table]:
-    """Yield a dataset's rows in order, as small Arrow tables.
+def read_tables(uri: str, config: InputConfig, extent: Extent) -> Iterator[pa.Table]:
+    """Yield a dataset's rows in order, as small Arrow tables; a streamed dataset does not know how many.
 
     Raises:
         InputError: the dataset, its configuration or its split does not exist, or reading breaks off.
     """
     dataset = _open(uri, config)
+    extent.size = getattr(dataset, "num_rows", None)
     try:
         yield from dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS)
     except Exception as error:  # whatever the library, its network or its file readers raise

@@ -10,39 +10,59 @@ from decimal import Decimal
 from typing import Any
 
 from grasp_pipeline.corpus.normalize import repair_surrogates
-from grasp_pipeline.corpus.rows import Columns, Row, as_field, missing_column, not_text, oversized
+from grasp_pipeline.corpus.rows import (
+    BOM,
+    Columns,
+    Extent,
+    Row,
+    as_field,
+    missing_column,
+    not_text,
+    oversized,
+)
+from grasp_pipeline.corpus.sniffing import not_json_lines, spans_lines
 from grasp_pipeline.errors import InputError
 
-_BOM = b"\xef\xbb\xbf"
 _BUFFER_BYTES = 1 << 20
 _JSON_ESCAPE = 6  # \u0061: bytes a byte of text can take in JSON
 _JSON_ROOM = 1 << 20  # for the other values of a line
 _ROWS_TO_JUDGE = 10_000  # JSON rows after which a column that none has is called missing
 
 
-def json_rows(uri: str, stream: io.BufferedReader, columns: Columns, max_bytes: int) -> Iterator[Row]:
+def json_rows(
+    uri: str, stream: io.BufferedReader, columns: Columns, max_bytes: int, extent: Extent
+) -> Iterator[Row]:
     """Stream the rows of JSON lines; `row` is the 0-based line, blank lines are passed over.
 
     Raises:
-        InputError: the file is one JSON array, or no line has one of the columns.
+        InputError: the file is one JSON array, its objects take several lines, no line is an object, or none has
+            one of the columns.
     """
     limit = _JSON_ESCAPE * max_bytes + _JSON_ROOM
-    seen = _Seen(uri, columns)
+    head = stream.peek(_BUFFER_BYTES)
+    if spans_lines(head):
+        raise InputError(
+            f"The objects of the input file {uri!r} take several lines each; write one object a line, as with "
+            "`jq -c .`."
+        )
+    seen = _Seen(uri, columns, head)
     for number, (line, size) in enumerate(_lines(stream, limit)):
-        if line is None:
-            yield Row(
-                number, None, {}, size, "oversized", f"a line of {size} bytes is above the limit {limit}"
-            )
-            continue
-        line = line.removeprefix(_BOM)  # of a later file too, where files were joined
-        if number == 0 and _is_array(line):
+        if line is not None:
+            line = line.removeprefix(BOM)  # of a later file too, where files were joined
+            if not line.strip():
+                extent.between += size
+                continue
+        if not seen.rows and _is_array(head if line is None else line):
             raise InputError(
                 f"The input file {uri!r} holds a JSON array; write it as JSON lines, one object a line."
             )
-        if line.strip():
-            yield _json_row(number, line, columns, max_bytes, seen)
-            if seen.objects == _ROWS_TO_JUDGE:
-                seen.judge()
+        if line is None:
+            detail = f"a line of {size} bytes is above the limit {limit}"
+            row = Row(number, None, {}, size, "oversized", detail)
+        else:
+            row = _json_row(number, line, columns, max_bytes, seen)
+        seen.count(row)
+        yield row._replace(span=size)
     seen.judge()
 
 
@@ -63,6 +83,7 @@ def _lines(stream: io.BufferedReader, limit: int) -> Iterator[tuple[bytes | None
 
 def _is_array(line: bytes) -> bool:
     """Return whether a file's first line begins an array of objects, which is JSON but not JSON lines."""
+    line = line.removeprefix(BOM)
     if not line.lstrip().startswith(b"["):
         return False
     try:
@@ -124,6 +145,9 @@ class _Seen:
 
     uri: str
     columns: Columns
+    head: bytes
+    rows: int = 0
+    first_fault: str = ""
     objects: int = 0
     texts: int = 0
     wrong_type: str = ""
@@ -138,8 +162,18 @@ class _Seen:
         if self.objects <= _ROWS_TO_JUDGE:
             self.names.update(record)
 
+    def count(self, row: Row) -> None:
+        """Count a row; after many it shows whether the file is of this format."""
+        self.rows += 1
+        self.first_fault = self.first_fault or row.detail or ""
+        if self.objects == _ROWS_TO_JUDGE or (self.rows == _ROWS_TO_JUDGE and not self.objects):
+            self.judge()
+
     def judge(self) -> None:
-        """Raise an InputError if no object so far had one of the columns, or none had text."""
+        """Raise an InputError if no row so far was an object, none had one of the columns, or none had text."""
+        if self.rows and not self.objects:
+            reason = not_json_lines(self.head, self.first_fault)
+            raise InputError(f"No line of the input file {self.uri!r} is a JSON object: {reason}.")
         if not self.objects or self.objects > _ROWS_TO_JUDGE:
             return
         for name in (self.columns.text, *self.columns.required):

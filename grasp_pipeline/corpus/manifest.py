@@ -33,10 +33,49 @@ def describe_blocks(blocks: Iterable[tuple[InputFile, Block]]) -> pl.DataFrame:
     """
     schema = {name: dtype for name, dtype in MANIFEST.schema.items() if name not in ("shard", "founding")}
     rows = [
-        (block.uri, block.index, block.first_row, block.frame.height, block.n_bytes, _content(block.frame))
+        (
+            block.uri,
+            block.index,
+            block.first_row,
+            block.frame.height,
+            block.n_bytes,
+            block.frame.height - block.frame["fault"].null_count(),
+            block.unit,
+            block.extent,
+            block.faulty_extent,
+            block.file_extent,
+            _content(block.frame),
+        )
         for _, block in blocks
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def passed_over(manifest: pl.DataFrame) -> list[str]:
+    """Return for each file of which a part is in no block, or in two, a sentence that says how much.
+
+    The number of rows of a streamed Hugging Face data set is not known, so nothing is said of it.
+    """
+    files = manifest.group_by("uri", "unit").agg(pl.col("extent").sum(), pl.col("file_extent").max())
+    known = pl.col("file_extent").is_not_null() | (pl.col("unit") == "byte")
+    wrong = files.filter(known & pl.col("extent").ne_missing(pl.col("file_extent"))).sort("uri")
+    return [
+        f"{uri!r} has {size} {unit}s, its rows account for {extent}"
+        for uri, unit, extent, size in wrong.select("uri", "unit", "extent", "file_extent").iter_rows()
+    ]
+
+
+def mostly_unreadable(manifest: pl.DataFrame) -> list[str]:
+    """Return for each file that is more than half rows without usable text, by count or extent, a sentence."""
+    columns = ("n_rows", "n_faulty", "extent", "faulty_extent")
+    files = manifest.group_by("uri").agg(pl.col(columns).sum()).sort("uri")
+    bad = files.filter(
+        (2 * pl.col("n_faulty") > pl.col("n_rows")) | (2 * pl.col("faulty_extent") > pl.col("extent"))
+    )
+    return [
+        f"{uri!r}: {faulty} of {rows} rows ({part / whole:.0%} of the file) have no usable text"
+        for uri, rows, faulty, whole, part in bad.select("uri", *columns).iter_rows()
+    ]
 
 
 def extend_manifest(previous: pl.DataFrame, blocks: pl.DataFrame, shards: Sequence[str]) -> pl.DataFrame:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from grasp_pipeline.config import InputConfig
 from grasp_pipeline.corpus.files import InputFile, resolve_inputs
 from grasp_pipeline.corpus.formats import read_rows
-from grasp_pipeline.corpus.rows import Columns, Row
+from grasp_pipeline.corpus.rows import Columns, Extent, Row
 from grasp_pipeline.corpus.storage import StorageOptions
 from grasp_pipeline.errors import InputError
 
@@ -39,6 +39,10 @@ class Block:
         first_row: `row` of the first row.
         n_bytes: text bytes kept.
         frame: columns of RAW_SCHEMA.
+        unit: what the extents count, as `rows.Extent` does.
+        extent: units of the file that the rows and what stands between them take.
+        faulty_extent: of them, those of rows with a fault.
+        file_extent: units of the whole file, counted below the rows; in the last block alone, where it is known.
     """
 
     uri: str
@@ -46,6 +50,10 @@ class Block:
     first_row: int
     n_bytes: int
     frame: pl.DataFrame
+    unit: str
+    extent: int
+    faulty_extent: int
+    file_extent: int | None = None
 
 
 def read_blocks(
@@ -72,15 +80,20 @@ def read_blocks(
     required = tuple(dict.fromkeys(name for name in (config.id_column, config.source_column) if name))
     columns = Columns(config.text_column, required)
     rows: list[Row] = []
-    index = size = 0
-    for row in read_rows(file, columns, config.max_document_bytes, storage_options, config, batch_rows):
+    index = size = counted = 0
+    extent = Extent()
+    for row in read_rows(
+        file, columns, config.max_document_bytes, storage_options, config, batch_rows, extent
+    ):
+        # A full block waits for the next row: what follows the file's last row is the last block's.
+        if size >= config.block_bytes or len(rows) == BLOCK_ROWS:
+            yield _block(file, index, rows, size, config, extent.unit, extent.between - counted)
+            rows, size, index, counted = [], 0, index + 1, extent.between
         rows.append(row)
         size += row.n_bytes if row.text is not None else 0
-        if size >= config.block_bytes or len(rows) == BLOCK_ROWS:
-            yield _block(file, index, rows, size, config)
-            rows, size, index = [], 0, index + 1
     if rows:
-        yield _block(file, index, rows, size, config)
+        last = _block(file, index, rows, size, config, extent.unit, extent.between - counted)
+        yield replace(last, file_extent=extent.size)
 
 
 def read_corpus(
@@ -103,7 +116,9 @@ def read_corpus(
         )
 
 
-def _block(file: InputFile, index: int, rows: list[Row], size: int, config: InputConfig) -> Block:
+def _block(
+    file: InputFile, index: int, rows: list[Row], size: int, config: InputConfig, unit: str, between: int
+) -> Block:
     ids = [row.fields.get(config.id_column) for row in rows]
     sources = [row.fields.get(config.source_column) or file.source for row in rows]
     frame = pl.DataFrame(
@@ -118,4 +133,6 @@ def _block(file: InputFile, index: int, rows: list[Row], size: int, config: Inpu
         },
         schema=RAW_SCHEMA,
     )
-    return Block(file.uri, index, rows[0].row, size, frame)
+    extent = between + sum(row.span for row in rows)
+    faulty = sum(row.span for row in rows if row.fault is not None)
+    return Block(file.uri, index, rows[0].row, size, frame, unit, extent, faulty)

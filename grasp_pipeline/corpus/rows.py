@@ -9,6 +9,24 @@ from typing import Any, NamedTuple
 from grasp_pipeline.corpus.normalize import repair_surrogates
 from grasp_pipeline.errors import InputError
 
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Extent:
+    """How much of a file its rows account for, so that a part that was passed over is seen.
+
+    Attributes:
+        unit: ``byte`` of the decompressed content as UTF-8, or ``row`` where the format counts its rows.
+        size: of the whole file, counted below what cuts it into rows; None until it was read to the end, and for
+            data sets that do not know theirs.
+        between: units read so far that belong to no row: blank lines.
+    """
+
+    unit: str = "byte"
+    size: int | None = None
+    between: int = 0
+
 
 class Row(NamedTuple):
     """One row of a file.
@@ -21,6 +39,7 @@ class Row(NamedTuple):
         fault: None, ``unparsable_json``, ``not_an_object``, ``invalid_utf8``, ``missing_text``,
             ``repeated_text``, ``text_not_string`` or ``oversized``.
         detail: the fault in words; holds nothing of the document.
+        span: units of the file that the row takes, as `Extent` counts them.
     """
 
     row: int
@@ -29,6 +48,7 @@ class Row(NamedTuple):
     n_bytes: int
     fault: str | None = None
     detail: str | None = None
+    span: int = 1
 
 
 @dataclass(frozen=True)

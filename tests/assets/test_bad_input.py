@@ -119,6 +119,16 @@ def notices_in_latin_1(place: Workplace) -> Changes:
     return {}
 
 
+def pretty_printed(place: Workplace) -> Changes:
+    (place.corpus / "pretty.jsonl").write_text(json.dumps(rows_of(place)[0], indent=2))
+    return {}
+
+
+def error_page(place: Workplace) -> Changes:
+    (place.corpus / "page.jsonl").write_text("<html><body>503</body></html>")
+    return {}
+
+
 def empty_task(place: Workplace) -> Changes:
     path = place.tasks / "news.parquet"
     pl.read_parquet(path).clear().write_parquet(path)
@@ -252,6 +262,8 @@ FAULTS = [
     Fault(json_array, "manifest", r"'corpus/array\.jsonl' holds a JSON array; write it as JSON lines"),
     Fault(repeated_columns, "manifest", r"'corpus/c\.parquet' has more than one column 'body'; rename or"),
     Fault(notices_in_latin_1, "manifest", r"'LICENSES\.md' is not UTF-8 \(byte 10\); save it as UTF-8"),
+    Fault(pretty_printed, "manifest", r"'corpus/pretty\.jsonl' take several lines each; write one object a"),
+    Fault(error_page, "manifest", r"'corpus/page\.jsonl' is a JSON object: .* HTML or XML page; fetch it"),
     Fault(nothing_but_noise, "documents", r"No document of \d+ rows is left .*too_short \(\d+\); relax"),
     Fault(empty_task, "task_documents", r"The task files have no rows; give each task documents"),
     Fault(

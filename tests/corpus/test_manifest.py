@@ -25,7 +25,7 @@ SIZES = st.dictionaries(
 def blocks(files: dict[str, list[int]], fingerprint: str = "x") -> pl.DataFrame:
     schema = {name: dtype for name, dtype in MANIFEST.schema.items() if name not in ("shard", "founding")}
     rows = [
-        (uri, index, index * 10, 10, size, fingerprint)
+        (uri, index, index * 10, 10, size, 0, "byte", size, 0, size, fingerprint)
         for uri in sorted(files)
         for index, size in enumerate(files[uri])
     ]
