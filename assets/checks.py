@@ -15,7 +15,7 @@ def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the files' sizes with what their rows take, and rows read with rows kept and rejected."""
     import polars as pl
 
-    from grasp_pipeline.corpus.manifest import mostly_unreadable, passed_over
+    from grasp_pipeline.corpus.manifest import first_few, mostly_unreadable, passed_over
 
     lake = store.tables
 
@@ -39,9 +39,7 @@ def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not said,
         severity=dg.AssetCheckSeverity.ERROR if faults else dg.AssetCheckSeverity.WARN,
-        description="; ".join(said[:5]) + (f"; and {len(said) - 5} more" if len(said) > 5 else "")
-        if said
-        else None,
+        description="; ".join(first_few(said)) or None,
         metadata={
             "rows_read": sum(read.values()),
             "documents": sum(kept.values()),

@@ -36,7 +36,12 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
 
     from grasp_pipeline.corpus.export.licences import find_licences
     from grasp_pipeline.corpus.files import resolve_inputs
-    from grasp_pipeline.corpus.manifest import describe_blocks, extend_manifest, mostly_unreadable
+    from grasp_pipeline.corpus.manifest import (
+        describe_blocks,
+        extend_manifest,
+        first_few,
+        mostly_unreadable,
+    )
     from grasp_pipeline.corpus.readers import read_corpus
     from grasp_pipeline.seeds import digest
 
@@ -70,7 +75,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     frame = extend_manifest(previous, blocks, SHARDS.get_partition_keys())
     rowless = sorted({file.uri for file in files} - set(frame["uri"]))
     warnings = [f"{uri!r} has no rows" for uri in rowless] + mostly_unreadable(frame)
-    for warning in warnings:
+    for warning in first_few(warnings):
         step.warn(warning)
     commit = step.tables.write(
         tables.MANIFEST,

@@ -359,19 +359,25 @@ def _score_file(
     """
     import polars as pl
 
+    from grasp_pipeline.corpus.manifest import describe_blocks, mostly_unreadable, passed_over
     from grasp_pipeline.corpus.readers import read_blocks
 
     shard = shard_of(file)
     partition = {"shard": shard}
     scored, rejected = [tables.FILTERED_SHARDS.empty()], [tables.FILTERED_REJECTIONS.empty()]
-    documents = 0
+    documents, described = 0, []
     progress = Progress(f"scoring {file.uri}", (file.size or 0) / 4, "tokens", step.say)
     for block in read_blocks(file, config, step.store.storage_options):
+        described.append(describe_blocks([(file, block)]))
         good, bad = arrivals.sort(block.frame, file.uri, shard)
         documents += good.height
         rejected.append(bad)
         if good.height:
             scored.append(scorer.score(good, progress))
+    if described:
+        whole = pl.concat(described)
+        for warning in passed_over(whole) + mostly_unreadable(whole):
+            step.warn(warning)
     frame, refused = pl.concat(scored).sort("chunk_id"), pl.concat(rejected)
     versions = _versions(step)
     siblings = arrivals.holders(refused["duplicate_of"].drop_nulls()) - {shard}

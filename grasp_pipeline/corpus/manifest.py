@@ -78,6 +78,12 @@ def mostly_unreadable(manifest: pl.DataFrame) -> list[str]:
     ]
 
 
+def first_few(sentences: Sequence[str], most: int = 5) -> list[str]:
+    """Return the first sentences, and how many more there are."""
+    more = len(sentences) - most
+    return [*sentences[:most], *([f"and {more} more files like these"] if more > 0 else [])]
+
+
 def extend_manifest(previous: pl.DataFrame, blocks: pl.DataFrame, shards: Sequence[str]) -> pl.DataFrame:
     """Assign blocks to shards; a block that is known keeps its shard whatever arrives, changes or vanishes.
 

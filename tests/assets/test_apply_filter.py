@@ -455,3 +455,11 @@ def test_a_missing_filter_says_what_to_do(place: Workplace) -> None:
 
 def test_a_missing_path_says_what_to_do(copied: Workplace) -> None:
     assert "matches no file" in failure(apply(copied, "nowhere/*", fails=True))
+
+
+def test_a_file_of_mostly_bad_lines_is_warned_of(copied: Workplace) -> None:
+    (row,) = pl.read_parquet(copied.corpus / "a.parquet").head(1).to_dicts()
+    (copied.folder / "arrivals").mkdir()
+    (copied.folder / "arrivals" / "c.jsonl").write_text("\n".join([json.dumps(row), *["no JSON"] * 3]))
+    result = apply(copied)
+    assert "'arrivals/c.jsonl': 3 of 4 rows" in event_log(copied, result.run_id)
