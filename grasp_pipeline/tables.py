@@ -69,8 +69,8 @@ MANIFEST = Table(
     "block's texts, by which it is known again under another file name. founding: whether the block was there when the "
     "manifest was first written; thresholds relative to the corpus are taken over those alone. n_bytes: of text that "
     "was read; n_faulty: rows that have none. extent: how much of the file the block's rows and blank lines take, in "
-    "bytes of its decompressed content as UTF-8 or, where unit is row, in rows; faulty_extent: of it, that of the faulty "
-    "rows; file_extent: that of the whole file, counted below what cuts it into rows, in its last block alone, null "
+    "bytes of its decompressed content as UTF-8 or, where unit is row, in rows; faulty_extent: that of the faulty rows "
+    "alone; file_extent: that of the whole file, counted below what cuts it into rows, in its last block alone, null "
     "where it is not known. no_document_lost compares them.",
 )
 

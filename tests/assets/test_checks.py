@@ -125,7 +125,7 @@ class Store:
             measure("evaluation", lake.pin(tables.SELECTED_CONFIG))
 
     def fill(self) -> Store:
-        self.put(tables.MANIFEST, {"block": 0, "n_rows": 2}, {"block": 1, "n_rows": 1})
+        self.manifest()
         self.documents()
         self.put(tables.REJECTED_DOCUMENTS, {"doc_id": "r"})
         self.chunks()
@@ -141,6 +141,13 @@ class Store:
         self.certify(True)
         self.protocol()
         return self
+
+    def manifest(self, last: dict[str, Any] | None = None, size: int | None = 30, **values: Any) -> None:
+        """One file of 30 bytes in two blocks of two rows and one."""
+        both = {"unit": "byte", "n_faulty": 0, "faulty_extent": 0} | values
+        blocks = [both | {"block": 0, "n_rows": 2, "extent": 20, "file_extent": None}]
+        blocks.append(both | {"block": 1, "n_rows": 1, "extent": 10, "file_extent": size} | (last or {}))
+        self.put(tables.MANIFEST, *blocks)
 
     def documents(self, *more: dict[str, Any], **changed: str) -> None:
         each = [{"doc_id": IDS[name], "text": changed.get(name, text)} for name, text in TEXTS.items()]
@@ -175,7 +182,14 @@ FAULTS: dict[str, dict[str, Callable[[Store], None]]] = {
         "a document is missing": lambda s: s.put(tables.DOCUMENTS, {"doc_id": IDS["a"]}),
         "a rejected one is missing": lambda s: s.put(tables.REJECTED_DOCUMENTS),
         "one is there too many": lambda s: s.documents({"doc_id": "more"}),
-        "a block is missing": lambda s: s.put(tables.MANIFEST, {"block": 0, "n_rows": 2}),
+        "a block is missing": lambda s: s.manifest({"n_rows": 0, "extent": 10}),
+        "a part of a file is in no row": lambda s: s.manifest({"extent": 9}),
+        "a part of a file is in two rows": lambda s: s.manifest({"extent": 11}),
+        "a file was not read to its end": lambda s: s.manifest(size=None),
+        "a table was not read to its end": lambda s: s.manifest({"extent": 9}, unit="row"),
+        "lost in one shard, there twice in another": lambda s: s.manifest({"shard": "t"}),
+        "most rows have no text": lambda s: s.manifest(n_faulty=1),
+        "most bytes have no text": lambda s: s.manifest(faulty_extent=9),
     },
     "document_ids_hold": {
         "a text was changed": lambda s: s.documents(a="another"),

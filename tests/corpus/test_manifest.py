@@ -100,7 +100,7 @@ def test_blocks_are_placed_and_a_changed_file_is_noticed(tmp_path) -> None:
 def contents(files: dict[str, str]) -> pl.DataFrame:
     """Files of one-letter blocks, each letter a content; all of one size."""
     rows = [
-        (uri, index, index, 1, 5, letter)
+        (uri, index, index, 1, 5, 0, "byte", 5, 0, 5, letter)
         for uri, letters in files.items()
         for index, letter in enumerate(letters)
     ]
