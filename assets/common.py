@@ -181,7 +181,7 @@ class Step:
         """Log what the user should know though the run goes on."""
         self.context.log.warning(message)
         if TERMINAL is not None:
-            TERMINAL(f"  Warning: {message}")
+            TERMINAL(f"Warning: {message}", 2)
 
     @property
     def seconds(self) -> float:
