@@ -37,20 +37,10 @@ def apply(place: Workplace, paths: str = "arrivals/*", fails: bool = False) -> d
     return place.run("apply_filter", {"filtered_shards": {"paths": [paths], **SECTION}}, fails=fails)
 
 
-def ship(place: Workplace, arm: str) -> dg.ExecuteInProcessResult:
-    """Publish an arm, whatever the toy run picked."""
-    commit = place.lake.latest(tables.CERTIFICATES)
-    assert commit is not None
-    frame = place.read(tables.CERTIFICATES).with_columns(arm=pl.lit(arm))
-    provenance = Provenance("test", "test", "1", "")
-    place.lake.write(tables.CERTIFICATES, frame, provenance, statistics=commit.statistics)
-    return place.run(only=["pruned_corpus", "drop_reasons", "residual_filter"])
-
-
 @pytest.fixture
 def filtered(copied: Workplace) -> Workplace:
     """A store that ships a linear arm, and two new files: unseen texts, copies, noise and a row without text."""
-    ship(copied, "surrogate-0.7")
+    copied.ship("surrogate-0.7")
     fresh = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 8, "tomorrow")]
     old = pl.read_parquet(copied.corpus / "a.parquet")
     write_arrivals(
@@ -173,7 +163,7 @@ SCORES = {
 @pytest.mark.parametrize("arm", SCORES)
 def test_what_ships_explains_and_filters_by_its_own_score(copied: Workplace, arm: str) -> None:
     """Texts of the corpus that come again with another end get the decisions of the pruned corpus."""
-    result = ship(copied, arm)
+    result = copied.ship(arm)
     kind, score = SCORES[arm]
     (row,) = copied.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
     assert (row["filter_kind"], row["arm"], row["shipped_arm"]) == (kind, arm, arm)
@@ -224,7 +214,7 @@ def test_what_ships_explains_and_filters_by_its_own_score(copied: Workplace, arm
 
 
 def test_a_draw_has_no_filter_of_its_own_and_says_so(copied: Workplace) -> None:
-    result = ship(copied, "random-deduplicated")
+    result = copied.ship("random-deduplicated")
     (row,) = copied.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
     assert row["shipped_arm"] == "random-deduplicated" != row["arm"]
     assert row["filter_kind"] == "direction"

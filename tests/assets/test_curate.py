@@ -142,10 +142,12 @@ class TestTables:
         assert judged["margin"].to_list() == pytest.approx((judged["value"] - judged["threshold"]).to_list())
         assert (dropped["quota"].is_not_null() == (dropped["reason"] == "quota")).all()
 
-    def test_a_value_is_the_mean_of_the_tasks_values(self, curated: Curated) -> None:
-        """The target of the toy run is the mean over its two tasks, so alignment lies halfway between them."""
-        dropped = curated.place.read(tables.DROP_REASONS)
-        assert curated.place.read(tables.TASKS)["task"].n_unique() == 2
+    @pytest.mark.parametrize("arm", ["surrogate-0.7", "dsir"])
+    def test_a_value_is_the_mean_of_the_tasks_values(self, copied: Workplace, arm: str) -> None:
+        """The target is the mean over two tasks, so alignment lies halfway between them, but for refitted arms."""
+        copied.ship(arm)
+        dropped = copied.read(tables.DROP_REASONS)
+        assert copied.read(tables.TASKS)["task"].n_unique() == 2
         middle = (dropped["strongest_value"] + dropped["weakest_value"]) / 2
         assert dropped["alignment"].to_list() == pytest.approx(middle.to_list(), rel=1e-3, abs=1e-5)
 
