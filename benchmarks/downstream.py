@@ -134,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--config", type=Path, default=ROOT / "config" / "downstream.yaml", help="settings (YAML)"
     )
     parser.add_argument("--ground", help="run this ground alone, in this process: KIND/CORPUS/SEED")
+    parser.add_argument(
+        "--only", choices=KINDS, help="grounds of this kind alone; other figures stay as they are"
+    )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="grounds at a time")
     options = parser.parse_args(arguments)
     settings = load_downstream_settings(options.config)
@@ -141,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_ground(settings, options.ground)
         return
     results_folder()
-    names = ground_names(settings)
+    kinds = KINDS if options.only is None else (options.only,)
+    names = [name for name in ground_names(settings) if name.split("/")[0] in kinds]
     waiting = [
         name
         for name in names
@@ -154,7 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_apart({name: [*module, "--ground", name] for name in waiting}, options.jobs)
     from benchmarks.downstream_figures import publish
 
-    print(f"wrote {publish(settings, 'make benchmark-downstream')}")
+    command = "make benchmark-downstream"
+    if options.only is not None:
+        command = f"python -m benchmarks.downstream --only {options.only}"
+    print(f"wrote {publish(settings, command, options.only)}")
 
 
 if __name__ == "__main__":

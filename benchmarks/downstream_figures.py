@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from benchmarks.downstream import case_files, contest_files, ground_names
-from benchmarks.record import Figure, save
+from benchmarks.record import Figure, save, update
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.downstream.case import PLAIN_JUDGE, PRODUCT, Case
 from grasp_pipeline.laboratory.downstream.coverage import Repeat, load_repeats
@@ -42,17 +42,22 @@ REPEATED = f"dsir{TWICE}"
 """A simple arm whose chunks count twice too: what is left over it is not owed to repeats."""
 
 
-def publish(settings: DownstreamSettings, command: str) -> Path:
-    """Write results/downstream.json and its table; returns the file."""
-    full = load_cases(settings)
-    figures = [
-        *shipping_figures(full, settings.shortlist, PRODUCT, ""),
-        *rank_figures(full),
-        *coverage_figures(repeats_of(settings)),
-    ]
-    if settings.main.extended:
+def publish(settings: DownstreamSettings, command: str, only: str | None = None) -> Path:
+    """Write results/downstream.json and its table; returns the file.
+
+    only: a kind of grounds, whose figures alone are written; the others keep their values and commits.
+    """
+    figures: list[Figure] = []
+    full = load_cases(settings) if only != "coverage" else []
+    if full:
+        figures += [*shipping_figures(full, settings.shortlist, PRODUCT, ""), *rank_figures(full)]
+    if only != "main":
+        figures += coverage_figures(repeats_of(settings))
+    if full and settings.main.extended:
         figures += shipping_figures(full, settings.shortlist, None, "further candidates")
-    return save("downstream", command, [*figures, *arm_figures(full)])
+    if full:
+        figures += arm_figures(full)
+    return save("downstream", command, figures) if only is None else update("downstream", command, figures)
 
 
 def load_cases(settings: DownstreamSettings) -> list[Case]:

@@ -11,7 +11,7 @@ from downstream_toys import made_up_case, toy_settings
 
 from benchmarks import downstream, downstream_figures, record
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.laboratory.downstream.coverage import repeat_contest, save_repeats
+from grasp_pipeline.laboratory.downstream.coverage import load_repeats, repeat_contest, save_repeats
 from grasp_pipeline.laboratory.downstream.settings import load_downstream_settings
 from grasp_pipeline.laboratory.downstream.shipping import without
 
@@ -110,3 +110,14 @@ def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.Mo
     assert figures["downstream.gain_over_random[surrogate-0]"]["value"] == pytest.approx(0.2, abs=0.01)
     assert figures["downstream.gain_over_random[full]"]["value"] == pytest.approx(0, abs=0.01)
     assert "downstream.worst_margin" in (tmp_path / "README.md").read_text()
+    for main in downstream.case_files(settings, "main/toy/0").values():
+        main.unlink()
+    for contests in downstream.contest_files(settings, "coverage/toy/0").values():
+        save_repeats(contests, [replace(repeat, lower=1e3) for repeat in load_repeats(contests)])
+    downstream_figures.publish(settings, "only contests", "coverage")
+    after = {row["figure"]: row for row in json.loads(path.read_text())}
+    assert set(after) == set(figures)
+    assert after["certificate.coverage"]["value"] == after["certificate.coverage[worst case]"]["value"] == 0
+    renewed = {name for name, row in after.items() if row["command"] == "only contests"}
+    assert renewed == {name for name in figures if name.startswith("certificate.")}
+    assert all(after[name] == row for name, row in figures.items() if name not in renewed)
