@@ -28,7 +28,9 @@ def step(tmp_path: Path) -> Step:
     store = DeltaStore(root=str(tmp_path / "store"))
     store.tables.write(tables.TASKS, chunks(), Provenance("run", "tasks", "1", ""))
     named = SimpleNamespace(op=SimpleNamespace(name="reader"))
-    context: Any = SimpleNamespace(op_execution_context=named, run=SimpleNamespace(run_id="run"))
+    run = SimpleNamespace(run_id="run", job_name="reader", tags={}, run_config={})
+    job = SimpleNamespace(nodes=[], all_node_defs=[])
+    context: Any = SimpleNamespace(op_execution_context=named, run=run, job_def=job)
     return Step(context, store, None, "1")
 
 
