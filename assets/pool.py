@@ -189,7 +189,8 @@ def _chunk_ids(step: Step, corpus: Corpus, version: int) -> pl.Series | None:
     try:
         stored = step.tables.read(tables.TOKENIZED_SHARDS, version).select("chunk_id").collect()
     except (DeltaError, StoreError, FileNotFoundError) as error:
-        step.say(f"version {version} of tokenized_shards cannot be read: {error}")
+        why, _, _ = str(error).partition(";")  # a version that was vacuumed is nothing to mend
+        step.say(f"version {version} of tokenized_shards cannot be read: {why}")
         return None
     return stored["chunk_id"].sort()
 

@@ -297,8 +297,9 @@ class TestMapping:
         assert [new.ids(row) for row in found.membership] == [["c3"]]
         (reason,) = found.left_out
         assert reason.startswith(f"version {old.version} of tokenized_shards")
-        assert step.said[0].startswith(
-            f"version {old.version} of tokenized_shards cannot be read: No such file"
+        assert step.said[0] == (
+            f"version {old.version} of tokenized_shards cannot be read: the file {stored} of the table "
+            "tokenized_shards is missing"
         )
 
 
