@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 
-from benchmarks.record import ROOT, Figure, commit, save
+from benchmarks.record import ROOT, Figure, commit, results_folder, save, stamp
 from grasp_pipeline.seeds import digest
 
 GOAL = 0.85
@@ -299,13 +299,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=GROUPS, help="one group; prints, and writes no result")
     asked = parser.parse_args(arguments)
     groups = GROUPS if asked.only is None else {asked.only: GROUPS[asked.only]}
+    command = "make mutants"
+    if asked.sample != parser.get_default("sample"):
+        command = f"python -m benchmarks.mutants --sample {asked.sample}"
+    if asked.only is None:
+        stamp("mutants", command)
+        results_folder()
     chosen = sample(asked.sample, asked.seed, groups)
     survived = run(chosen, asked.workers)
     for figure in figures(chosen, survived, asked.seed):
         print(f"{figure.figure} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] {figure.note}")
-    page = survivors_page(chosen, survived, "make mutants")
+    page = survivors_page(chosen, survived, command)
     if asked.only is None:
-        save("mutants", "make mutants", figures(chosen, survived, asked.seed))
+        save("mutants", command, figures(chosen, survived, asked.seed))
         SURVIVORS.write_text(page)
     else:
         print(page)

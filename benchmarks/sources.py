@@ -73,6 +73,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "fidelity-quick": (*_FIDELITY, "config/fidelity-quick.yaml"),
     "cell": (*_CELL, *_TEXT),
     "contamination": (*_TEXT, "benchmarks/contamination.py"),
+    "mutants": (
+        "grasp_pipeline/selection/*.py",
+        "grasp_pipeline/calibration/*.py",
+        "assets/checks.py",
+        "resources/audit.py",
+        "benchmarks/mutants.py",
+    ),
     "retraining": ("grasp_pipeline/proxy/*.py", "benchmarks/retraining.py"),
     "selection": ("grasp_pipeline/selection/*.py", "benchmarks/selection*.py"),
     "sketch": _SKETCH,

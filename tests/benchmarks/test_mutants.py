@@ -9,6 +9,7 @@ import pytest
 from benchmarks import mutants
 from benchmarks.mutants import GROUPS, Mutant, fast_tests, figures, survivors_page, wilson
 from benchmarks.record import ROOT
+from benchmarks.sources import files_of
 
 SOURCE = """
 from __future__ import annotations
@@ -29,6 +30,13 @@ def test_every_mutated_file_has_tests_and_its_own_come_first() -> None:
             assert found, f"no test works on {file}"
             own = [name for name in found if Path(name).stem == f"test_{file.stem}"]
             assert list(found[: len(own)]) == own
+
+
+def test_what_is_mutated_is_what_makes_its_figures_old() -> None:
+    """A result could not be written, or would seem current, were a group missing among the sources."""
+    sources = set(files_of("mutants"))
+    for place in GROUPS.values():
+        assert set((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place]) <= sources
 
 
 def test_places_are_changed_once_and_annotations_never(
