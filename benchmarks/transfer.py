@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT, Figure, results_folder, save
+from benchmarks.record import ROOT, Figure, Origin, origin, results_folder, save
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
@@ -118,6 +118,7 @@ def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:
     result = run_transfer(
         small, corpus, trainer, views, rows, store, name, say, seeds=settings.evaluation_seeds
     )
+    result = replace(result, origins=(small.origin, origin("transfer")))
     result.save(transfer_file(settings, transfer))
     say("finished")
 
@@ -162,6 +163,14 @@ def figures(settings: LaboratorySettings) -> list[Figure]:
             kind, head, {corpus: transfer_rows(result) for corpus, result in loaded.items()}
         )
     return found
+
+
+def origins(settings: LaboratorySettings) -> list[Origin]:
+    """Return which code measured the cells and the transfers that the figures come from."""
+    from grasp_pipeline.laboratory.transfer import TransferResult
+
+    loaded = [TransferResult.load(transfer_file(settings, transfer)) for transfer in transfers(settings)]
+    return [dict(each) for result in loaded for each in result.origins]
 
 
 def over_corpora(kind: str, head: str, rows: Mapping[str, Sequence[TransferFigure]]) -> Iterator[Figure]:
@@ -217,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for figure in found:
         print(f"{figure.figure}: {figure.value:.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
     command = f"python -m benchmarks.transfer --config {options.config}"
-    print(f"wrote {save('transfer', command, found)}")
+    print(f"wrote {save('transfer', command, found, origins(settings))}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Every figure has a two-sided 95% interval over `RESAMPLES` bootstrap draws of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +47,9 @@ RESAMPLES = 2000
 OPTIMISED_TASKS = 2
 """Tasks whose finalists are all retrained on the other proxy."""
 
+UNNAMED: Mapping[str, str] = {"what": "transfer", "commit": "", "sources": ""}
+"""Origin of a result that does not say which code measured it."""
+
 UNIFORM = "uniform"
 CORRELATION, SHARE, NATS, RANK = "rank correlation", "share of pairs", "nats per token", "rank"
 
@@ -63,6 +66,7 @@ class TransferResult:
         selected: (r, T) predictions of the configuration chosen on the small proxy, with its own sketches.
         configurations: the grid's K; chosen: number of the chosen one.
         grid: (K, r, T) predictions with sketches of the other proxy; K = 0 where it was not sketched.
+        origins: which code measured the small proxy's cell and the other one, as the benchmarks name it.
     """
 
     name: str
@@ -77,6 +81,7 @@ class TransferResult:
     configurations: tuple[Configuration, ...]
     chosen: int
     grid: Floats
+    origins: tuple[Mapping[str, str], ...] = (UNNAMED,)
 
     def save(self, path: Path) -> None:
         """Write the result to one .npz file, atomically."""
@@ -87,6 +92,7 @@ class TransferResult:
             "strata": self.strata,
             "configurations": [asdict(c) for c in self.configurations],
             "chosen": self.chosen,
+            "origins": [dict(each) for each in self.origins],
         }
         arrays = {
             "rows": self.rows,
@@ -124,6 +130,7 @@ class TransferResult:
                 strata=tuple(words["strata"]),
                 configurations=tuple(Configuration(**each) for each in words["configurations"]),
                 chosen=words["chosen"],
+                origins=tuple(words.get("origins", [UNNAMED])),
                 **arrays,
             )
         except (KeyError, TypeError) as error:

@@ -308,8 +308,11 @@ def test_a_transfer_says_what_is_wrong(toy: tuple[LabCorpus, CellResult]) -> Non
 
 def test_a_transfer_is_kept(transfer: TransferResult, tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "transfer.npz"
+    origin = {"what": "transfer", "commit": "abc1234", "sources": "of its code"}
+    transfer = replace(transfer, origins=({"what": "cell", "commit": "earlier", "sources": ""}, origin))
     transfer.save(path)
     loaded = TransferResult.load(path)
+    assert loaded.origins == transfer.origins
     for name, value in transfer.__dict__.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(getattr(loaded, name), value)
