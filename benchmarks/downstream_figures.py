@@ -53,6 +53,8 @@ def publish(settings: DownstreamSettings, command: str, only: str | None = None)
         figures += [*shipping_figures(full, settings.shortlist, PRODUCT, ""), *rank_figures(full)]
     if only != "main":
         figures += coverage_figures(repeats_of(settings))
+        small = load_cases(settings, "coverage")
+        figures += shipping_figures(small, settings.shortlist, PRODUCT, "", head="downstream_small")
     if full and settings.main.extended:
         figures += shipping_figures(full, settings.shortlist, None, "further candidates")
     if full:
@@ -60,13 +62,13 @@ def publish(settings: DownstreamSettings, command: str, only: str | None = None)
     return save("downstream", command, figures) if only is None else update("downstream", command, figures)
 
 
-def load_cases(settings: DownstreamSettings) -> list[Case]:
-    """Return the finished cases of full size.
+def load_cases(settings: DownstreamSettings, kind: str = "main") -> list[Case]:
+    """Return the finished cases of one kind of ground.
 
     Raises:
         InputError: some are missing.
     """
-    names = [name for name in ground_names(settings) if name.startswith("main/")]
+    names = [name for name in ground_names(settings) if name.startswith(f"{kind}/")]
     return [
         Case.load(path)
         for path in _finished([path for name in names for path in case_files(settings, name).values()])
@@ -87,11 +89,17 @@ def short(case: str) -> str:
 
 
 def shipping_figures(
-    cases: Sequence[Case], size: int, group: str | None, suffix: str, score: str = "judge"
+    cases: Sequence[Case],
+    size: int,
+    group: str | None,
+    suffix: str,
+    score: str = "judge",
+    head: str = "downstream",
 ) -> list[Figure]:
     """Return the margins of what ships over every comparison arm.
 
-    group and suffix: which finalists entered, None: all; score: what shortlists them.
+    group and suffix: which finalists entered, None: all; score: what shortlists them;
+    head: what the figures are named after.
     """
     ships = [shipped(case, size, group, score=score) for case in cases]
     found = [margins(case, ship) for case, ship in zip(cases, ships, strict=True)]
@@ -106,9 +114,6 @@ def shipping_figures(
         min((m for m in each if not m.arm.endswith(TWICE)), key=lambda margin: margin.margin).lower > 0
         for each in found
     ]
-    multipliers = [token_multiplier(case, ship) for case, ship in zip(cases, ships, strict=True)]
-    values = np.array([multiplier.value for multiplier in multipliers])
-    beyond = sum(multiplier.beyond for multiplier in multipliers)
     seeds = cases[0].losses.shape[1] - 1
     end = f"[{suffix}]" if suffix else ""
 
@@ -117,38 +122,44 @@ def shipping_figures(
 
     rows = [
         Figure(
-            f"downstream.worst_margin{end}", worst.margin, NATS, "at least 0",
+            f"{head}.worst_margin{end}", worst.margin, NATS, "at least 0",
             note=f"{short(worst.case)} against {worst.arm}; {len(cases)} cases, {seeds} seeds",
         ),
         Figure(
-            f"downstream.share_above_best{end}", float(np.mean(above)), "share of cases", "at least 0.5",
+            f"{head}.share_above_best{end}", float(np.mean(above)), "share of cases", "at least 0.5",
             note="cases with a paired one-sided 95% bound above 0 against the best arm of any other method at equal "
             f"rules, each with its text once and half of it twice; {theirs} of {len(cases)} cases ship such an arm and "
             "count as not above",
         ),
         Figure(
-            f"downstream.share_above_best[{', '.join(filter(None, (suffix, 'repeats for ours alone')))}]",
+            f"{head}.share_above_best[{', '.join(filter(None, (suffix, 'repeats for ours alone')))}]",
             float(np.mean(once)), "share of cases", "",
             note="the same against other methods' arms without repeats: what is gained by repeats counts too",
         ),
         Figure(
-            f"downstream.min_low_vs_random{end}", weakest.lower, NATS, "above 0", note=short(weakest.case)
-        ),
-        Figure(
-            f"downstream.token_multiplier{end}", float(np.exp(np.log(values).mean())), "times", "reported",
-            low=float(values.min()), high=float(values.max()),
-            note="training tokens, a repeated one counted every time, over those that random, all of it distinct text, "
-            f"needs for the same loss; geometric mean and range over cases; {beyond} of {len(cases)} not reached by "
-            f"random within {max(cases[0].multiples)} times, counted as that; loss linear in log tokens between "
-            "measured multiples",
+            f"{head}.min_low_vs_random{end}", weakest.lower, NATS, "above 0", note=short(weakest.case)
         ),
     ]  # fmt: skip
+    if cases[0].multiples:
+        multipliers = [token_multiplier(case, ship) for case, ship in zip(cases, ships, strict=True)]
+        values = np.array([multiplier.value for multiplier in multipliers])
+        beyond = sum(multiplier.beyond for multiplier in multipliers)
+        rows.append(
+            Figure(
+                f"{head}.token_multiplier{end}", float(np.exp(np.log(values).mean())), "times", "reported",
+                low=float(values.min()), high=float(values.max()),
+                note="training tokens, a repeated one counted every time, over those that random, all of it distinct "
+                f"text, needs for the same loss; geometric mean and range over cases; {beyond} of {len(cases)} not "
+                f"reached by random within {max(cases[0].multiples)} times, counted as that; loss linear in log "
+                "tokens between measured multiples",
+            )
+        )  # fmt: skip
     if all(REPEATED in case.arms for case in cases):
         repeated = [margin_over(case, ship, REPEATED) for case, ship in zip(cases, ships, strict=True)]
         value, low, high = mean_interval([margin.margin for margin in repeated], generator("repeated arm"))
         rows.append(
             Figure(
-                f"downstream.margin_over_repeated{end}", value, NATS, "", low, high,
+                f"{head}.margin_over_repeated{end}", value, NATS, "", low, high,
                 f"mean over cases, over {REPEATED}; bound above 0 in "
                 f"{sum(margin.lower > 0 for margin in repeated)} of {len(cases)} cases",
             )
@@ -156,7 +167,7 @@ def shipping_figures(
     for case, ship, lowest, random in zip(cases, ships, best, versus_random, strict=True):
         rows.append(
             Figure(
-                named("downstream.margin", short(case.name)), lowest.margin, NATS, low=lowest.lower,
+                named(f"{head}.margin", short(case.name)), lowest.margin, NATS, low=lowest.lower,
                 note=f"{case.arms[ship]} over {lowest.arm}, the best arm; over random {random.margin:.3f}, "
                 f"bound {random.lower:.3f}",
             )

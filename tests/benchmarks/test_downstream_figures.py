@@ -93,10 +93,15 @@ def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.Mo
             number, noise=0.002, name="coverage/toy/0", target=("a", "b", "mean", "b")[number]
         )
         save_repeats(path, [repeat_contest(case, k, 2, 4, 20, 100) for k in range(3)])
+    for number, path in enumerate(downstream.case_files(settings, "coverage/toy/0").values()):
+        replace(made_up_case(number, noise=0.002, name="coverage/toy/0"), multiples={}).save(path)
     path = downstream_figures.publish(settings, "make benchmark-downstream")
     figures = {row["figure"]: row for row in json.loads(path.read_text())}
     assert figures["downstream.worst_margin"]["value"] == pytest.approx(0.1, abs=0.01)
     assert figures["downstream.share_above_best"]["value"] == 1
+    assert figures["downstream_small.worst_margin"]["value"] == pytest.approx(0.1, abs=0.01)
+    assert figures["downstream_small.share_above_best"]["value"] == 1
+    assert "downstream_small.token_multiplier" not in figures
     assert 0.15 < figures["downstream.min_low_vs_random"]["value"] < 0.2
     assert figures["downstream.token_multiplier"]["value"] == pytest.approx(2.52, rel=0.1)
     assert figures["downstream.share_above_best[repeats for ours alone]"]["value"] == 1
@@ -119,5 +124,5 @@ def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(after) == set(figures)
     assert after["certificate.coverage"]["value"] == after["certificate.coverage[worst case]"]["value"] == 0
     renewed = {name for name, row in after.items() if row["command"] == "only contests"}
-    assert renewed == {name for name in figures if name.startswith("certificate.")}
+    assert renewed == {name for name in figures if name.startswith(("certificate.", "downstream_small."))}
     assert all(after[name] == row for name, row in figures.items() if name not in renewed)
