@@ -64,13 +64,13 @@ benchmark-demo: setup ## Measure the demo; writes benchmarks/results/demo.json
 data/large/corpus: | $(VENV)/.ready
 	$(MAKE) corpus-large
 
-benchmark-fidelity: setup data/large/corpus ## The fidelity laboratory's whole matrix (2 hours); resumes
+benchmark-fidelity: setup data/large/corpus ## The fidelity laboratory's matrix, the seed that candidates were chosen on (25 minutes); resumes
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity.yaml
 
 benchmark-fidelity-quick: setup ## One cell of the fidelity laboratory (15 minutes)
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-quick.yaml --name fidelity-quick
 
-benchmark-fidelity-fresh: setup data/large/corpus ## Four cells of a seed that nothing was chosen on (25 minutes)
+benchmark-fidelity-fresh: setup data/large/corpus ## The same of a seed that nothing was chosen on (25 minutes)
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-fresh.yaml --name fidelity-fresh
 
 benchmark-transfer: setup ## What the small proxy chose, on a larger one and another architecture; after the matrix
