@@ -261,7 +261,7 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     """Look for rows that do not say what their reason promises."""
     import polars as pl
 
-    from grasp_pipeline.selection.reasons import RANDOM_DRAW, REASONS
+    from grasp_pipeline.selection.explanation.reasons import RANDOM_DRAW, REASONS
 
     lake = store.tables
     kept = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version).collect()
@@ -292,7 +292,7 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
 )
 def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the filter's arm and its agreement with what ships; a certificate that it must not carry is an error."""
-    from grasp_pipeline.selection.chunk_filter import AGREEMENT_FLOOR
+    from grasp_pipeline.selection.explanation.chunk_filter import AGREEMENT_FLOOR
 
     lake = store.tables
     frame = lake.read(tables.RESIDUAL_FILTER, lake.pin(tables.RESIDUAL_FILTER).version).collect()

@@ -10,6 +10,7 @@ import dagster as dg
 from assets.common import GPU_POOL, OWNERS, Step
 from assets.partitions import ONE_RUN
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.progress import Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
@@ -48,7 +49,7 @@ def conditional_losses(
     """Fine-tune twice and score the shards that are new or changed."""
     import polars as pl
 
-    from assets.data import shard_tokens, token_digest, token_pool
+    from assets.data import shard_tokens, token_digest
     from assets.finalists import load_target
     from grasp_pipeline.proxy.conditional import fine_tune
     from grasp_pipeline.proxy.training import stack_models
@@ -93,7 +94,7 @@ def conditional_losses(
             weights = fine_tune(
                 reference,
                 reference.parameters(),
-                {split: token_pool(frame) for split, frame in texts.items()},
+                {split: TokenLists.of_column(frame["input_ids"]) for split, frame in texts.items()},
                 recipe,
                 tokenizer.encoder.bos,
                 compute.prepare(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists, offsets_of
 from grasp_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.proxy.packing import TokenPool
     from resources.delta import DeltaTables, Read
 
 
@@ -34,12 +34,12 @@ class Corpus:
 
     version: int
     frame: pl.DataFrame
-    pool: TokenPool
+    pool: TokenLists
 
     @property
     def n_tokens(self) -> NDArray[np.int64]:
         """Tokens per chunk, (n,)."""
-        return self.pool.sizes
+        return self.pool.lengths
 
     @property
     def total(self) -> int:
@@ -57,12 +57,11 @@ class Corpus:
 
 def token_digest(frames: Iterable[pl.DataFrame]) -> str:
     """Return a digest of chunks, their ids and tokens, whatever the order and the pieces in which they come."""
-    from grasp_pipeline.sketch.run import TokenLists
 
     rows: list[bytes] = []
     for frame in frames:
-        tokens = TokenLists.of_column(frame["input_ids"], 0)
-        flat = tokens.flat.astype("<i4").tobytes()
+        tokens = TokenLists.of_column(frame["input_ids"])
+        flat = tokens.tokens.astype("<i4").tobytes()
         ends = (4 * tokens.offsets).tolist()
         for chunk_id, start, end in zip(frame["chunk_id"], ends[:-1], ends[1:], strict=True):
             running = hashlib.blake2b(f"{chunk_id}/".encode(), digest_size=16)
@@ -85,26 +84,6 @@ def shard_tokens(step: Step, source: Read, shard: str) -> int:
 
     lazy = step.tables.read(tables.TOKENIZED_SHARDS, source.version, {"shard": shard})
     return lazy.select(pl.col("n_tokens").sum()).collect().item()
-
-
-def token_pool(frame: pl.DataFrame) -> TokenPool:
-    """Return the token ids of a frame's rows as a flat pool."""
-    from grasp_pipeline.proxy.packing import TokenPool
-
-    tokens, sizes = _flat(frame["input_ids"])
-    return TokenPool(tokens, _offsets(sizes))
-
-
-def _offsets(sizes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return (n + 1,) where rows of the given sizes begin and end in one flat array."""
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
-def _flat(lists: pl.Series) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return all values of a column of lists one after the other, and the lists' lengths, from Arrow's own buffers."""
-    column = lists.rechunk().to_arrow()
-    values: Any = column.flatten()
-    return values.to_numpy().astype(np.int32, copy=False), lists.list.len().to_numpy().astype(np.int32)
 
 
 def load_corpus(step: Step) -> Corpus:
@@ -146,28 +125,28 @@ _BATCH_ROWS = 4096
 """Chunks of token ids read at once: 16 MiB at 1,024 tokens."""
 
 
-def _load_tokens(step: Step, version: int, frame: pl.DataFrame) -> TokenPool:
+def _load_tokens(step: Step, version: int, frame: pl.DataFrame) -> TokenLists:
     """Read the token ids of all chunks to where a frame sorted by chunk_id has them, a batch at a time."""
     from assets.scratch import scratch_array
-    from grasp_pipeline.proxy.packing import TokenPool
 
     sizes = frame["n_tokens"].to_numpy()
-    offsets = _offsets(sizes)
+    offsets = offsets_of(sizes)
     tokens = scratch_array(step.store, (int(offsets[-1]),), np.dtype(np.int32))
     batches = step.tables.batches(
         tables.TOKENIZED_SHARDS, version, columns=["chunk_id", "input_ids"], rows=_BATCH_ROWS
     )
     for batch in batches:
         rows = frame["chunk_id"].search_sorted(batch["chunk_id"]).to_numpy().astype(np.int64)
-        values, lengths = _flat(batch["input_ids"])
+        lists = TokenLists.of_column(batch["input_ids"])
+        lengths = lists.lengths
         if (lengths != sizes[rows]).any():
             bad = batch["chunk_id"][int(np.argmax(lengths != sizes[rows]))]
             raise StoreError(
                 f"the chunk {bad} of tokenized_shards does not hold the n_tokens it says; materialize its shard again"
             )
-        ends = _offsets(lengths)
-        tokens[np.repeat(offsets[rows] - ends[:-1], lengths) + np.arange(len(values))] = values
-    return TokenPool(tokens, offsets)
+        moved = np.repeat(offsets[rows] - lists.offsets[:-1], lengths)
+        tokens[moved + np.arange(len(moved))] = lists.tokens
+    return TokenLists(tokens, offsets)
 
 
 def load_sketches(step: Step, corpus: Corpus, kind: str) -> SketchBlocks:

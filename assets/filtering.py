@@ -12,6 +12,7 @@ from assets.engines import stored_engine
 from assets.partitions import ONE_RUN
 from assets.sections import FilterRun
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from grasp_pipeline.corpus.arrivals import Arrivals
     from grasp_pipeline.corpus.files import InputFile
     from grasp_pipeline.proxy.objective import CausalLM, Parameters
-    from grasp_pipeline.selection.chunk_filter import ChunkFilter, ChunkInputs
-    from grasp_pipeline.selection.residual_filter import FeatureView
+    from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter, ChunkInputs
+    from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.sketch.run import SketchEngine
     from resources.delta import Commit, Provenance
 
@@ -126,17 +127,15 @@ class Scorer:
         import polars as pl
 
         from assets.conditional import PASS_ROWS
-        from assets.data import token_pool
         from grasp_pipeline.attribution.blocks import ArrayBlocks
         from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
         from grasp_pipeline.proxy.objective import pad_chunks
-        from grasp_pipeline.selection.chunk_filter import ChunkInputs
-        from grasp_pipeline.selection.ngrams import Chunks
+        from grasp_pipeline.selection.explanation.chunk_filter import ChunkInputs
         from grasp_pipeline.sketch.run import sketch_in_memory
         from grasp_pipeline.sketch.storage import decode, encode
 
-        pool = token_pool(chunks)
-        inputs = ChunkInputs(Chunks(pool.tokens, pool.offsets))
+        pool = TokenLists.of_column(chunks["input_ids"])
+        inputs = ChunkInputs(pool)
         if self.engine is None:
             progress.advance(int(chunks["n_tokens"].sum()))
             return inputs
@@ -157,7 +156,7 @@ class Scorer:
 
 def stored_filter(row: dict[str, Any]) -> "ChunkFilter":
     """Return the filter of a row of `residual_filter`."""
-    from grasp_pipeline.selection.chunk_filter import ChunkFilter
+    from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
     from grasp_pipeline.sketch.storage import decode_vector
 
     return ChunkFilter(
@@ -176,8 +175,8 @@ def stored_view(row: dict[str, Any]) -> "FeatureView":
     """Return how the features of a row of `residual_filter` are made of sketches and tokens."""
     import numpy as np
 
-    from grasp_pipeline.selection.ngram_features import NgramFeatures
-    from grasp_pipeline.selection.residual_filter import FeatureView
+    from grasp_pipeline.corpus.ngram_features import NgramFeatures
+    from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
     ngrams = None
     if row["ngram_idf"] is not None:

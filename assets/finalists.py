@@ -14,10 +14,10 @@ from assets.data import (
     load_sketches,
     load_task_vectors,
     pack_membership,
-    token_pool,
     unpack_membership,
 )
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import StoreError
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from assets.common import Step
     from assets.data import Corpus
     from grasp_pipeline.proxy.training import Recipe
-    from grasp_pipeline.selection.finalists import Finalist, Plan
-    from grasp_pipeline.selection.ingredients import Ingredients, Rule
-    from grasp_pipeline.selection.residual_filter import FeatureView
-    from grasp_pipeline.selection.rooms import Rooms
+    from grasp_pipeline.selection.candidates.context import Ingredients, Rule
+    from grasp_pipeline.selection.candidates.finalists import Finalist, Plan
+    from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+    from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.selection.target import Target
 
 
@@ -55,9 +55,9 @@ def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trus
     Raises:
         ConfigError: a constraint names what is not in the corpus, or the constraints cannot be met together.
     """
-    from grasp_pipeline.selection.constraints import ConstraintSet
-    from grasp_pipeline.selection.corpus_constraints import build_constraints
-    from grasp_pipeline.selection.rooms import Rooms
+    from grasp_pipeline.selection.constraints.build import build_constraints
+    from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+    from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 
     frame = corpus.frame
 
@@ -123,20 +123,19 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
     """Pin and load what the arms are built from."""
     import polars as pl
 
-    from grasp_pipeline.selection.ingredients import Ingredients
-    from grasp_pipeline.selection.ngrams import Chunks
+    from grasp_pipeline.selection.candidates.context import Ingredients
 
     names, vectors = load_task_vectors(step, kind, "query")
     asked = pl.col("task").is_in(target.counted)
     frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
-    queries = token_pool(frame)
+    queries = TokenLists.of_column(frame["input_ids"])
     losses = load_losses(step, corpus, kind)
     return Ingredients(
         load_sketches(step, corpus, kind),
         target,
         target.rows(names, vectors),
-        Chunks(corpus.pool.tokens, corpus.pool.offsets),
-        Chunks(queries.tokens, queries.offsets),
+        corpus.pool,
+        queries,
         np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
         losses,
         load_conditional(step, corpus, "query", losses),
@@ -152,14 +151,13 @@ def task_directions(
     import polars as pl
 
     from grasp_pipeline.attribution.metric import apply_metric
-    from grasp_pipeline.selection.ngrams import Chunks
 
     names, vectors = load_task_vectors(step, kind, "query")
     queries = step.read(tables.TASKS, {"split": "query"}).collect().sort("task", "chunk_id")
     means = []
     for task in given.target.tasks:
-        pool = token_pool(queries.filter(pl.col("task") == task))
-        means.append(making.mean(vectors[names.index(task)], Chunks(pool.tokens, pool.offsets)))
+        pool = TokenLists.of_column(queries.filter(pl.col("task") == task)["input_ids"])
+        means.append(making.mean(vectors[names.index(task)], pool))
     return list(given.target.tasks), apply_metric(given.metric(rule.rho), np.stack(means)).T
 
 
@@ -243,7 +241,7 @@ class Arms:
 
     def rule(self, arm: str) -> Rule | None:
         """Return what a linear arm ranks by; None for the others."""
-        from grasp_pipeline.selection.ingredients import Rule
+        from grasp_pipeline.selection.candidates.context import Rule
 
         row = self.row(arm)
         if row["features"] is None:
@@ -253,7 +251,7 @@ class Arms:
 
     def refit_plans(self) -> dict[str, Plan]:
         """Return the plans of the arms that an on-policy refit may start from."""
-        from grasp_pipeline.selection.refit import plan_of
+        from grasp_pipeline.selection.candidates.refit import plan_of
 
         rows = ((row, self.rule(row["arm"])) for row in self.frame.iter_rows(named=True))
         plans = (plan_of(row["arm"], rule, row["near_duplicates"], row["repeats"]) for row, rule in rows)
@@ -277,7 +275,7 @@ class Arms:
 
         Refitted ones, which nobody judged, are left out: their direction is no longer that of the tasks.
         """
-        from grasp_pipeline.selection.residual_filter import kept_agreement
+        from grasp_pipeline.selection.explanation.residual_filter import kept_agreement
 
         linear = [
             row["arm"]

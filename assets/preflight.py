@@ -147,13 +147,13 @@ def _chunks(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTable
 
     from assets.data import Corpus, chunk_frame
     from assets.finalists import make_rooms
-    from grasp_pipeline.proxy.packing import TokenPool
+    from grasp_pipeline.arrays import TokenLists
     from grasp_pipeline.selection import preflight
 
     read = lake.pin(tables.TOKENIZED_SHARDS)
     frame = chunk_frame(lake, read.version, lake.pin(tables.DOCUMENTS).version)
     offsets = np.concatenate([[0], np.cumsum(frame["n_tokens"].to_numpy())]).astype(np.int64)
-    corpus = Corpus(read.version, frame, TokenPool(np.empty(0, np.int32), offsets))
+    corpus = Corpus(read.version, frame, TokenLists(np.empty(0, np.int32), offsets))
     budget, documents = _budget(context, steps, lake), frame["doc_id"].n_unique()
     _refuse([preflight.impossible_budget(budget, corpus.total, documents)])
     tokens = budget.resolve(corpus.total, documents)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from assets.data import Corpus
     from assets.finalists import Arms
-    from grasp_pipeline.selection.ingredients import Ingredients, LinearView
-    from grasp_pipeline.selection.ranking import Ranking
-    from grasp_pipeline.selection.reasons import TaskExtremes
-    from grasp_pipeline.selection.residual_filter import FeatureView
+    from grasp_pipeline.selection.candidates.context import Ingredients, LinearView
+    from grasp_pipeline.selection.candidates.ranking import Ranking
+    from grasp_pipeline.selection.explanation.reasons import TaskExtremes
+    from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
 GROUP = "selection"
 RANDOM = "random"
@@ -85,10 +85,10 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     from assets.finalists import load_finalists, load_ingredients, load_target, make_rooms, task_directions
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.report.accounts import account
-    from grasp_pipeline.selection.ingredients import linear_view
-    from grasp_pipeline.selection.ranking import ranking
-    from grasp_pipeline.selection.reasons import task_extremes
-    from grasp_pipeline.selection.residual_filter import FeatureView
+    from grasp_pipeline.selection.candidates.context import linear_view
+    from grasp_pipeline.selection.candidates.ranking import ranking
+    from grasp_pipeline.selection.explanation.reasons import task_extremes
+    from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
     step = Step(context, store, None, "4")
     certificate_read = step.pin(tables.CERTIFICATES)
@@ -209,14 +209,14 @@ def filter_row(
     head: the certificate that ships; linear, view, making: the shipped arm where it ranks by one direction, else the
     linear arm that kept most of the same tokens, which filters where the shipped arm cannot.
     """
-    from grasp_pipeline.selection.chunk_filter import (
+    from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO
+    from grasp_pipeline.selection.explanation.chunk_filter import (
         AGREEMENT_FLOOR,
         ChunkInputs,
         agreement,
         direction_filter,
         own_filter,
     )
-    from grasp_pipeline.selection.ingredients import INFLUENCE_RHO
     from grasp_pipeline.sketch.storage import encode_vector
 
     arm, shipped = head["arm"], arms.row(head["arm"])
@@ -314,8 +314,8 @@ def explain_dropped(
     import numpy as np
     import polars as pl
 
-    from grasp_pipeline.selection.constraints import ConstraintSet
-    from grasp_pipeline.selection.reasons import ALIGNMENT, drop_reasons
+    from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+    from grasp_pipeline.selection.explanation.reasons import ALIGNMENT, drop_reasons
 
     shipped, kept, rooms = arms.row(arm), arms.membership(arm), given.rooms
     room = rooms.room()

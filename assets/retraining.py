@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from assets.common import Step
     from assets.data import Corpus, HeldOut
     from grasp_pipeline.proxy.retrain import Job, Outcome
-    from grasp_pipeline.selection.certificate import Evidence
+    from grasp_pipeline.selection.certification.certificate import Evidence
     from resources.compute import Compute
     from resources.delta import Commit, Provenance
     from resources.models import LoadedProxy, LoadedTokenizer
@@ -36,7 +36,7 @@ def evidence(
 
     weights: of the tasks in the target, where they differ.
     """
-    from grasp_pipeline.selection.certificate import Evidence
+    from grasp_pipeline.selection.certification.certificate import Evidence
 
     columns = ["task", "document", "fold", "n_tokens"]
     documents = frame.select(columns).unique().sort(columns)

@@ -9,6 +9,7 @@ from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from assets.sections import FinalistsRun
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from assets.finalists import Arms
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.selection.certificate import Evidence
-    from grasp_pipeline.selection.contest import Contest, Runs
-    from grasp_pipeline.selection.finalists import Finalist
-    from grasp_pipeline.selection.ingredients import Ingredients
-    from grasp_pipeline.selection.judge import Judgement
+    from grasp_pipeline.selection.candidates.context import Ingredients
+    from grasp_pipeline.selection.candidates.finalists import Finalist
+    from grasp_pipeline.selection.candidates.judge import Judgement
+    from grasp_pipeline.selection.certification.certificate import Evidence
+    from grasp_pipeline.selection.certification.cross_fit import Contest, Runs
     from grasp_pipeline.selection.target import Target
 
 GROUP = "selection"
@@ -77,8 +78,8 @@ def finalists(
     from assets.data import load_corpus
     from assets.finalists import finalist_frames, load_ingredients, load_target, make_rooms
     from grasp_pipeline.calibration.budget import Budget
-    from grasp_pipeline.selection.arms import random_arm
-    from grasp_pipeline.selection.finalists import Finalist, build_finalists, shortlist
+    from grasp_pipeline.selection.candidates.arms import random_arm
+    from grasp_pipeline.selection.candidates.finalists import Finalist, build_finalists, shortlist
     from grasp_pipeline.sketch.build import EARLY
 
     step = Step(context, store, config, "5")
@@ -149,19 +150,18 @@ def judge_finalists(
     import numpy as np
     import polars as pl
 
-    from assets.data import load_sketch_sample, load_task_vectors, token_pool
+    from assets.data import load_sketch_sample, load_task_vectors
     from assets.finalists import load_conditional
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-    from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
-    from grasp_pipeline.selection.judge import LAMBDA, OUTLYING, combine, mean_over_tokens
-    from grasp_pipeline.selection.ngrams import Chunks
+    from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+    from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, combine, mean_over_tokens
     from grasp_pipeline.sketch.build import EARLY
 
     membership = np.stack([entry.arm.membership for entry in entries])
     judged = step.read(tables.TASKS, {"split": "judge"}).filter(pl.col("task").is_in(given.target.counted))
-    pool = token_pool(judged.collect().sort("task", "chunk_id"))
+    pool = TokenLists.of_column(judged.collect().sort("task", "chunk_id")["input_ids"])
     repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
-    likelihood = BigramLikelihood(given.chunks, Chunks(pool.tokens, pool.offsets), repeats)
+    likelihood = BigramLikelihood(given.chunks, pool, repeats)
 
     def view(
         sketches: "SketchBlocks | NDArray[np.float32]", members: "NDArray[np.bool_]", tokens: Any, kind: str
@@ -245,7 +245,7 @@ def certificates(
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench, evidence
-    from grasp_pipeline.selection.contest import Field, hold_contest
+    from grasp_pipeline.selection.certification.cross_fit import Field, hold_contest
     from grasp_pipeline.selection.target import MEAN
 
     step = Step(context, store, None, "6")
@@ -345,7 +345,7 @@ def refit_corpora(
     """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
     from assets.finalists import load_ingredients, make_rooms
     from grasp_pipeline.calibration.budget import Budget
-    from grasp_pipeline.selection.refit import refit_finalists
+    from grasp_pipeline.selection.candidates.refit import refit_finalists
 
     draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)

@@ -30,9 +30,9 @@ from grasp_pipeline.laboratory.downstream.shipping import (
     token_multiplier,
 )
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.certificate import RANDOM
-from grasp_pipeline.selection.finalists import COMPARED, TWICE
-from grasp_pipeline.selection.refit import REFIT
+from grasp_pipeline.selection.candidates.finalists import COMPARED, TWICE
+from grasp_pipeline.selection.candidates.refit import REFIT
+from grasp_pipeline.selection.certification.certificate import RANDOM
 
 NATS = "nats per token"
 RANKS = "rank correlation"

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks import selection_filter
 from benchmarks.record import ROOT, Figure, results_folder, save, update
 from benchmarks.sketch_bergson import peak_mib
+from grasp_pipeline.arrays import Float32s
 from grasp_pipeline.attribution.blocks import ReadAhead, project_single
 from grasp_pipeline.seeds import digest, generator
 from grasp_pipeline.tables import GRADIENT_SKETCHES
@@ -44,8 +45,6 @@ POOL, COPIES = 5000, 0.2
 
 REACHABLE = 0.25
 """Factor on the target that brings it into the reach of the corpus: marginal values vanish at the optimum."""
-
-Float32 = NDArray[np.float32]
 
 
 def store() -> Path:
@@ -69,12 +68,12 @@ class World:
         self.sizes = draw.dirichlet(np.full(CLUSTERS, 0.5))
         self.pool = self.draw(draw, draw.choice(CLUSTERS, POOL, p=self.sizes))
 
-    def draw(self, draw: np.random.Generator, labels: NDArray[np.int64]) -> Float32:
+    def draw(self, draw: np.random.Generator, labels: NDArray[np.int64]) -> Float32s:
         """Return a sketch (len(labels), D) of a chunk in each cluster."""
         noise = draw.standard_normal((len(labels), D), dtype=np.float32)
         return (self.centres[labels] + noise) * self.spectrum
 
-    def chunks(self, draw: np.random.Generator, count: int) -> tuple[Float32, NDArray[np.int64]]:
+    def chunks(self, draw: np.random.Generator, count: int) -> tuple[Float32s, NDArray[np.int64]]:
         """Return sketches (count, D), a share of them copies from the pool, and tokens (count,)."""
         sketches = self.draw(draw, draw.choice(CLUSTERS, count, p=self.sizes))
         copies = np.flatnonzero(draw.random(count) < COPIES)
@@ -82,7 +81,7 @@ class World:
         full = draw.random(count) < 0.7
         return sketches, np.where(full, 128, draw.integers(8, 128, count))
 
-    def target(self, *seed: int) -> Float32:
+    def target(self, *seed: int) -> Float32s:
         """Return the mean sketch (D,) of query chunks from a few clusters."""
         draw = generator("benchmark selection target", *seed)
         wanted = draw.choice(CLUSTERS, TARGET_CLUSTERS, replace=False)
@@ -162,7 +161,7 @@ class Stored:
             yield start, view_half(column, D)
             start += len(column)
 
-    def n_tokens(self) -> Float32:
+    def n_tokens(self) -> Float32s:
         """Return tokens (n,) of the chunks."""
         return np.concatenate([column.to_numpy().astype(np.float32) for column in self._batches("n_tokens")])
 
@@ -177,7 +176,7 @@ class Stored:
 
 def select(rows: int, factor: float) -> dict[str, float]:
     """Optimise over stored rows for the target times a factor; returns what was reached, with the peak memory."""
-    from grasp_pipeline.selection.stream import optimise_stream
+    from grasp_pipeline.selection.solver.stream import optimise_stream
 
     begun = time.monotonic()
     stored = Stored(rows)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.record import Figure
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.residual_filter import FilterAgreement, filter_agreement
+from grasp_pipeline.selection.explanation.residual_filter import FilterAgreement, filter_agreement
 from grasp_pipeline.tables import GRADIENT_SKETCHES, TASK_SKETCHES
 
 OLD_ROWS, NEW_ROWS = 50_000, 10_000

@@ -11,9 +11,9 @@ from scipy.optimize import LinearConstraint, minimize
 
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.constraints import ConstraintSet
-from grasp_pipeline.selection.optimiser import optimise
-from grasp_pipeline.selection.stream import optimise_stream
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.solver.optimiser import optimise
+from grasp_pipeline.selection.solver.stream import optimise_stream
 
 N, D, LAM = 16, 4, 0.7
 Array = NDArray[Any]

@@ -10,7 +10,7 @@ from grasp_pipeline.laboratory.downstream.case import FURTHER, PLAIN_JUDGE, PROD
 from grasp_pipeline.laboratory.downstream.ground import Ground, lay_ground, split_documents
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.finalists import ALWAYS
+from grasp_pipeline.selection.candidates.finalists import ALWAYS
 
 DOCUMENTS = pl.DataFrame(
     [(source, text) for source in WORDS for text in toy_texts(source, 120)],

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.proxy.objective import CausalLM
-from grasp_pipeline.proxy.packing import TokenPool
 from grasp_pipeline.seeds import generator
 
 torch.set_num_threads(2)
@@ -71,12 +71,12 @@ def tiny_model(kind: str = "llama") -> CausalLM:
     return CausalLM(model.eval())
 
 
-def random_pool(chunks: int, name: str = "pool") -> TokenPool:
+def random_pool(chunks: int, name: str = "pool") -> TokenLists:
     """Return chunks of 1 to LENGTH random tokens above 0."""
     rng = generator(name)
     sizes = rng.integers(1, LENGTH + 1, chunks)
     tokens = rng.integers(1, VOCAB, sizes.sum()).astype(np.int32)
-    return TokenPool(tokens, np.concatenate([[0], np.cumsum(sizes)]))
+    return TokenLists(tokens, np.concatenate([[0], np.cumsum(sizes)]))
 
 
 WORDS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Form, Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import InputError
@@ -31,7 +31,7 @@ class AdditiveScores:
                 f"scores {self._scores.shape} and token counts {self.n_tokens.shape} disagree in shape"
             )
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (m, T) for (m, n) memberships; InputError for a subset without tokens in the mean form."""
         total = np.asarray(membership, dtype=np.float64) @ self._scores
         if self.form == "sum":
@@ -41,6 +41,6 @@ class AdditiveScores:
             raise InputError(f"subset {int(np.argmin(sizes > 0))} holds no tokens and so has no mean")
         return total / sizes[:, None]
 
-    def scores(self) -> Float64:
+    def scores(self) -> Floats:
         """Return (n, T) scores."""
         return self._scores

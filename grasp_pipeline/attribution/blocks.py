@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.errors import InputError
 
 Float = TypeVar("Float", np.float32, np.float64)
-Float64 = NDArray[np.float64]
 TILE_ROWS = 1024
 
 
@@ -177,7 +177,7 @@ def _convert(rows: NDArray[np.floating[Any]], into: NDArray[np.float32]) -> None
         torch.from_numpy(into[start : start + step]).copy_(half)
 
 
-def project(blocks: SketchBlocks, directions: ArrayLike) -> Float64:
+def project(blocks: SketchBlocks, directions: ArrayLike) -> Floats:
     """Return <direction, phi_i>: (n,) for one direction (d,), (n, T) for T directions as columns (d, T)."""
     return _project(blocks, directions, np.float64)
 
@@ -195,7 +195,7 @@ def _project(blocks: SketchBlocks, directions: ArrayLike, kind: type[Float]) -> 
     return result
 
 
-def weighted_sum(blocks: SketchBlocks, weights: ArrayLike) -> Float64:
+def weighted_sum(blocks: SketchBlocks, weights: ArrayLike) -> Floats:
     """Return sum_i weights_i phi_i: (d,) for weights (n,). Rows of weight zero cost little."""
     row = np.asarray(weights, dtype=np.float32)
     total = np.zeros(blocks.d)
@@ -217,7 +217,7 @@ def mean_token_norm(blocks: SketchBlocks, n_tokens: ArrayLike) -> float:
     return float(tokens @ norms / tokens.sum())
 
 
-def row_norms(blocks: SketchBlocks) -> Float64:
+def row_norms(blocks: SketchBlocks) -> Floats:
     """Return (n,) Euclidean norms of the sketches."""
     norms = np.empty(blocks.n)
     for start, tile in tiles(blocks):
@@ -241,7 +241,7 @@ def sum_and_gather(
     weights: NDArray[np.float32],
     rows: NDArray[np.integer[Any]],
     summed: NDArray[np.bool_] | None = None,
-) -> tuple[Float64, NDArray[np.float32]]:
+) -> tuple[Floats, NDArray[np.float32]]:
     """Return `weighted_sum` of weights (n,) and `gather` of ascending row numbers, from one read.
 
     summed: (n,) rows that count in the sum, None for all.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Form, Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import ConfigError, InputError
@@ -39,7 +39,7 @@ class RidgeDatamodel:
 
     def __init__(
         self,
-        features: Callable[[Membership], Float64],
+        features: Callable[[Membership], Floats],
         membership: Membership,
         utilities: ArrayLike,
         penalties: Sequence[float] = PENALTIES,
@@ -70,10 +70,10 @@ class RidgeDatamodel:
             kept = penalty * np.diag(inverse) - 1 / m
             errors[k] = ((penalty * duals[k] / kept[:, None]) ** 2).sum(axis=0)
         best = errors.argmin(axis=0)
-        self.penalty: Float64 = grid[best]
-        self.coefficients: Float64 = centred.T @ np.take_along_axis(duals, best[None, None, :], axis=0)[0]
+        self.penalty: Floats = grid[best]
+        self.coefficients: Floats = centred.T @ np.take_along_axis(duals, best[None, None, :], axis=0)[0]
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (k, T) predicted utilities for (k, n) memberships."""
         return self._u_mean + (self.features(membership) - self._x_mean) @ self.coefficients
 
@@ -88,7 +88,7 @@ class MaskDatamodel(RidgeDatamodel):
             lambda subsets: np.asarray(subsets, dtype=np.float64), membership, utilities, penalties
         )
 
-    def scores(self) -> Float64:
+    def scores(self) -> Floats:
         """Return (n, T) coefficients, the worth of each chunk; predictions are their sums plus a constant."""
         return self.coefficients
 
@@ -120,7 +120,7 @@ class SourceDatamodel(RidgeDatamodel):
         names, codes = np.unique(sources, return_inverse=True)
         columns = (codes[:, None] == np.arange(len(names))) * tokens[:, None]
 
-        def features(subsets: Membership) -> Float64:
+        def features(subsets: Membership) -> Floats:
             counts = np.asarray(subsets, dtype=np.float64) @ columns
             if form == "sum":
                 return counts

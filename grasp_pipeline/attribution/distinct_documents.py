@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Membership
 
 
@@ -23,7 +23,7 @@ class DistinctDocuments:
         )
         self.tasks = tasks
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (m, tasks) counts for (m, n) memberships; any share above 0 counts a chunk as in."""
         counts = [
             np.count_nonzero(np.asarray(self._indicator.T @ (row > 0).astype(np.float32)))

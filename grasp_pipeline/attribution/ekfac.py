@@ -28,8 +28,8 @@ from torch.utils.data import TensorDataset
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.proxy.objective import CausalLM, pad_chunks
@@ -68,7 +68,7 @@ def ekfac_scores(
     damping: float | None,
     workdir: Path,
     batch: int,
-) -> Float64:
+) -> Floats:
     """Return (n, T) scores of n chunks, worth of all tokens of a chunk; one pass over the chunks per task.
 
     Args:

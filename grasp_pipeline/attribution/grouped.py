@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks, tiles
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, tiles
 from grasp_pipeline.attribution.protocol import AdditiveAttributor, Form
 from grasp_pipeline.errors import InputError
 
@@ -31,7 +32,7 @@ class Grouped(AdditiveScores):
 
     def __init__(
         self,
-        build: Callable[[NDArray[np.float32], Float64], AdditiveAttributor],
+        build: Callable[[NDArray[np.float32], Floats], AdditiveAttributor],
         sketches: SketchBlocks | NDArray[np.floating[Any]],
         n_tokens: ArrayLike,
         labels: NDArray[Any],
@@ -47,7 +48,7 @@ class Grouped(AdditiveScores):
 
 def group_means(
     sketches: SketchBlocks | NDArray[np.floating[Any]], n_tokens: ArrayLike, labels: NDArray[Any]
-) -> tuple[NDArray[np.float32], Float64, NDArray[np.intp]]:
+) -> tuple[NDArray[np.float32], Floats, NDArray[np.intp]]:
     """Return token-weighted mean sketches (G, d), tokens (G,) of the groups, and each chunk's group (n,).
 
     One pass. Groups are numbered in the order of their labels.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Attributor, Membership
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.errors import ConfigError, InputError
@@ -43,16 +43,16 @@ class AdditiveLogTerm:
         self._value = _Standard(additive.predict(calibration))
         self._log = _Standard(self._log_size(calibration))
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (m, T) for (m, n) memberships, in standard deviations of the additive prediction."""
         value, log = self.terms(membership)
         return value + self.weight * log
 
-    def terms(self, membership: Membership) -> tuple[Float64, Float64]:
+    def terms(self, membership: Membership) -> tuple[Floats, Floats]:
         """Return z(additive) (m, T) and z(log size) (m, 1)."""
         return self._value.z(self.additive.predict(membership)), self._log.z(self._log_size(membership))
 
-    def _log_size(self, membership: Membership) -> Float64:
+    def _log_size(self, membership: Membership) -> Floats:
         sizes = np.asarray(self._size(membership), dtype=np.float64).reshape(len(membership), -1)[:, :1]
         if not (sizes > 0).all():
             raise InputError(f"subset {int(np.argmin(sizes[:, 0] > 0))} holds no documents; leave it out")
@@ -106,13 +106,13 @@ def fit_log_size(
 class _Standard:
     """Mean and standard deviation of each column of (m, T) values."""
 
-    def __init__(self, values: Float64) -> None:
+    def __init__(self, values: Floats) -> None:
         self.mean, spread = values.mean(axis=0), values.std(axis=0)
         # Equal values leave a rounding error in the deviation, not 0.
         constant = spread <= 1e-12 * np.abs(values).max(axis=0)
         self.factor = np.divide(1, spread, out=np.zeros_like(spread), where=~constant)
 
-    def z(self, values: Float64) -> Float64:
+    def z(self, values: Floats) -> Floats:
         return (values - self.mean) * self.factor
 
 

@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.blocks import Float64
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.errors import ConfigError, InputError, TrainingError
 
@@ -62,11 +62,11 @@ class LogisticInfluence:
         p = expit(rows @ self.theta)
         gradients = (self.weights * (p - labels))[:, None] * rows
         hessian = _hessian(rows, self.weights * p * (1 - p), l2)
-        self.effects: Float64 = cho_solve(cho_factor(hessian), gradients.T).T
+        self.effects: Floats = cho_solve(cho_factor(hessian), gradients.T).T
         if rescaled:
             self.effects = self.effects / (1 - leverage(rows, self.weights, self.theta, l2))[:, None]
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities for (m, n) memberships."""
         removed = 1 - np.asarray(membership, dtype=np.float64)
         return minus_log_loss(self.theta + removed @ self.effects, self.targets)
@@ -94,18 +94,18 @@ class NewtonStep:
         self._gradients = (self.weights * (p - labels))[:, None] * self.x
         self._curvature = self.weights * p * (1 - p)
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities for (m, n) memberships; solves m systems of p unknowns."""
         return minus_log_loss(np.stack([self._step(row) for row in membership]), self.targets)
 
-    def _step(self, row: Membership) -> Float64:
+    def _step(self, row: Membership) -> Floats:
         """Return theta (p,) for one membership (n,)."""
         kept = np.asarray(row, dtype=np.float64)
         hessian = _hessian(self.x, kept * self._curvature, self.l2)
         return self.theta + cho_solve(cho_factor(hessian), (1 - kept) @ self._gradients)
 
 
-def fit_logistic(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> Float64:
+def fit_logistic(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> Floats:
     """Return theta (p,) that minimises L for x (n, p), y (n,) and weights (n,), by damped Newton steps.
 
     Raises:
@@ -117,7 +117,7 @@ def fit_logistic(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> F
     signs = 2 * labels - 1
     bound = TOLERANCE * max(1.0, float(w.sum()))
 
-    def objective(theta: Float64) -> float:
+    def objective(theta: Floats) -> float:
         return float(w @ np.logaddexp(0, -signs * (rows @ theta)) + l2 / 2 * theta @ theta)
 
     theta = np.zeros(rows.shape[1])
@@ -135,7 +135,7 @@ def fit_logistic(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> F
     raise TrainingError("the logistic regression did not converge; scale its features or give a larger l2")
 
 
-def minus_log_loss(thetas: ArrayLike, targets: Targets) -> Float64:
+def minus_log_loss(thetas: ArrayLike, targets: Targets) -> Floats:
     """Return (m, T) utilities of parameters thetas (m, p): minus the mean log loss of each target set, in nats."""
     rows = np.atleast_2d(np.asarray(thetas, dtype=np.float64))
     utilities = [
@@ -145,7 +145,7 @@ def minus_log_loss(thetas: ArrayLike, targets: Targets) -> Float64:
     return np.stack(utilities, axis=1)
 
 
-def leverage(x: ArrayLike, weights: ArrayLike, theta: ArrayLike, l2: float) -> Float64:
+def leverage(x: ArrayLike, weights: ArrayLike, theta: ArrayLike, l2: float) -> Floats:
     """Return h (n,) in [0, 1): w_i p_i (1 - p_i) x_i' H^-1 x_i at theta (p,) for x (n, p) and weights (n,).
 
     Raises:
@@ -165,12 +165,12 @@ def leverage(x: ArrayLike, weights: ArrayLike, theta: ArrayLike, l2: float) -> F
     return h
 
 
-def _hessian(x: Float64, curvature: Float64, l2: float) -> Float64:
+def _hessian(x: Floats, curvature: Floats, l2: float) -> Floats:
     """Return sum_i c_i x_i x_i' + l2 I: (p, p) for curvature c (n,)."""
     return (x * curvature[:, None]).T @ x + l2 * np.eye(x.shape[1])
 
 
-def _checked(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> tuple[Float64, Float64, Float64]:
+def _checked(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> tuple[Floats, Floats, Floats]:
     """Return x (n, p), y (n,) and weights (n,) in float64."""
     if not l2 > 0:
         raise ConfigError(f"l2 is {l2}; give a penalty above 0, so that every subset has one solution")
@@ -183,7 +183,7 @@ def _checked(x: ArrayLike, y: ArrayLike, weights: ArrayLike, l2: float) -> tuple
     return rows, labels, w
 
 
-def _checked_targets(targets: Targets, p: int) -> list[tuple[Float64, Float64]]:
+def _checked_targets(targets: Targets, p: int) -> list[tuple[Floats, Floats]]:
     """Return target sets with p features in float64."""
     if not targets:
         raise InputError("there is no target set; give features and labels of at least one task")
@@ -194,7 +194,7 @@ def _checked_targets(targets: Targets, p: int) -> list[tuple[Float64, Float64]]:
     return pairs
 
 
-def _checked_pair(x: ArrayLike, y: ArrayLike, name: str) -> tuple[Float64, Float64]:
+def _checked_pair(x: ArrayLike, y: ArrayLike, name: str) -> tuple[Floats, Floats]:
     rows, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if rows.ndim != 2 or labels.shape != (len(rows),) or not rows.size or not np.isfinite(rows).all():
         raise InputError(

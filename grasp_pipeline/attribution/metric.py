@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks, tiles
+from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, tiles
 from grasp_pipeline.errors import ConfigError, InputError
 
 Metric = NDArray[np.float64] | None
@@ -21,7 +22,7 @@ Metric = NDArray[np.float64] | None
 
 def second_moment(
     sketches: SketchBlocks | NDArray[np.floating[Any]], weights: ArrayLike | None = None
-) -> Float64:
+) -> Floats:
     """Return C = sum_i w_i phi_i phi_i' / sum_i w_i: (d, d) float64; weights (n,), by default equal.
 
     One pass; products are float32 within a tile, sums over tiles float64.
@@ -43,7 +44,7 @@ def second_moment(
     return total / blocks.n
 
 
-def metric_matrix(second: ArrayLike, rho: float) -> Float64:
+def metric_matrix(second: ArrayLike, rho: float) -> Floats:
     """Return M (d, d): the identity for rho = 0, else proportional to (C + rho tr(C)/d I)^-1.
 
     The factor makes tr(M C) = tr(C): the mean squared sketch norm, and so the unit of the surrogate, is the
@@ -72,7 +73,7 @@ def metric_matrix(second: ArrayLike, rho: float) -> Float64:
     return inverse * (np.trace(c) / np.sum(inverse * c))
 
 
-def apply_metric(metric: Metric, vectors: ArrayLike) -> Float64:
+def apply_metric(metric: Metric, vectors: ArrayLike) -> Floats:
     """Return M v for the rows of (k, d), or for one vector (d,)."""
     rows = np.asarray(vectors, dtype=np.float64)
     return rows if metric is None else rows @ metric

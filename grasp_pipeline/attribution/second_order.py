@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks
+from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Form, Membership
 from grasp_pipeline.attribution.surrogate import SubsetMeans, check_form, subset_means
@@ -54,7 +55,7 @@ class SecondOrderGroup:
         self.eta = eta
         self.form: Form = form
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return F_t(S): (m, T) for (m, n) memberships, in one pass over the sketches."""
         return second_order_from_means(
             subset_means(self.blocks, self.n_tokens, membership),
@@ -75,7 +76,7 @@ def second_order_from_means(
     eta: float,
     corpus_tokens: float,
     form: Form = "mean",
-) -> Float64:
+) -> Floats:
     """Return F_t(S): (m, T) from means already read, so that a grid of (rho, eta) needs one pass.
 
     targets: (T, d). target_moments: (T, d, d). corpus_tokens: of the whole corpus; the form mean ignores it.
@@ -105,7 +106,7 @@ def _check_step(eta: float) -> None:
         raise ConfigError(f"eta is {eta}; give a step above 0")
 
 
-def _checked(targets: ArrayLike, target_moments: ArrayLike) -> tuple[Float64, Float64]:
+def _checked(targets: ArrayLike, target_moments: ArrayLike) -> tuple[Floats, Floats]:
     """Return targets (T, d) and target moments (T, d, d) in float64."""
     r = np.atleast_2d(np.asarray(targets, dtype=np.float64))
     hessians = np.asarray(target_moments, dtype=np.float64)

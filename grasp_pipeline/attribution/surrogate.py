@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks, project, tiles
+from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project, tiles
 from grasp_pipeline.attribution.metric import Metric, apply_metric
 from grasp_pipeline.attribution.protocol import Form, Membership
 from grasp_pipeline.errors import ConfigError, InputError
@@ -24,8 +25,8 @@ from grasp_pipeline.errors import ConfigError, InputError
 class SubsetMeans:
     """means: (m, d) token-weighted mean sketches of m subsets; tokens: (m,) their sizes in tokens."""
 
-    means: Float64
-    tokens: Float64
+    means: Floats
+    tokens: Floats
 
 
 def subset_means(
@@ -58,7 +59,7 @@ def subset_means(
 
 def predict_from_means(
     subsets: SubsetMeans, targets: ArrayLike, metric: Metric, lam: float, form: Form = "mean"
-) -> Float64:
+) -> Floats:
     """Return F_t(S): (m, T) for targets r (T, d). The form `sum` is tokens(S) <r_t, mu_S>_M.
 
     Raises:
@@ -74,7 +75,7 @@ def predict_from_means(
     return linear - lam / 2 * squared_norms(subsets, metric)[:, None]
 
 
-def squared_norms(subsets: SubsetMeans, metric: Metric) -> Float64:
+def squared_norms(subsets: SubsetMeans, metric: Metric) -> Floats:
     """Return (m,) ||mu_S||_M^2."""
     return np.einsum("md,md->m", apply_metric(metric, subsets.means), subsets.means)
 
@@ -111,12 +112,12 @@ class Surrogate:
         self.metric, self.lam = metric, lam
         self.form: Form = form
 
-    def predict(self, membership: Membership) -> Float64:
+    def predict(self, membership: Membership) -> Floats:
         """Return F_t(S): (m, T) for (m, n) memberships, in one pass over the sketches."""
         means = subset_means(self.blocks, self.n_tokens, membership)
         return predict_from_means(means, self.targets, self.metric, self.lam, self.form)
 
-    def scores(self) -> Float64:
+    def scores(self) -> Floats:
         """Return (n, T) w_i <r_t, phi_i>_M; raises ConfigError unless lambda is 0."""
         if self.lam != 0:
             raise ConfigError(

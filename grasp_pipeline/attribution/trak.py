@@ -2,6 +2,7 @@
 
 x_i is the gradient of the model output f = log(p / (1 - p)) and q_i = 1 - p_i = -d loss / d f the out-to-loss
 factor. With p_i = exp(-loss_i) the chain rule gives x_i = phi_i / q_i exactly, so loss gradients serve: q cancels
+from grasp_pipeline.arrays import Floats
 from the score and is left in X'X = sum_i phi_i phi_i' / q_i^2. A chunk of many tokens counts as one example whose
 p is the geometric mean of its tokens'.
 
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import pinvh
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.blocks import Float64, SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
@@ -64,7 +66,7 @@ class Trak(AdditiveScores):
         super().__init__(tokens[:, None] * project(blocks, directions.T), tokens, form)
 
 
-def trak_gram(sketches: SketchBlocks | NDArray[np.floating[Any]], losses: ArrayLike) -> Float64:
+def trak_gram(sketches: SketchBlocks | NDArray[np.floating[Any]], losses: ArrayLike) -> Floats:
     """Return X'X = sum_i phi_i phi_i' / (1 - exp(-loss_i))^2: (d, d), in one pass; losses (n,) nats per token.
 
     Raises:

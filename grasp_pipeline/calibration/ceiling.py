@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import finite, spearman
 from grasp_pipeline.errors import ConfigError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from grasp_pipeline.arrays import Bools, Floats, Ints
 from grasp_pipeline.calibration.rank import finite
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator, seed_for
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 PROPORTIONS: dict[str, float] = {
     "uniform": 0.20,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-Floats = NDArray[np.float64]
+from grasp_pipeline.arrays import Floats
 
 SMALLEST_STRATUM = 4
 """Strata with fewer subsets are drawn together with others: too few to resample by themselves."""

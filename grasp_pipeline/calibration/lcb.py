@@ -19,12 +19,11 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.intervals import strata_groups
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, finite, task_level_spearman
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
-
-Floats = NDArray[np.float64]
 
 TIE = 1e-3
 """Lower bounds closer than this count as equal, and the cheaper sketch wins."""

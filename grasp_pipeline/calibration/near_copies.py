@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-Floats = NDArray[np.float64]
+from grasp_pipeline.arrays import Floats
 
 LINKED = 0.3
 """Correlation of two memberships over tokens from which they are linked. Independent draws have 0 at any budget, a

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from grasp_pipeline.arrays import Floats
 
 BLOCK_ELEMENTS = 1 << 19
 """Resamples x subsets held at once: a few megabytes per buffer, to stay near the cache."""

@@ -17,11 +17,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Float32s, Ints
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
@@ -43,7 +41,7 @@ _UNSIGNED_BYTES = 8
 class ImageSet(NamedTuple):
     """A labelled data set: images (N, 1, H, W) float32 in [0, 1], labels (N,) int64, names of the classes."""
 
-    images: Floats
+    images: Float32s
     labels: Ints
     class_names: tuple[str, ...]
 
@@ -102,19 +100,19 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _original(images: Floats, rng: np.random.Generator) -> Floats:
+def _original(images: Float32s, rng: np.random.Generator) -> Float32s:
     return images
 
 
-def _inverted(images: Floats, rng: np.random.Generator) -> Floats:
+def _inverted(images: Float32s, rng: np.random.Generator) -> Float32s:
     return 1 - images
 
 
-def _rotated(images: Floats, rng: np.random.Generator) -> Floats:
+def _rotated(images: Float32s, rng: np.random.Generator) -> Float32s:
     return np.rot90(images, axes=(2, 3))
 
 
-def _noisy(images: Floats, rng: np.random.Generator) -> Floats:
+def _noisy(images: Float32s, rng: np.random.Generator) -> Float32s:
     """Blur over 3 x 3 pixels, then add normal noise of standard deviation .2."""
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -122,12 +120,12 @@ def _noisy(images: Floats, rng: np.random.Generator) -> Floats:
     return _clipped(sum(windows) / 9 + rng.normal(0, 0.2, images.shape))
 
 
-def _shifted(images: Floats, rng: np.random.Generator) -> Floats:
+def _shifted(images: Float32s, rng: np.random.Generator) -> Float32s:
     """Move each image by up to a sixth of its side along both axes; what comes in is black."""
     return _moved(images, rng, max(1, min(images.shape[2:]) // 6))
 
 
-STYLES: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
+STYLES: dict[str, Callable[[Float32s, np.random.Generator], Float32s]] = {
     "original": _original,
     "inverted": _inverted,
     "rotated": _rotated,
@@ -137,7 +135,7 @@ STYLES: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
 """Styles by name: (images (n, C, H, W), source of the draws) to images of the same shape in [0, 1]."""
 
 
-def _moved(images: Floats, rng: np.random.Generator, most: int) -> Floats:
+def _moved(images: Float32s, rng: np.random.Generator, most: int) -> Float32s:
     """Move each image by -most..most pixels along both axes, not by zero along both."""
     steps = rng.integers(-most, most + 1, (len(images), 2))
     steps[(steps == 0).all(axis=1), 0] = 1
@@ -149,12 +147,12 @@ def _moved(images: Floats, rng: np.random.Generator, most: int) -> Floats:
     return moved
 
 
-def _jittered(images: Floats, rng: np.random.Generator) -> Floats:
+def _jittered(images: Float32s, rng: np.random.Generator) -> Float32s:
     """Move each image by one pixel and add normal noise of standard deviation .03."""
     return _clipped(_moved(images, rng, 1) + rng.normal(0, 0.03, images.shape))
 
 
-def _clipped(images: NDArray[np.floating]) -> Floats:
+def _clipped(images: NDArray[np.floating]) -> Float32s:
     return np.clip(images, 0, 1).astype(np.float32)
 
 
@@ -245,7 +243,7 @@ class VisionCorpus:
         splits: indices (m,) into the table by (task, split), with a split of `SPLITS`.
     """
 
-    images: Floats
+    images: Float32s
     labels: Ints
     true_labels: Ints
     base: Ints
@@ -266,7 +264,7 @@ class VisionCorpus:
         return self.labels[: self.n] != self.true_labels[: self.n]
 
 
-def build_vision_corpus(images: Floats, labels: Ints, config: VisionConfig | None = None) -> VisionCorpus:
+def build_vision_corpus(images: Float32s, labels: Ints, config: VisionConfig | None = None) -> VisionCorpus:
     """Make a pool and tasks of a data set; equal data and settings give equal corpora.
 
     Args:
@@ -308,7 +306,7 @@ def build_vision_corpus(images: Floats, labels: Ints, config: VisionConfig | Non
     )
 
 
-def _check(images: Floats, labels: Ints, config: VisionConfig) -> None:
+def _check(images: Float32s, labels: Ints, config: VisionConfig) -> None:
     if images.ndim != 4 or len(images) != len(labels):
         raise InputError(
             f"images have shape {images.shape} and labels {labels.shape}; give (N, channels, height, width) and (N,)"
@@ -344,7 +342,7 @@ def _held_out(labels: Ints, config: VisionConfig, order: Ints) -> dict[tuple[str
 
 
 class _Pool(NamedTuple):
-    images: Floats
+    images: Float32s
     labels: Ints
     base: Ints
     source: Ints
@@ -352,7 +350,7 @@ class _Pool(NamedTuple):
     cluster: Ints
 
 
-def _pool(images: Floats, labels: Ints, config: VisionConfig, order: Ints) -> _Pool:
+def _pool(images: Float32s, labels: Ints, config: VisionConfig, order: Ints) -> _Pool:
     """Return the pool's rows: base images first in `order`, styled, labelled, copied and shuffled."""
     name = ("vision corpus", config.seed, "pool")
     copies = round(config.duplicate_share * config.pool)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from grasp_pipeline.selection.certificate import Evidence, Part
+from grasp_pipeline.selection.certification.certificate import Evidence, Part
 from grasp_pipeline.selection.target import MEAN
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.ceiling import SeedReliability, seed_reliability
 from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.rank import bootstrap_spearman, finite, spearman
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
-Floats = NDArray[np.float64]
 Method = tuple[str, str]
 """(method, form), for example ("influence", "mean")."""
 

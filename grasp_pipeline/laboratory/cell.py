@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.errors import ConfigError
@@ -23,8 +24,6 @@ from grasp_pipeline.laboratory.methods import Material, Method, predictions_by_k
 from grasp_pipeline.laboratory.selectors import judge_predictions, optimised_subsets
 from grasp_pipeline.laboratory.views import Layers, View
 from grasp_pipeline.progress import Listener, duration, silent
-
-Floats = NDArray[np.float64]
 
 SELECTED: Method = ("surrogate", "mean")
 """The surrogate with the configuration that the calibration subsets chose, over all sketch kinds."""

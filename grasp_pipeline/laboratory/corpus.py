@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grasp_pipeline.arrays import Ints, TokenLists
 from grasp_pipeline.proxy.packing import ExampleStream
-from grasp_pipeline.selection.ngrams import Chunks
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ class LabCorpus:
     judge: HeldOut
     evaluation: HeldOut
     vocabulary: int
-    chunks: Chunks | None = None
-    queries: Sequence[Chunks] | None = None
-    judges: Sequence[Chunks] | None = None
+    chunks: TokenLists | None = None
+    queries: Sequence[TokenLists] | None = None
+    judges: Sequence[TokenLists] | None = None
     contaminated: int = 0
 
     @property

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.rank import finite, resample_counts
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
-
-Floats = NDArray[np.float64]
 
 TAILS = (0.025, 0.975)
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools
 from grasp_pipeline.calibration.designs import STRATA, Pool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.seeds import generator
-
-Bools = NDArray[np.bool_]
 
 RANDOM_STRATA = ("uniform", "fixed_size", "tilted")
 OPTIMISED = "task_optimised"

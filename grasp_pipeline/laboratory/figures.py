@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import spearman
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.design import OPTIMISED, RANDOM_STRATA
@@ -40,7 +40,6 @@ from grasp_pipeline.report.figures import (
 )
 from grasp_pipeline.report.formats import number, shorten
 
-Floats = NDArray[np.float64]
 Kind = Literal["ours", "additive", "interaction", "control", "ceiling"]
 
 WIDTH, DPI = 6.4, 140

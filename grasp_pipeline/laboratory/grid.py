@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms, subset_means
 from grasp_pipeline.calibration.grid import build_grid
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.views import View
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

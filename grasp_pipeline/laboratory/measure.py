@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.objective import Objective, Parameters
@@ -16,7 +17,6 @@ from grasp_pipeline.proxy.retrain import Job, Outcome, retrain
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
 
-Floats = NDArray[np.float64]
 Run = tuple[str, int]
 """(subset_id, training seed)."""
 

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.block_influence import BlockInfluence
 from grasp_pipeline.attribution.damped_influence import DampedInfluence
@@ -36,8 +37,6 @@ from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.views import Layers, View, join_views, query_moments
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Method = tuple[str, str]
 Candidate = tuple[str, Attributor]
 """The sketch kind that a method reads, empty where it reads none, and the method."""

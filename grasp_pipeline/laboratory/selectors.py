@@ -9,26 +9,23 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.laboratory.views import View
-from grasp_pipeline.selection.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
-from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.dsir import dsir_scores
-from grasp_pipeline.selection.groups import group_chunks
-from grasp_pipeline.selection.judge import LAMBDA as JUDGE_LAMBDA
-from grasp_pipeline.selection.judge import combine
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.rooms import Rooms
-from grasp_pipeline.selection.views import stack_views
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from grasp_pipeline.selection.candidates.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.dsir import dsir_scores
+from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
+from grasp_pipeline.selection.candidates.judge import combine
+from grasp_pipeline.selection.candidates.views import stack_views
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 
 GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
@@ -64,7 +61,7 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
         ]
         if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
             query = corpus.queries[task]
-            wanted = query.lengths() / query.lengths().sum() @ ngrams.transform(query).astype(np.float64)
+            wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
             arms += [
                 dsir_arm(dsir_scores(text, query), room),
@@ -78,7 +75,7 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
 def judge_predictions(corpus: LabCorpus, early: View, final: View, membership: Bools) -> Floats | None:
     """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
 
-    J of `grasp_pipeline.selection.judge`, standardised over the subsets it ranks.
+    J of `grasp_pipeline.selection.candidates.judge`, standardised over the subsets it ranks.
     """
     if corpus.chunks is None or corpus.judges is None:
         return None

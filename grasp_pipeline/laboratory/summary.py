@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.ceiling import seed_reliability
 from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.lcb import choose_configuration
@@ -24,8 +25,6 @@ from grasp_pipeline.laboratory.cell import SELECTED, CellResult
 from grasp_pipeline.laboratory.design import OPTIMISED
 from grasp_pipeline.laboratory.methods import Method
 from grasp_pipeline.seeds import generator
-
-Floats = NDArray[np.float64]
 
 ALL = "all"
 OWN_TARGET = "task_optimised, own task"

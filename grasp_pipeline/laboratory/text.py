@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import CleaningConfig
 from grasp_pipeline.corpus.contamination import HeldOutGrams
 from grasp_pipeline.corpus.normalize import normalize_text
@@ -21,9 +22,8 @@ from grasp_pipeline.corpus.tokenizer import TextEncoder, train_bpe
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.proxy.objective import pad_chunks
-from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.seeds import digest, generator
-from grasp_pipeline.selection.ngrams import Chunks
 
 MAX_COPIES = 3
 """Most copies planted of one document."""
@@ -136,7 +136,7 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     return LabCorpus(
         name=name,
         digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
-        stream=TextStream(TokenPool(tokens, offsets), encoder.bos),
+        stream=TextStream(TokenLists(tokens, offsets), encoder.bos),
         rows=rows,
         sizes=sizes,
         source=np.repeat([document.source for document in pool], repeat).astype(np.int64),
@@ -148,7 +148,7 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
         judge=parts["judge"][0],
         evaluation=parts["evaluation"][0],
         vocabulary=encoder.vocab_size,
-        chunks=Chunks(tokens, offsets),
+        chunks=TokenLists(tokens, offsets),
         queries=parts["query"][1],
         judges=parts["judge"][1],
         contaminated=drawn.contaminated,
@@ -324,7 +324,7 @@ def _changed(chunk: list[int], unigrams: NDArray[np.int64], rng: np.random.Gener
 
 def _held_out(
     texts: dict[str, list[str]], tasks: Sequence[str], encoder: TextEncoder, plan: TextPlan, where: slice
-) -> tuple[HeldOut, list[Chunks]]:
+) -> tuple[HeldOut, list[TokenLists]]:
     chunks: list[list[int]] = []
     task: list[int] = []
     document: list[int] = []
@@ -337,7 +337,7 @@ def _held_out(
     rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
     codes = np.asarray(task, dtype=np.int64)
     per_task = [
-        Chunks.of([chunk for chunk, code in zip(chunks, task, strict=True) if code == t])
+        TokenLists.of([chunk for chunk, code in zip(chunks, task, strict=True) if code == t])
         for t in range(len(tasks))
     ]
     return HeldOut(rows, sizes, codes, np.asarray(document, dtype=np.int64)), per_task

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats, Ints
 from grasp_pipeline.calibration.ceiling import seed_reliability
 from grasp_pipeline.calibration.intervals import strata_groups, widened
 from grasp_pipeline.calibration.lcb import Configuration
@@ -38,9 +39,6 @@ from grasp_pipeline.laboratory.grid import Grid
 from grasp_pipeline.laboratory.measure import Trainer, UtilityStore, measure
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.seeds import generator
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 RESAMPLES = 2000
 

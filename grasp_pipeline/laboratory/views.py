@@ -10,19 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.sketch.full import FullSketcher
 from grasp_pipeline.sketch.pca import principal_directions
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_rows
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -132,15 +130,15 @@ def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
 def ngram_view(corpus: LabCorpus, dimension: int) -> View | None:
     """Return hashed bigram features in place of gradients; None where examples are not text.
 
-    Features are those of `grasp_pipeline.selection.ngram_features`: no model is needed. Losses are 0.
+    Features are those of `grasp_pipeline.corpus.ngram_features`: no model is needed. Losses are 0.
     """
     if corpus.chunks is None or corpus.queries is None or corpus.judges is None:
         return None
     features = NgramFeatures.fit(corpus.chunks, dimension)
     queries = np.concatenate([features.transform(part) for part in corpus.queries])
 
-    def means(parts: Sequence[Chunks]) -> Floats:
-        weights = [part.lengths() / part.lengths().sum() for part in parts]
+    def means(parts: Sequence[TokenLists]) -> Floats:
+        weights = [part.lengths / part.lengths.sum() for part in parts]
         return np.stack(
             [share @ features.transform(part) for share, part in zip(weights, parts, strict=True)]
         ).astype(np.float64)

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.proxy.objective import Objective, Parameters
-from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked
 
 TUNING_STEPS, TUNING_SHARE = 60, 0.25
@@ -25,7 +26,7 @@ TUNING_STEPS, TUNING_SHARE = 60, 0.25
 def fine_tune(
     objective: Objective,
     reference: Parameters,
-    texts: Mapping[str, TokenPool],
+    texts: Mapping[str, TokenLists],
     recipe: Recipe,
     bos: int,
     device: torch.device | str = "cpu",

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
@@ -22,33 +23,8 @@ class ExampleStream(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TokenPool:
-    """All chunks as one flat array: chunk i is `tokens[offsets[i]:offsets[i + 1]]`.
-
-    tokens: (total,) int32; offsets: (n + 1,) int64.
-    """
-
-    tokens: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    @property
-    def n(self) -> int:
-        """Number of chunks."""
-        return len(self.offsets) - 1
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """Tokens per chunk, (n,)."""
-        return np.diff(self.offsets)
-
-    def chunk(self, index: int) -> list[int]:
-        """Return the token ids of one chunk."""
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]].tolist()
-
-
 def packed_rows(
-    pool: TokenPool, members: NDArray[np.int64], rows: int, length: int, bos: int, *name: str | int
+    pool: TokenLists, members: NDArray[np.int64], rows: int, length: int, bos: int, *name: str | int
 ) -> NDArray[np.int64]:
     """Pack a subset's chunks into rows: `[BOS, chunk, BOS, chunk, ...]` cut every `length` tokens.
 
@@ -95,7 +71,7 @@ def packed_rows(
 class TextStream:
     """The chunks of a pool, packed; `bos` starts each chunk."""
 
-    pool: TokenPool
+    pool: TokenLists
     bos: int
 
     def rows(

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
-from grasp_pipeline.proxy.packing import TokenPool, packed_rows
+from grasp_pipeline.proxy.packing import packed_rows
 from grasp_pipeline.proxy.training import Recipe, stack, train_stacked, unstack
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def save(model: PreTrainedModel, parameters: Parameters, folder: Path) -> str:
 
 def train_reference(
     model: PreTrainedModel,
-    pool: TokenPool,
+    pool: TokenLists,
     members: NDArray[np.int64],
     recipe: Recipe,
     early_fraction: float,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.attribution.blocks import Float64
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.errors import ConfigError, nearest
-from grasp_pipeline.selection.worst_task import normalised_weights
+from grasp_pipeline.selection.solver.worst_task import normalised_weights
 
 MEAN = "mean"
 WORST = "worst"
@@ -26,7 +26,7 @@ class Target:
 
     name: str
     tasks: tuple[str, ...]
-    weights: Float64
+    weights: Floats
 
     @classmethod
     def of(cls, name: str, tasks: Sequence[str], task_weights: Mapping[str, float] | None = None) -> Target:
@@ -60,12 +60,12 @@ class Target:
         """Tasks that count."""
         return [task for task, weight in zip(self.tasks, self.weights, strict=True) if weight > 0]
 
-    def rows(self, names: Sequence[str], vectors: NDArray[Any]) -> Float64:
+    def rows(self, names: Sequence[str], vectors: NDArray[Any]) -> Floats:
         """Return the tasks' rows (T, d) of named vectors."""
         return np.stack(
             [np.asarray(vectors[list(names).index(task)], dtype=np.float64) for task in self.tasks]
         )
 
-    def direction(self, names: Sequence[str], vectors: NDArray[Any]) -> Float64:
+    def direction(self, names: Sequence[str], vectors: NDArray[Any]) -> Floats:
         """Return the weighted mean (d,) of the tasks' vectors, given by name as (len(names), d)."""
         return self.weights @ self.rows(names, vectors)

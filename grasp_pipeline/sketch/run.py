@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grasp_pipeline.arrays import Ints, TokenLists
 from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.sketch.protocol import Sketcher
@@ -46,45 +47,27 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class TokenLists:
-    """Chunks end to end, as an Arrow list column holds them.
+class Texts:
+    """Chunks of text as examples: their token ids, and the id that starts each."""
 
-    flat: all token ids; offsets: (n + 1,) int64, chunk i is flat[offsets[i]:offsets[i + 1]]; bos: id that starts each.
-    """
-
-    flat: NDArray[np.integer]
-    offsets: NDArray[np.int64]
+    lists: TokenLists
     bos: int
 
-    @classmethod
-    def of_column(cls, column: pl.Series, bos: int) -> TokenLists:
-        """Return a list column's chunks, without a copy of the tokens."""
-        array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        return cls(array.values.to_numpy(), offsets, bos)
-
-    @classmethod
-    def of_lists(cls, chunks: Sequence[list[int]], bos: int) -> TokenLists:
-        """Return the chunks of some lists of token ids."""
-        offsets = np.concatenate([[0], np.cumsum([len(chunk) for chunk in chunks])]).astype(np.int64)
-        flat = np.concatenate([np.empty(0, np.int64), *(np.asarray(c, dtype=np.int64) for c in chunks)])
-        return cls(flat, offsets, bos)
-
     @property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> Ints:
         """Tokens of each chunk, (n,)."""
-        return np.diff(self.offsets)
+        return self.lists.lengths
 
     def pack(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return rows `[bos, tokens..., 0...]` (B, L + 1) int64 and sizes (B,) int64; see `pad_chunks`."""
-        starts = self.offsets[chosen]
-        sizes = self.offsets[chosen + 1] - starts
+        starts = self.lists.offsets[chosen]
+        sizes = self.lists.offsets[chosen + 1] - starts
         longest = int(sizes.max(initial=0))
         rows = np.zeros((len(chosen), longest + 1), dtype=np.int64)
         rows[:, 0] = self.bos
         if longest:
             columns = np.arange(longest)
-            tokens = self.flat.take(starts[:, None] + columns, mode="clip")
+            tokens = self.lists.tokens.take(starts[:, None] + columns, mode="clip")
             rows[:, 1:] = np.where(columns < sizes[:, None], tokens, 0)
         return torch.from_numpy(rows), torch.from_numpy(sizes)
 
@@ -279,7 +262,7 @@ def sketch_stream(
         TrainingError: see `SketchEngine.sketch`.
     """
     for chunks in in_groups(frames, group_rows(engine.sketcher.d)):
-        tokens = TokenLists.of_column(chunks["input_ids"], bos)
+        tokens = Texts(TokenLists.of_column(chunks["input_ids"]), bos)
         yield Sketched(chunks, *engine.sketch(tokens, chunks["chunk_id"].to_list(), on_tokens))
 
 
@@ -323,7 +306,7 @@ def sketch_in_memory(
     """Sketch chunks that are in memory with an engine that goes on to be used; see `sketch_chunks`."""
 
     def part(rows: slice) -> Examples:
-        return TokenLists.of_lists(chunks[rows], bos)
+        return Texts(TokenLists.of(chunks[rows]), bos)
 
     return _in_memory(engine, part, chunk_ids, on_tokens)
 

@@ -15,11 +15,11 @@ from toys import toy_texts
 from workplace import Workplace, changed_tables, event_log, materialized
 
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks
 from grasp_pipeline.sketch.run import SketchEngine
 from grasp_pipeline.sketch.storage import decode, decode_vector, encode_vector
 from resources.delta import Provenance
@@ -82,7 +82,7 @@ def test_new_files_are_scored_and_kept_by_value(filtered: Workplace) -> None:
 def with_ngrams(place: Workplace) -> None:
     """Store a filter that looks at n-grams beside gradients, whatever the toy run shipped."""
     (row,) = place.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
-    chunks = Chunks.of(place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")["input_ids"].to_list())
+    chunks = TokenLists.of(place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")["input_ids"].to_list())
     q = np.concatenate([decode_vector(row["q"])[: row["sketch_d"]], generator("q").standard_normal(32)])
     row |= {
         "features": "gradient+ngrams",
@@ -144,7 +144,7 @@ def test_the_decision_is_one_dot_product_with_what_is_stored(
     features = decode(both["sketch"], row["sketch_d"], row["sketch_scale"]) * row["view_factors"][0]
     if row["ngram_idf"] is not None:
         grams = NgramFeatures(row["ngram_d"], np.frombuffer(row["ngram_idf"]))
-        beside = grams.transform(Chunks.of(both["input_ids"].to_list())) * row["view_factors"][1]
+        beside = grams.transform(TokenLists.of(both["input_ids"].to_list())) * row["view_factors"][1]
         features = np.hstack([features, beside])
     values = features @ decode_vector(row["q"])
     assert sorted(frame["value"]) == pytest.approx(sorted(values.tolist()), rel=1e-3, abs=1e-6)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from workplace import Curated, Workplace, changed_tables, materialized
 
-from assets.data import token_pool
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.proxy import conditional
 from grasp_pipeline.proxy.conditional import fine_tune
 from grasp_pipeline.proxy.objective import CausalLM
@@ -52,7 +52,9 @@ def test_losses_are_those_of_one_model_on_one_chunk(curated: Curated) -> None:
     before = rows_of(place, tables.GRADIENT_SKETCHES, "loss", chunks)
     np.testing.assert_allclose(before, slow(dict(model.parameters())), rtol=1e-3)
     for split in ("query", "judge"):
-        texts = token_pool(place.read(tables.TASKS).filter(split=split).sort("task", "chunk_id"))
+        texts = TokenLists.of_column(
+            place.read(tables.TASKS).filter(split=split).sort("task", "chunk_id")["input_ids"]
+        )
         tuned = fine_tune(model, model.parameters(), {split: texts}, recipe, bos)
         np.testing.assert_allclose(rows_of(place, LOSSES, split, chunks), slow(unstack(tuned, 0)), rtol=1e-3)
 

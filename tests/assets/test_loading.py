@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from workplace import Curated, Workplace
 
 from assets import scratch
-from assets.data import Corpus, load_corpus, load_sketches, token_pool
+from assets.data import Corpus, load_corpus, load_sketches
 from grasp_pipeline import tables
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks, project
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.proxy.packing import TokenPool
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.storage import decode
 from resources.delta import DeltaTables, Provenance, Read
@@ -189,7 +189,7 @@ class TestSketches:
         step = reader(place)
         partition = {"sketch_kind": "output", "shard": "x"}
         step.tables.write_stream(tables.GRADIENT_SKETCHES, frames(), BY_HAND, partition, dict, group)
-        pool = TokenPool(np.ones(n, dtype=np.int32), np.arange(n + 1))
+        pool = TokenLists(np.ones(n, dtype=np.int32), np.arange(n + 1))
         corpus = Corpus(0, pl.DataFrame({"chunk_id": ids}), pool)
         monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
         tracemalloc.start()
@@ -245,7 +245,7 @@ class TestCorpus:
             (frame.slice(1, 2), lists[1:3]),
             (frame[[3, 0]], [[8, 9], [1, 2, 3]]),
         ):
-            pool = token_pool(part)
+            pool = TokenLists.of_column(part["input_ids"])
             assert [pool.chunk(i) for i in range(pool.n)] == expected
 
 

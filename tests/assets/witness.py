@@ -108,14 +108,14 @@ def watching() -> Iterator[Witness]:
     watched = {
         "grasp_pipeline.proxy.reference:train_reference": proxy,
         "grasp_pipeline.proxy.conditional:fine_tune": tuned,
-        "grasp_pipeline.selection.bigram_likelihood:BigramLikelihood.__init__": judged,
-        "grasp_pipeline.selection.ingredients:Ingredients.__init__": built,
+        "grasp_pipeline.selection.candidates.bigram_likelihood:BigramLikelihood.__init__": judged,
+        "grasp_pipeline.selection.candidates.context:Ingredients.__init__": built,
         "assets.retraining:Bench.run": retrained,
         "assets.data:load_task_vectors": loaded,
         "assets.finalists:load_task_vectors": loaded,
         "assets.sketches:_Kind.sketch": sketched,
         "grasp_pipeline.sketch.targets:task_means": averaged,
-        "grasp_pipeline.selection.refit:refit_direction": refitted,
+        "grasp_pipeline.selection.candidates.refit:refit_direction": refitted,
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, tell in watched.items():

@@ -12,7 +12,7 @@ from benchmarks import selection, selection_filter
 from benchmarks.small_selection import CONSTRAINTS, SmallProblem, worst_errors
 from grasp_pipeline import tables
 from grasp_pipeline.attribution.blocks import ArrayBlocks, project_single
-from grasp_pipeline.selection.residual_filter import filter_agreement
+from grasp_pipeline.selection.explanation.residual_filter import filter_agreement
 from grasp_pipeline.sketch.storage import encode_vector
 from resources.delta import DeltaTables, Provenance
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from toys import LENGTH, VOCAB
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
 from grasp_pipeline.laboratory.design import draw_subsets
 from grasp_pipeline.laboratory.measure import MemoryStore, Run
 from grasp_pipeline.laboratory.proxies import SketchPlan
 from grasp_pipeline.laboratory.views import View
 from grasp_pipeline.proxy.objective import Objective, Parameters, pad_chunks
-from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngrams import Chunks
 
 SOURCES = 4
 TASKS = ("code", "french", "news")
@@ -54,12 +54,12 @@ def toy_corpus() -> LabCorpus:
     chunks = [chunk for document in documents for chunk in document[0]]
     repeat = [len(document[0]) for document in documents]
     rows, sizes = pad_chunks(chunks, 0, LENGTH)
-    pool = Chunks.of(chunks)
+    pool = TokenLists.of(chunks)
     held = {split: _held_out(count, rng) for split, count in (("query", 5), ("judge", 4), ("evaluation", 6))}
     return LabCorpus(
         name="toy",
         digest="digest of the toy",
-        stream=TextStream(TokenPool(pool.tokens, pool.offsets), 0),
+        stream=TextStream(pool, 0),
         rows=rows,
         sizes=sizes,
         source=np.repeat([document[1] for document in documents], repeat).astype(np.int64),
@@ -132,8 +132,8 @@ def _chunk(source: int, rng: np.random.Generator) -> list[int]:
     return np.where(rng.random(size) < 0.8, own, rng.integers(1, VOCAB, size)).tolist()
 
 
-def _held_out(count: int, rng: np.random.Generator) -> tuple[HeldOut, list[Chunks]]:
+def _held_out(count: int, rng: np.random.Generator) -> tuple[HeldOut, list[TokenLists]]:
     chunks = [[_chunk(task, rng) for _ in range(count)] for task in range(len(TASKS))]
     rows, sizes = pad_chunks([chunk for part in chunks for chunk in part], 0, LENGTH)
     task = np.repeat(np.arange(len(TASKS)), count)
-    return HeldOut(rows, sizes, task, np.arange(len(task))), [Chunks.of(part) for part in chunks]
+    return HeldOut(rows, sizes, task, np.arange(len(task))), [TokenLists.of(part) for part in chunks]

@@ -25,9 +25,9 @@ from grasp_pipeline.laboratory.downstream.coverage import hold_repeats, load_rep
 from grasp_pipeline.laboratory.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
 from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.measure import MemoryStore, measure
-from grasp_pipeline.selection.contest import PICK_SEED
-from grasp_pipeline.selection.finalists import ALWAYS, TWINS, scored_finalists
-from grasp_pipeline.selection.refit import REFIT
+from grasp_pipeline.selection.candidates.finalists import ALWAYS, TWINS, scored_finalists
+from grasp_pipeline.selection.candidates.refit import REFIT
+from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
 from grasp_pipeline.selection.target import MEAN
 
 SETTINGS = toy_settings()

@@ -30,9 +30,9 @@ from grasp_pipeline.laboratory.downstream.shipping import (
     without,
 )
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.certificate import RANDOM, Evidence
-from grasp_pipeline.selection.contest import BEST_SIMPLE, Field, Runs, hold_contest
-from grasp_pipeline.selection.finalists import ALWAYS
+from grasp_pipeline.selection.candidates.finalists import ALWAYS
+from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence
+from grasp_pipeline.selection.certification.cross_fit import BEST_SIMPLE, Field, Runs, hold_contest
 
 
 def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:

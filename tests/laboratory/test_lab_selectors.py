@@ -17,7 +17,7 @@ from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, budget_of
 from grasp_pipeline.laboratory.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.laboratory.views import View
 from grasp_pipeline.selection import judge
-from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 
 ASKED = [0, 2]
 GRADIENT_SELECTORS, TEXT_SELECTORS = 8, 2
@@ -101,7 +101,7 @@ def test_pools_that_are_not_text_have_no_text_selectors_and_no_judge(
 
 
 def test_the_judge_is_that_of_the_pipeline(corpus: LabCorpus, views: Views, finalists: Subsets) -> None:
-    """J from judge examples alone, against `grasp_pipeline.selection.judge` task by task."""
+    """J from judge examples alone, against `grasp_pipeline.selection.candidates.judge` task by task."""
     assert corpus.chunks is not None
     assert corpus.judges is not None
     found = judge_predictions(corpus, views.early, views.final, finalists.membership)

@@ -11,6 +11,9 @@ import torch
 from lab_toys import PLAN, REFERENCE, descent, toy_view
 from torch import Tensor
 
+from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
+from grasp_pipeline.corpus.ngrams import bucket, hash_bigrams
 from grasp_pipeline.errors import InputError, TrainingError
 from grasp_pipeline.laboratory.cell import Views
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
@@ -29,8 +32,6 @@ from grasp_pipeline.laboratory.views import (
 )
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks, bucket, hash_bigrams
 from grasp_pipeline.sketch.full import FullSketcher
 from grasp_pipeline.sketch.output import OutputSketcher
 
@@ -381,14 +382,14 @@ def test_ngram_views_are_the_features_of_pooled_text(corpus: LabCorpus) -> None:
     assert view is not None
     features = NgramFeatures.fit(corpus.chunks, 50)
 
-    def texts(chunks: Chunks) -> list[list[int]]:
+    def texts(chunks: TokenLists) -> list[list[int]]:
         return [
             chunks.tokens[start:stop].tolist()
             for start, stop in zip(chunks.offsets[:-1], chunks.offsets[1:], strict=True)
         ]
 
     def feature(text: list[int]) -> np.ndarray:
-        return features.transform(Chunks.of([text]))[0].astype(np.float64)
+        return features.transform(TokenLists.of([text]))[0].astype(np.float64)
 
     close(view.sketches, np.stack([feature(text) for text in texts(corpus.chunks)]))
     for found, parts in ((view.targets, corpus.queries), (view.judges, corpus.judges)):

@@ -6,19 +6,20 @@ import numpy as np
 import torch
 from toys import tiny_model
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.proxy.conditional import TUNING_SHARE, TUNING_STEPS, fine_tune
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import pad_chunks
-from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
 from grasp_pipeline.seeds import generator
 
 RECIPE = Recipe(500, 2, 16, 0.02, 0.1, 0.01, 1.0)
 
 
-def pool(name: str, low: int, high: int, count: int = 30) -> TokenPool:
+def pool(name: str, low: int, high: int, count: int = 30) -> TokenLists:
     draw = generator("conditional", name)
-    return TokenPool(draw.integers(low, high, 16 * count).astype(np.int32), np.arange(count + 1) * 16)
+    return TokenLists(draw.integers(low, high, 16 * count).astype(np.int32), np.arange(count + 1) * 16)
 
 
 def test_chunks_like_the_wanted_texts_gain_most() -> None:

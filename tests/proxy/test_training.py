@@ -157,7 +157,7 @@ def test_packing_repeats_whole_chunks_in_any_order(rows: int, members: int, seed
 def test_every_member_is_seen_once_per_epoch() -> None:
     pool = random_pool(10)
     members = np.array([1, 4, 7])
-    length = int(pool.sizes[members].sum()) + 3
+    length = int(pool.lengths[members].sum()) + 3
     packed = packed_rows(pool, members, 1, length - 1, 0, "epoch")
     expected = sorted([0, 0, 0, *(t for i in members for t in pool.chunk(i))])
     assert sorted(packed.ravel().tolist()) == expected

@@ -30,7 +30,7 @@ def test_the_example_is_accepted_and_names_every_constraint() -> None:
 
 
 def test_every_comparison_arm_is_listed() -> None:
-    from grasp_pipeline.selection.finalists import ALWAYS, NGRAM_WEIGHTS
+    from grasp_pipeline.selection.candidates.finalists import ALWAYS, NGRAM_WEIGHTS
 
     (row,) = [line for line in PAGE.splitlines() if line.startswith("| comparison |")]
     assert len(ALWAYS) == len(row.split("|")[2].split(":")[0].split(","))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, linprog
 
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.constraints import ConstraintSet
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
 
 Array = NDArray[Any]
 KINDS = (

@@ -12,7 +12,7 @@ from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection import arms
-from grasp_pipeline.selection.arms import (
+from grasp_pipeline.selection.candidates.arms import (
     Arm,
     dedup_random_arm,
     dsir_arm,
@@ -24,11 +24,11 @@ from grasp_pipeline.selection.arms import (
     surrogate_arm,
     top_k_arm,
 )
-from grasp_pipeline.selection.constraints import ConstraintSet
-from grasp_pipeline.selection.groups import group_chunks
-from grasp_pipeline.selection.polytope import Polytope
-from grasp_pipeline.selection.rooms import Rooms
-from grasp_pipeline.selection.views import stack_views
+from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates.views import stack_views
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.solver.feasible_set import Polytope
 
 N, D, L = 300, 6, 16
 

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.budget import (
+from grasp_pipeline.selection.solver.budget import (
     TokenBudget,
     check_budget,
     descending,

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.certificate import Evidence, Picks, certify, fold_loss, plan_picks
+from grasp_pipeline.selection.certification.certificate import Evidence, Picks, certify, fold_loss, plan_picks
 from grasp_pipeline.selection.target import MEAN, WORST
 
 ARMS = [f"arm {k}" for k in range(10)]

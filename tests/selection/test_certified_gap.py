@@ -18,11 +18,11 @@ from scipy.optimize import linprog, minimize
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.max_min import maximise_worst
-from grasp_pipeline.selection.optimiser import Selection, optimise
-from grasp_pipeline.selection.rooms import Rooms
-from grasp_pipeline.selection.stream import optimise_stream
-from grasp_pipeline.selection.worst_task import solve_max_min
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.solver.max_min import maximise_worst
+from grasp_pipeline.selection.solver.optimiser import Selection, optimise
+from grasp_pipeline.selection.solver.stream import optimise_stream
+from grasp_pipeline.selection.solver.worst_task import solve_max_min
 
 Array = NDArray[Any]
 N, D = 14, 5

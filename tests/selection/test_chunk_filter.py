@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from test_finalists import SELECTED, ingredients
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.selection.chunk_filter import (
+from grasp_pipeline.selection.candidates.context import Ingredients, linear_view
+from grasp_pipeline.selection.candidates.dsir import dsir_scores
+from grasp_pipeline.selection.candidates.finalists import build_finalists
+from grasp_pipeline.selection.candidates.ranking import ranking
+from grasp_pipeline.selection.explanation.chunk_filter import (
     AGREEMENT_FLOOR,
     ChunkFilter,
     ChunkInputs,
@@ -18,12 +23,7 @@ from grasp_pipeline.selection.chunk_filter import (
     direction_filter,
     own_filter,
 )
-from grasp_pipeline.selection.dsir import dsir_scores
-from grasp_pipeline.selection.finalists import build_finalists
-from grasp_pipeline.selection.ingredients import Ingredients, linear_view
-from grasp_pipeline.selection.ngrams import Chunks
-from grasp_pipeline.selection.ranking import ranking
-from grasp_pipeline.selection.residual_filter import kept_agreement
+from grasp_pipeline.selection.explanation.residual_filter import kept_agreement
 
 GIVEN = ingredients()
 ENTRIES = {entry.arm.name: entry for entry in build_finalists(GIVEN, SELECTED, 1e-3, 200)}
@@ -44,7 +44,7 @@ def one_by_one(given: Ingredients, found: ChunkFilter) -> np.ndarray:
         [
             found.values(
                 ChunkInputs(
-                    Chunks.of([rows[i]]),
+                    TokenLists.of([rows[i]]),
                     ArrayBlocks(sketches[i : i + 1]),
                     given.losses[i : i + 1],
                     given.conditional[i : i + 1],
@@ -84,7 +84,7 @@ def test_dsir_is_a_table_that_asks_for_tokens_alone() -> None:
     assert found is not None
     assert found.q is None
     assert not found.reads_proxy
-    fresh = Chunks.of([[3, 5, 3], [150, 7], [12]])
+    fresh = TokenLists.of([[3, 5, 3], [150, 7], [12]])
     wanted = dsir_scores(GIVEN.chunks, GIVEN.queries)
     np.testing.assert_allclose(found.values(ChunkInputs(GIVEN.chunks)), wanted, atol=1e-3)
     assert np.isfinite(found.values(ChunkInputs(fresh))).all()
@@ -117,7 +117,7 @@ def test_a_draw_and_groups_have_no_score_for_a_single_chunk(family: str) -> None
 
 
 def test_a_missing_part_is_named() -> None:
-    chunks = Chunks.of([[1, 2]])
+    chunks = TokenLists.of([[1, 2]])
     for found, what in (
         (ChunkFilter("direction", q=np.ones(3, dtype=np.float32)), "features"),
         (ChunkFilter("loss", loss_centre=2.0), "band of losses"),

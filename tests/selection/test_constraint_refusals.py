@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.constraints import ConstraintSet
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
 
 TOKENS = np.full(20, 100)
 SOURCES = np.arange(20) // 10

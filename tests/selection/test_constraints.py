@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.constraints import ConstraintSet
-from grasp_pipeline.selection.optimiser import optimise
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.solver.optimiser import optimise
 
 SEEDS = st.integers(0, 100_000)
 MIXES = st.sets(st.sampled_from(KINDS)).map(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from grasp_pipeline.selection.certificate import RANDOM, Evidence, fold_loss
-from grasp_pipeline.selection.contest import Field, Runs, hold_contest
+from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
+from grasp_pipeline.selection.certification.cross_fit import Field, Runs, hold_contest
 
 SIMPLE = [f"simple {k}" for k in range(8)]
 CANDIDATES = [f"candidate {k}" for k in range(5)]

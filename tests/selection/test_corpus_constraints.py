@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.corpus_constraints import build_constraints, listed_chunks
+from grasp_pipeline.selection.constraints.build import build_constraints, listed_chunks
 
 CORPUS: dict[str, Any] = {
     "chunk_ids": np.array(["c0", "c1", "c2", "c3", "c4", "c5"]),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.finalists import ALWAYS, TWINS, build_finalists, shortlist
-from grasp_pipeline.selection.ingredients import Ingredients, Rule, linear_view
-from grasp_pipeline.selection.ngrams import Chunks
-from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.candidates.context import Ingredients, Rule, linear_view
+from grasp_pipeline.selection.candidates.finalists import ALWAYS, TWINS, build_finalists, shortlist
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 from grasp_pipeline.selection.target import Target
 
 SELECTED = Configuration("c", "output", 1.0, 1.0, "mean")
@@ -32,19 +32,19 @@ def ingredients(
             sketches[copies], survivors[copies], clusters[copies] = sketches[:20], False, clusters[:20]
     lists = [rng.integers(1, 30 if i < 80 else 200, rng.integers(6, 14)) for i in range(n)]
     queries = [rng.integers(1, 30, 12) for _ in range(20)]
-    chunks = Chunks.of(lists)
-    budget = int(chunks.lengths().sum() * 0.25)
+    chunks = TokenLists.of(lists)
+    budget = int(chunks.lengths.sum() * 0.25)
     losses = rng.normal(5, 1, n)
     return Ingredients(
         ArrayBlocks(sketches),
         Target.of(target_name, ["a", "b"]),
         targets,
         chunks,
-        Chunks.of(queries),
+        TokenLists.of(queries),
         np.arange(20) % 2,
         losses,
         sketches[:, :3].sum(axis=1).astype(float),
-        Rooms(chunks.lengths(), budget, survivors, np.arange(n), clusters),
+        Rooms(chunks.lengths, budget, survivors, np.arange(n), clusters),
         training_tokens,
     )
 

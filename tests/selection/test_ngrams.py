@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
+from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_unigrams, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection import ngrams
-from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.dsir import dsir_resample, dsir_scores
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks, bucket, hash_bigrams, hash_unigrams
-from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.dsir import dsir_resample, dsir_scores
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 
 TEXTS = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=20)
 
@@ -47,7 +48,7 @@ def grams(text: list[int]) -> list[tuple[int, ...]]:
 @settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_ngrams_never_cross_a_border(texts: list[list[int]]) -> None:
-    first, second, chunk = Chunks.of(texts).bigrams()
+    first, second, chunk = bigrams(TokenLists.of(texts))
     found = list(zip(chunk.tolist(), first.tolist(), second.tolist(), strict=True))
     assert found == [(i, a, b) for i, text in enumerate(texts) for a, b in pairwise(text)]
 
@@ -60,7 +61,7 @@ def test_hashes_equal_the_scalar_definition() -> None:
 
 
 def test_ranges_tile_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks, query = Chunks.of([*corpus(1), [], [3] * 90]), Chunks.of(corpus(2, 5))
+    chunks, query = TokenLists.of([*corpus(1), [], [3] * 90]), TokenLists.of(corpus(2, 5))
     labels = np.arange(chunks.n)
 
     def results() -> list[np.ndarray]:
@@ -75,7 +76,7 @@ def test_ranges_tile_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyPat
     whole = results()
     monkeypatch.setattr(ngrams, "RANGE_TOKENS", 60)
     monkeypatch.setattr(ngrams, "RANGE_CHUNKS", 4)
-    parts = list(chunks.ranges())
+    parts = list(ranges(chunks))
     assert len(parts) > 10
     assert [start for start, _ in parts] == np.cumsum([0, *(part.n for _, part in parts)]).tolist()[:-1]
     np.testing.assert_array_equal(np.concatenate([part.tokens for _, part in parts]), chunks.tokens)
@@ -98,7 +99,7 @@ def test_dsir_scores_equal_a_loop(normalised: bool) -> None:
     if normalised:
         mean = np.mean([len(grams(text)) for text in texts])
         slow = [score / len(grams(text)) * mean for score, text in zip(slow, texts, strict=True)]
-    fast = dsir_scores(Chunks.of(texts), Chunks.of(query), buckets, smoothing, normalised)
+    fast = dsir_scores(TokenLists.of(texts), TokenLists.of(query), buckets, smoothing, normalised)
     np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
 
 
@@ -106,11 +107,11 @@ def test_dsir_prefers_the_query_and_respects_the_budget() -> None:
     draw = generator("dsir preference")
     like = [draw.integers(0, 20, 30).tolist() for _ in range(50)]
     unlike = [draw.integers(20, 40, 30).tolist() for _ in range(150)]
-    query = Chunks.of([draw.integers(0, 20, 30).tolist() for _ in range(20)])
-    chunks = Chunks.of(like + unlike)
+    query = TokenLists.of([draw.integers(0, 20, 30).tolist() for _ in range(20)])
+    chunks = TokenLists.of(like + unlike)
     scores = dsir_scores(chunks, query)
     assert scores[:50].min() > scores[50:].max()
-    rooms = Rooms.plain(chunks.lengths(), 900, np.arange(200) >= 20)
+    rooms = Rooms.plain(chunks.lengths, 900, np.arange(200) >= 20)
     chosen = dsir_resample(scores, rooms.room(), 1)
     assert chosen.sum() == 30
     assert chosen[:50].sum() == 30
@@ -129,7 +130,7 @@ def test_gumbel_resampling_draws_in_proportion_to_the_weights() -> None:
 
 def test_features_equal_a_loop() -> None:
     texts, d = corpus(5), 8
-    features = NgramFeatures.fit(Chunks.of(texts), d)
+    features = NgramFeatures.fit(TokenLists.of(texts), d)
     frequency = Counter(cell for text in texts for cell in {slow_bucket(g, 2**18) for g in pairwise(text)})
     slow = np.zeros((len(texts), d))
     for i, text in enumerate(texts):
@@ -137,24 +138,24 @@ def test_features_equal_a_loop() -> None:
             value = int(hash_bigrams(np.array([a]), np.array([b]))[0])
             idf = np.log((1 + len(texts)) / (1 + frequency[slow_bucket((a, b), 2**18)]))
             slow[i, (value >> 33) % d] += (-1) ** (value & 1) * idf / len(text)
-    np.testing.assert_allclose(features.transform(Chunks.of(texts)), slow, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features.transform(TokenLists.of(texts)), slow, rtol=1e-5, atol=1e-6)
 
 
 def test_features_of_pooled_text_are_the_token_weighted_mean() -> None:
     """Up to the pairs at borders, which a separator that no other pair shares keeps apart."""
     texts = corpus(6)
-    chunks = Chunks.of(texts)
+    chunks = TokenLists.of(texts)
     features = NgramFeatures.fit(chunks, 32)
-    mean = np.average(features.transform(chunks), axis=0, weights=chunks.lengths())
+    mean = np.average(features.transform(chunks), axis=0, weights=chunks.lengths)
     pooled = sum(
-        features.transform(Chunks.of([text]))[0].astype(np.float64) * len(text) for text in texts
+        features.transform(TokenLists.of([text]))[0].astype(np.float64) * len(text) for text in texts
     ) / sum(map(len, texts))
     np.testing.assert_allclose(mean, pooled, atol=1e-6)
 
 
 def test_wide_features_keep_inner_products() -> None:
     texts = corpus(7, n=30, vocabulary=200, longest=60)
-    chunks = Chunks.of(texts)
+    chunks = TokenLists.of(texts)
     exact, narrow = (NgramFeatures.fit(chunks, d).transform(chunks) for d in (2**17, 1024))
     gram = exact @ exact.T
     scale = np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
@@ -191,22 +192,22 @@ def test_bigram_likelihood_equals_counters(seed: int, alpha: float) -> None:
             for (a, b), count in wanted.items()
         )
         slow.append(value / sum(wanted.values()))
-    fast = BigramLikelihood(Chunks.of(texts), Chunks.of(query), labels, alpha).scores(membership)
+    fast = BigramLikelihood(TokenLists.of(texts), TokenLists.of(query), labels, alpha).scores(membership)
     np.testing.assert_allclose(fast, slow, rtol=1e-9)
 
 
 def test_likelihood_rises_with_query_text_and_less_with_its_copies() -> None:
     query = [[1, 2, 3, 4, 5] * 4]
     texts = [*query, *query, *query, *query, *corpus(8)]
-    chunks = Chunks.of(texts)
+    chunks = TokenLists.of(texts)
     membership = np.zeros((3, chunks.n), dtype=bool)
     membership[:, 4:] = True
     membership[1, 0] = True
     membership[2, :4] = True
     copies = np.array([0, 0, 0, 0, *range(1, 41)])
-    none, one, four = BigramLikelihood(chunks, Chunks.of(query), copies).scores(membership)
+    none, one, four = BigramLikelihood(chunks, TokenLists.of(query), copies).scores(membership)
     assert none < one < four
-    assert four < BigramLikelihood(chunks, Chunks.of(query), np.arange(chunks.n)).scores(membership)[2]
+    assert four < BigramLikelihood(chunks, TokenLists.of(query), np.arange(chunks.n)).scores(membership)[2]
 
 
 def test_repeat_groups_pair_clusters_with_positions() -> None:
@@ -217,9 +218,9 @@ def test_repeat_groups_pair_clusters_with_positions() -> None:
 
 
 def test_refusals() -> None:
-    chunks, empty = Chunks.of([[1, 2, 3]]), Chunks.of([[1], []])
+    chunks, empty = TokenLists.of([[1, 2, 3]]), TokenLists.of([[1], []])
     with pytest.raises(InputError, match="query holds no tokens"):
-        dsir_scores(chunks, Chunks.of([]))
+        dsir_scores(chunks, TokenLists.of([]))
     with pytest.raises(ConfigError, match="above 0"):
         dsir_scores(chunks, chunks, smoothing=0)
     with pytest.raises(InputError, match="no two neighbouring tokens"):
@@ -231,8 +232,8 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match="0 n-gram features"):
         NgramFeatures.fit(chunks, 0)
     with pytest.raises(InputError, match="no chunks"):
-        NgramFeatures.fit(Chunks.of([]), 4)
+        NgramFeatures.fit(TokenLists.of([]), 4)
     with pytest.raises(InputError, match="offsets must rise"):
-        Chunks(np.array([1, 2], dtype=np.int32), np.array([0, 3]))
+        TokenLists(np.array([1, 2], dtype=np.int32), np.array([0, 3]))
     with pytest.raises(InputError, match="token ids must be"):
-        Chunks.of([[-1]])
+        TokenLists.of([[-1]])

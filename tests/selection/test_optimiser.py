@@ -16,8 +16,8 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.optimiser import optimise
-from grasp_pipeline.selection.simplex import nearest_in_hull
+from grasp_pipeline.selection.solver.optimiser import optimise
+from grasp_pipeline.selection.solver.simplex import nearest_in_hull
 
 Array = NDArray[Any]
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.arms import surrogate_arm, top_k_arm
-from grasp_pipeline.selection.nearest import (
+from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.explanation.nearest import (
     nearest_by_cosine,
     nearest_by_graph,
     nearest_in_group,
     nearest_kept,
 )
-from grasp_pipeline.selection.reasons import TOKEN_BUDGET, drop_reasons, task_extremes
-from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.explanation.reasons import TOKEN_BUDGET, drop_reasons, task_extremes
 
 N, D = 120, 5
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.refit import PENALTIES, refit_direction
+from grasp_pipeline.selection.candidates.refit import PENALTIES, refit_direction
 
 S, D, LAM = 18, 30, 0.7
 

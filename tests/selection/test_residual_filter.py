@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.ngram_features import NgramFeatures
-from grasp_pipeline.selection.ngrams import Chunks
-from grasp_pipeline.selection.optimiser import optimise
-from grasp_pipeline.selection.residual_filter import (
+from grasp_pipeline.selection.candidates.views import stack_views
+from grasp_pipeline.selection.explanation.residual_filter import (
     FeatureView,
     ResidualFilter,
     filter_agreement,
     kept_agreement,
     token_agreement,
 )
-from grasp_pipeline.selection.views import stack_views
+from grasp_pipeline.selection.solver.optimiser import optimise
 
 
 def test_filter_repeats_the_selection_and_transfers_to_unseen_chunks() -> None:
@@ -100,21 +100,21 @@ def test_features_of_new_chunks_are_made_as_those_of_the_fit() -> None:
     draw = generator("view")
     sketches = draw.standard_normal((40, 6)).astype(np.float32)
     lists = [draw.integers(0, 30, draw.integers(2, 20)) for _ in range(40)]
-    chunks = Chunks.of(lists)
+    chunks = TokenLists.of(lists)
     fitted = NgramFeatures.fit(chunks, d=32)
     target = fitted.transform(chunks).astype(float).mean(axis=0)
     stacked, _ = stack_views(
         [(ArrayBlocks(sketches), np.ones(6)), (ArrayBlocks(fitted.transform(chunks)), target)],
-        chunks.lengths(),
+        chunks.lengths,
     )
     view = FeatureView.of(stacked, lambda: fitted)
     every = np.arange(40)
     expected = gather(stacked, every)
     np.testing.assert_array_equal(gather(view.features(ArrayBlocks(sketches), chunks), every), expected)
-    some = view.features(ArrayBlocks(sketches[7:12]), Chunks.of(lists[7:12]))
+    some = view.features(ArrayBlocks(sketches[7:12]), TokenLists.of(lists[7:12]))
     np.testing.assert_array_equal(gather(some, np.arange(5)), expected[7:12])
 
-    weights = chunks.lengths() / chunks.lengths().sum()
+    weights = chunks.lengths / chunks.lengths.sum()
     np.testing.assert_allclose(view.mean(weights @ sketches, chunks), weights @ expected, atol=1e-5)
     plain = FeatureView.of(ArrayBlocks(sketches), lambda: fitted)
     assert plain == FeatureView()

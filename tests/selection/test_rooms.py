@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.constraints import ConstraintSet
-from grasp_pipeline.selection.rooms import Rooms, unit_luck
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms, unit_luck
 
 
 def rooms(seed: int, share: float = 0.3, trust: float = 0.0, whole: bool = False) -> Rooms:

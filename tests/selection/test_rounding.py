@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.rounding import herd
+from grasp_pipeline.selection.solver.rounding import herd
 
 
 @settings(max_examples=40, deadline=None)

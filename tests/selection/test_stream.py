@@ -16,8 +16,8 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks, ReadAhead
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.optimiser import Selection, optimise
-from grasp_pipeline.selection.stream import optimise_stream
+from grasp_pipeline.selection.solver.optimiser import Selection, optimise
+from grasp_pipeline.selection.solver.stream import optimise_stream
 
 Array = NDArray[Any]
 

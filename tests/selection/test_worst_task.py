@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.optimiser import optimise
-from grasp_pipeline.selection.worst_task import (
+from grasp_pipeline.selection.solver.optimiser import optimise
+from grasp_pipeline.selection.solver.worst_task import (
     WorstTask,
     normalised_weights,
     solve_max_min,

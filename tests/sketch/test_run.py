@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.proxy.objective import pad_chunks
 from grasp_pipeline.sketch import run, storage
 from grasp_pipeline.sketch.run import (
     SketchEngine,
-    TokenLists,
+    Texts,
     out_of_memory,
     sketch_chunks,
     sketch_rows,
@@ -88,8 +89,8 @@ def test_packing_is_padding(chunks: list[list[int]], data: st.DataObject) -> Non
     picked = [chunks[i] for i in chosen]
     rows, sizes = pad_chunks(picked, 7, max(map(len, picked)))
     for tokens in (
-        TokenLists.of_lists(chunks, 7),
-        TokenLists.of_column(frame_of([[1], *chunks])["input_ids"][1:], 7),
+        Texts(TokenLists.of(chunks), 7),
+        Texts(TokenLists.of_column(frame_of([[1], *chunks])["input_ids"][1:]), 7),
     ):
         fast, counts = tokens.pack(np.array(chosen))
         assert fast.dtype == counts.dtype == torch.int64
@@ -113,7 +114,7 @@ def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(error: type[Runt
     told: list[str] = []
     sketcher = Counting(memory=100, error=error)
     engine = SketchEngine(sketcher, 1000, told.append)
-    tokens = TokenLists.of_lists(chunks, 0)
+    tokens = Texts(TokenLists.of(chunks), 0)
     sketches, _ = engine.sketch(tokens, named(chunks))
     np.testing.assert_allclose(sketches, slowly(chunks), rtol=1e-5, atol=1e-5)
     assert told

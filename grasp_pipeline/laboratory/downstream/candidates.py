@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, StackedBlocks, project
-from grasp_pipeline.selection.arms import surrogate_arm, top_k_arm
-from grasp_pipeline.selection.finalists import Finalist
-from grasp_pipeline.selection.ingredients import Ingredients, Rule
-from grasp_pipeline.selection.judge import standardise
-
-Floats = NDArray[np.float64]
+from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
+from grasp_pipeline.selection.candidates.context import Ingredients, Rule
+from grasp_pipeline.selection.candidates.finalists import Finalist
+from grasp_pipeline.selection.candidates.judge import standardise
 
 LAMBDA = 0.7
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import InputError
@@ -18,15 +19,12 @@ from grasp_pipeline.laboratory.downstream.ground import Ground
 from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings, GroundSettings
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.arms import Role, random_arm
-from grasp_pipeline.selection.contest import DRAW_SEED, PICK_SEED
-from grasp_pipeline.selection.finalists import TWICE, Finalist, build_finalists, shortlist
-from grasp_pipeline.selection.ingredients import Ingredients
-from grasp_pipeline.selection.judge import LAMBDA, OUTLYING, judge
-from grasp_pipeline.selection.rooms import Rooms
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+from grasp_pipeline.selection.candidates.arms import Role, random_arm
+from grasp_pipeline.selection.candidates.context import Ingredients
+from grasp_pipeline.selection.candidates.finalists import TWICE, Finalist, build_finalists, shortlist
+from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, judge
+from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 
 SEALED_SEED = 300
 """First training seed of the runs that the truth is taken from."""

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.laboratory.archive import damaged, load_archive, save_archive
 from grasp_pipeline.laboratory.downstream.case import SEALED_SEED, Case, Plan, random_members
 from grasp_pipeline.laboratory.downstream.ground import Ground, split_documents
@@ -21,8 +21,10 @@ from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings, Gr
 from grasp_pipeline.laboratory.downstream.shipping import evidence, shortlisted, target_loss
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.certificate import FRESH, RANDOM, Evidence
-from grasp_pipeline.selection.contest import (
+from grasp_pipeline.selection.candidates.finalists import Finalist
+from grasp_pipeline.selection.candidates.refit import plan_of, refit_finalists
+from grasp_pipeline.selection.certification.certificate import FRESH, RANDOM, Evidence
+from grasp_pipeline.selection.certification.cross_fit import (
     DRAW_SEED,
     FRESH_SEED,
     PICK_SEED,
@@ -30,11 +32,6 @@ from grasp_pipeline.selection.contest import (
     Runs,
     hold_contest,
 )
-from grasp_pipeline.selection.finalists import Finalist
-from grasp_pipeline.selection.refit import plan_of, refit_finalists
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

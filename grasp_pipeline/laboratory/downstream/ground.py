@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.laboratory.corpus import HeldOut, LabCorpus
@@ -21,17 +22,15 @@ from grasp_pipeline.laboratory.views import View, compress, take_view, train_che
 from grasp_pipeline.proxy.conditional import fine_tune
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
-from grasp_pipeline.proxy.packing import TextStream, TokenPool
+from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.ingredients import Ingredients
-from grasp_pipeline.selection.judge import View as JudgeView
-from grasp_pipeline.selection.ngrams import Chunks
-from grasp_pipeline.selection.rooms import Rooms
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.context import Ingredients
+from grasp_pipeline.selection.candidates.judge import View as JudgeView
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
 from grasp_pipeline.selection.target import MEAN, Target
 from grasp_pipeline.sketch.output import OutputSketcher
 
-Floats = NDArray[np.float64]
 SEALED = -1
 
 
@@ -101,11 +100,11 @@ class Ground:
             self.trainer.recipe.tokens,
         )
 
-    def conditional(self, wanted: Chunks, name: str) -> Floats:
+    def conditional(self, wanted: TokenLists, name: str) -> Floats:
         """Return (n,) how much fine-tuning the reference on wanted chunks lowers each chunk's loss, nats per token."""
         stream, corpus = self.corpus.stream, self.corpus
         assert isinstance(stream, TextStream), "a text corpus"
-        texts = {name: TokenPool(wanted.tokens, wanted.offsets)}
+        texts = {name: wanted}
         weights = fine_tune(self.objective, self.reference, texts, self.trainer.recipe, stream.bos)
         (after,) = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
         return self.final.losses.astype(np.float64) - (after / corpus.sizes).numpy()
@@ -125,16 +124,18 @@ class Ground:
         )
         return likelihood, early, final
 
-    def judge_texts(self, target: str) -> Chunks:
+    def judge_texts(self, target: str) -> TokenLists:
         """Return the judge documents' chunks of a target."""
         return self._texts(self.corpus.judges, Target.of(target, self.corpus.tasks))[0]
 
-    def _texts(self, per_task: Sequence[Chunks] | None, target: Target) -> tuple[Chunks, NDArray[np.int64]]:
+    def _texts(
+        self, per_task: Sequence[TokenLists] | None, target: Target
+    ) -> tuple[TokenLists, NDArray[np.int64]]:
         """Return the chunks of the tasks that count, and each chunk's task as its place in `target.tasks`."""
         assert per_task is not None, "a text corpus"
         counted = [t for t, name in enumerate(target.tasks) if name in target.counted]
         lists = [_token_lists(per_task[t]) for t in counted]
-        return Chunks.of([ids for part in lists for ids in part]), np.repeat(
+        return TokenLists.of([ids for part in lists for ids in part]), np.repeat(
             counted, [len(part) for part in lists]
         )
 
@@ -240,10 +241,10 @@ def _only(held: HeldOut, codes: list[int], also: NDArray[np.bool_] | None) -> He
     )
 
 
-def _token_lists(chunks: Chunks) -> list[list[int]]:
+def _token_lists(chunks: TokenLists) -> list[list[int]]:
     return [part.tolist() for part in np.split(chunks.tokens, chunks.offsets[1:-1])]
 
 
-def _text(corpus: LabCorpus) -> Chunks:
+def _text(corpus: LabCorpus) -> TokenLists:
     assert corpus.chunks is not None, "a text corpus"
     return corpus.chunks

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.laboratory.archive import damaged, load_archive, save_archive
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.measure import Run, Trainer, subset_id
@@ -15,8 +16,6 @@ from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.retrain import Job, retrain
 from grasp_pipeline.seeds import digest
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 KEEP_EVERY = 32
 """Retrainings per archive: a killed run loses at most these."""
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import spearman
 from grasp_pipeline.laboratory.downstream.case import Case
 from grasp_pipeline.laboratory.downstream.shipping import sealed, target_loss
-
-Floats = NDArray[np.float64]
 
 MEASURED = "measured"
 """Score: minus the loss of one run on the calibration documents."""

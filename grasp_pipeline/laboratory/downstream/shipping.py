@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.laboratory.downstream.case import Case, case_names
-from grasp_pipeline.selection.arms import Arm
-from grasp_pipeline.selection.certificate import RANDOM, Evidence, plan_picks
-from grasp_pipeline.selection.finalists import COMPARED, Finalist, shortlist
+from grasp_pipeline.selection.candidates.arms import Arm
+from grasp_pipeline.selection.candidates.finalists import COMPARED, Finalist, shortlist
+from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, plan_picks
 from grasp_pipeline.selection.target import MEAN
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,217 @@
+"""What the finalists are built from, and the rules that rank by one direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, project
+from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
+from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
+from grasp_pipeline.corpus.ngrams import ngram_sums
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.candidates.dsir import dsir_weights
+from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates.judge import standardise
+from grasp_pipeline.selection.candidates.views import stack_views
+from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.solver.budget import descending, fill_whole
+from grasp_pipeline.selection.target import Target
+
+GROUPS = 256
+"""Groups of the GGDA arm."""
+
+INFLUENCE_RHO = 1.0
+"""Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
+
+Features = Literal["gradient", "gradient+ngrams"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What a linear arm ranks by: <M (r - lambda mu), features>.
+
+    rho: damping of the metric M, 0 for the identity; ngram_weight: of the n-grams' F beside the gradients'; target: r
+    (d,) in the features, None for the direction of the target's tasks.
+    """
+
+    features: Features
+    rho: float
+    lam: float
+    ngram_weight: float = 1.0
+    target: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredients:
+    """What the arms are built from.
+
+    Attributes:
+        blocks: sketches (n, d) of the chosen kind.
+        target: what is selected for, over T tasks.
+        targets: (T, d) mean query sketch of every task.
+        chunks: token ids of the n chunks.
+        queries: token ids of q query chunks of the tasks that count.
+        query_task: (q,) their tasks, as places in `target.tasks`.
+        losses: (n,) mean token loss of each chunk at the reference proxy, nats.
+        conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats.
+        rooms: what an arm may hold.
+        training_tokens: of a retraining. Chunks that count twice are offered where these reach the budget: a shorter
+            training would never see a repeat, and measure nothing of it.
+    """
+
+    blocks: SketchBlocks
+    target: Target
+    targets: Floats
+    chunks: TokenLists
+    queries: TokenLists
+    query_task: NDArray[np.integer]
+    losses: Floats
+    conditional: Floats
+    rooms: Rooms
+    training_tokens: int
+    _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens per chunk, (n,)."""
+        return self.chunks.lengths
+
+    @cached_property
+    def second(self) -> Floats:
+        """Second moment of the gradient sketches, (d, d)."""
+        return second_moment(self.blocks, self.n_tokens)
+
+    @cached_property
+    def alignment(self) -> Floats:
+        """GradDot's score per token, (n,)."""
+        return project(self.blocks, self.target.weights @ self.targets)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """GGDA's group of every chunk, (n,)."""
+        return group_chunks(self.blocks, min(GROUPS, max(1, self.chunks.n // 8)), "ggda")
+
+    @cached_property
+    def dsir_weights(self) -> Floats:
+        """DSIR's log ratios by hashed n-gram, (buckets,)."""
+        return dsir_weights(self.chunks, self.queries)
+
+    @cached_property
+    def dsir(self) -> Floats:
+        """DSIR's log importance weights, (n,)."""
+        return ngram_sums(self.chunks, self.dsir_weights)
+
+    @cached_property
+    def influence(self) -> Floats:
+        """Damped influence per token, (n,)."""
+        return project(
+            self.blocks, apply_metric(self.metric(INFLUENCE_RHO), self.target.weights @ self.targets)
+        )
+
+    @property
+    def blended(self) -> tuple[Floats, Floats, Floats]:
+        """Parts of the blend: influence, DSIR weight per token and conditional loss reduction, each (n,)."""
+        return self.influence, self.dsir / self.n_tokens, self.conditional
+
+    @cached_property
+    def blend(self) -> Floats:
+        """Mean of the standardised parts, (n,)."""
+        return np.mean([standardise(part) for part in self.blended], axis=0)
+
+    @cached_property
+    def query_share(self) -> Floats:
+        """Share of every query chunk in its task's tokens, (T, q)."""
+        lengths = self.queries.lengths.astype(np.float64)
+        member = self.query_task == np.arange(len(self.target.tasks))[:, None]
+        tokens = member * lengths
+        return tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1.0)
+
+    @cached_property
+    def ngrams(self) -> NgramFeatures:
+        """N-gram features fitted on the corpus."""
+        return NgramFeatures.fit(self.chunks)
+
+    @cached_property
+    def _ngram_view(self) -> tuple[SketchBlocks, Floats]:
+        targets = self.query_share @ self.ngrams.transform(self.queries).astype(np.float64)
+        return ArrayBlocks(self.ngrams.transform(self.chunks)), targets
+
+    def view(self, rule: Rule) -> tuple[SketchBlocks, Floats]:
+        """Return the features (n, d) of a rule and every task's direction (T, d) in them."""
+        if rule.features == "gradient":
+            return self.blocks, self.targets
+        if rule.ngram_weight not in self._stacked:
+            self._stacked[rule.ngram_weight] = stack_views(
+                [(self.blocks, self.targets), self._ngram_view], self.n_tokens, [1.0, rule.ngram_weight]
+            )
+        return self._stacked[rule.ngram_weight]
+
+    def direction(self, rule: Rule) -> Floats:
+        """Return r (d,) of a rule."""
+        return self.target.weights @ self.view(rule)[1] if rule.target is None else rule.target
+
+    @cached_property
+    def repeatable(self) -> bool:
+        """Whether chunks may count twice: a retraining sees the whole budget, and the constraints can be met so."""
+        if self.training_tokens < self.rooms.budget:
+            return False
+        try:
+            self.rooms.room(copies=2)
+        except ConfigError:
+            return False
+        return True
+
+    def metric(self, rho: float) -> Metric:
+        """Return M for the gradient sketches; None is the identity."""
+        return None if rho == 0 else metric_matrix(self.second, rho)
+
+
+@dataclass(frozen=True)
+class LinearView:
+    """A linear arm's direction at its membership: features <q, phi> in `blocks`; alignment and marginal (n,)."""
+
+    blocks: SketchBlocks
+    q: Floats
+    tau: float
+    alignment: Floats
+    marginal: Floats
+
+
+def linear_view(
+    given: Ingredients, rule: Rule, membership: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> LinearView:
+    """Return q = M (r - lambda mu_S), the threshold tau, and every chunk's alignment and marginal value at S.
+
+    tau is the marginal value of the last chunk taken when the allowed chunks (n,) fill the subset's tokens in order of
+    marginal value; up to rounding and constraints beside the budget S is the set above it.
+    """
+    blocks, target, metric = given.view(rule)[0], given.direction(rule), given.metric(rule.rho)
+    mean = subset_means(blocks, given.n_tokens, membership[None]).means[0]
+    q = apply_metric(metric, target - rule.lam * mean)
+    alignment = project(blocks, apply_metric(metric, target))
+    marginal = project(blocks, q)
+    return LinearView(
+        blocks, q, last_taken(marginal, given.n_tokens, membership, allowed), alignment, marginal
+    )
+
+
+def last_taken(
+    values: Floats,
+    n_tokens: NDArray[np.integer],
+    membership: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+) -> float:
+    """Return the value of the last chunk taken when the allowed chunks (n,) fill a subset's tokens, best first.
+
+    values, n_tokens: (n,) per chunk; membership: (n,) the subset.
+    """
+    order = descending(np.where(allowed, values, -np.inf))[: int(allowed.sum())]
+    taken = fill_whole(order, n_tokens.astype(np.float64), int(n_tokens[membership].sum()))
+    return float(values[taken].min())

@@ -1,0 +1,115 @@
+"""The judge J: ranks optimised corpora by evidence that their optimiser did not see.
+
+    J = z(L) + z(F_early) / 2 + z(F_final) / 2                  without C
+    J = z(C) + z(L) / 2 + z(F_early) / 4 + z(F_final) / 4
+
+L is the bigram likelihood of judge texts; F_early the surrogate at an early checkpoint; F_final that at the final one;
+both F with r from judge documents, M = I, lambda = 0.7; C a corpus's mean conditional loss reduction by judge texts
+(see `proxy.conditional`). z is standardised over the optimised candidates. The weights with C were chosen on one corpus
+and measured on another (`benchmarks/README.md`, downstream).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.blocks import SketchBlocks
+from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
+
+LAMBDA = 0.7
+
+
+@dataclass(frozen=True)
+class View:
+    """Sketches at one checkpoint, (n, d), and the mean sketch (d,) of the judge documents there."""
+
+    blocks: SketchBlocks
+    target: Floats
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """score: (c,) J; likelihood (nats per token), early, final, conditional (nats per token): (c,) parts before z."""
+
+    score: Floats
+    likelihood: Floats
+    early: Floats
+    final: Floats
+    conditional: Floats | None = None
+
+
+OUTLYING = (
+    "full",
+    *(
+        f"{arm}{end}"
+        for arm in ("random-deduplicated", "lowest-loss", "middle-perplexity")
+        for end in ("", "-twice")
+    ),
+)
+"""Arms that z is not taken over: they follow no task, and their values are far from all others."""
+
+
+def judge(
+    membership: NDArray[np.bool_],
+    n_tokens: ArrayLike,
+    likelihood: BigramLikelihood,
+    early: View,
+    final: View,
+    optimised: NDArray[np.bool_] | None = None,
+    conditional: Floats | None = None,
+) -> Judgement:
+    """Judge c candidates given as (c, n) memberships; optimised: (c,) the candidates that z is taken over.
+
+    conditional: (n,) loss reduction of every chunk by judge texts, where it was measured.
+
+    Raises:
+        InputError: shapes disagree or a candidate is empty.
+    """
+    parts = [likelihood.scores(membership)]
+    for view in (early, final):
+        means = subset_means(view.blocks, n_tokens, membership)
+        parts.append(predict_from_means(means, view.target, None, LAMBDA)[:, 0])
+    gained = None if conditional is None else mean_over_tokens(membership, n_tokens, conditional)
+    return combine(*parts, optimised=optimised, conditional=gained)
+
+
+def mean_over_tokens(membership: NDArray[np.bool_], n_tokens: ArrayLike, values: Floats) -> Floats:
+    """Return the token-weighted mean of values (n,) over each of c memberships (c, n): (c,)."""
+    tokens = np.asarray(n_tokens, dtype=np.float64)
+    return np.array([tokens[kept] @ values[kept] / tokens[kept].sum() for kept in membership])
+
+
+def combine(
+    likelihood: Floats,
+    early: Floats,
+    final: Floats,
+    optimised: NDArray[np.bool_] | None,
+    conditional: Floats | None = None,
+) -> Judgement:
+    """Return the judgement from its parts, each (c,)."""
+    parts = [(1.0, likelihood), (0.5, early), (0.5, final)]
+    if conditional is not None:
+        parts = [(1.0, conditional), *((weight / 2, part) for weight, part in parts)]
+    score = sum(weight * standardise(part, optimised) for weight, part in parts)
+    return Judgement(np.asarray(score), likelihood, early, final, conditional)
+
+
+def standardise(values: Floats, reference: NDArray[np.bool_] | None = None) -> Floats:
+    """Return (values - mean) / sd, with mean and population sd over the reference, by default all.
+
+    Where the reference is constant up to rounding, the values tell nothing and are 0 everywhere.
+    """
+    centre, spread = centre_and_spread(values, reference)
+    return (values - centre) / spread if spread else np.zeros_like(values)
+
+
+def centre_and_spread(values: Floats, reference: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+    """Return the mean and population sd that `standardise` takes; the sd is 0 where the reference is constant."""
+    sample = values if reference is None or not reference.any() else values[reference]
+    centre, spread = float(sample.mean()), float(sample.std())
+    return centre, spread if spread > 1e-9 * np.abs(sample).max(initial=0.0) else 0.0

@@ -1,0 +1,137 @@
+"""Rooms: what a candidate corpus may hold. Every arm fills one.
+
+A room is the budget with everything that is asked for beside it: the constraints of the configuration, how far near
+duplicates are left out, how often a kept chunk counts, and the random sample that a trust region keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.arrays import Bools
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.solver.budget import TokenBudget, check_budget
+from grasp_pipeline.selection.solver.feasible_set import Polytope
+
+Dedup = Literal["none", "soft", "hard"]
+"""Of the documents of a near-duplicate cluster of size k: all, ceil(sqrt(k)) or one."""
+
+Constrain = Callable[[NDArray[np.integer[Any]], Bools, Bools | None], ConstraintSet]
+"""Tokens (n,), chunks that may be chosen (n,) and chunks to keep (n,) or None -> the constraint set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rooms:
+    """The rooms of one corpus and budget.
+
+    Attributes:
+        n_tokens: (n,) tokens per chunk.
+        budget: tokens to keep.
+        survivors: (n,) chunks of the document that stays of each near-duplicate cluster.
+        documents, clusters: (n,) codes of a chunk's document and of that document's cluster.
+        constrain: makes the constraint set where constraints are asked for, else None.
+        trust_share: share of the budget for a random sample in the rooms of optimised arms.
+    """
+
+    n_tokens: NDArray[np.integer[Any]]
+    budget: int
+    survivors: Bools
+    documents: NDArray[np.integer[Any]]
+    clusters: NDArray[np.integer[Any]]
+    constrain: Constrain | None = None
+    trust_share: float = 0.0
+    _made: dict[tuple[Dedup, int, bool], Polytope] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def plain(cls, n_tokens: NDArray[np.integer[Any]], budget: int, survivors: Bools | None = None) -> Rooms:
+        """Return rooms of the budget alone, each chunk a document of its own."""
+        own = np.arange(len(n_tokens))
+        return cls(n_tokens, budget, np.ones(len(own), bool) if survivors is None else survivors, own, own)
+
+    def allowed(self, dedup: Dedup) -> Bools:
+        """Return the chunks (n,) that a degree of near-de-duplication leaves."""
+        if dedup == "none":
+            return np.ones(len(self.n_tokens), dtype=np.bool_)
+        return self.survivors if dedup == "hard" else self._soft
+
+    def offers(self, dedup: Dedup, copies: int = 1) -> bool:
+        """Return whether the degree leaves out anything more than milder ones, and leaves enough for the budget.
+
+        copies: times that a kept chunk counts.
+        """
+        mask, milder = self.allowed(dedup), self.allowed("soft" if dedup == "hard" else "none")
+        if dedup != "none" and np.array_equal(mask, milder):
+            return False
+        try:
+            self.room(dedup, copies)
+        except ConfigError:
+            return False
+        return True
+
+    def strictest(self, copies: int = 1) -> Dedup:
+        """Return the strictest degree that leaves enough for the budget."""
+        return "hard" if self.offers("hard", copies) else "soft" if self.offers("soft", copies) else "none"
+
+    def room(self, dedup: Dedup = "none", copies: int = 1, trusted: bool = False) -> Polytope:
+        """Return a room; copies: times that a kept chunk counts; trusted: with the trust region's sample.
+
+        Raises:
+            ConfigError: the budget or the constraints cannot be met.
+        """
+        key = (dedup, copies, trusted and self.trust_share > 0)
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def _make(self, dedup: Dedup, copies: int, trusted: bool) -> Polytope:
+        tokens, allowed = self.n_tokens * copies, self.allowed(dedup)
+        keep = self._sample(copies) if trusted else None
+        if self.constrain is not None:
+            return self.constrain(tokens, allowed, keep)
+        if keep is not None:
+            return ConstraintSet(tokens, self.budget, keep=keep, drop=~(allowed | keep))
+        return TokenBudget(check_budget(tokens, self.budget, allowed), self.budget)
+
+    def _sample(self, copies: int) -> Bools:
+        """Return a random sample (n,) of whole units without near duplicates, the trust region's share of the budget.
+
+        It is part of a random corpus that meets every constraint.
+        """
+        room = self.room(self.strictest(), copies)
+        luck = unit_luck(room, "trust region")
+        drawn = np.flatnonzero(room.round(luck, np.zeros(len(luck))))
+        drawn = drawn[np.argsort(-luck[drawn], kind="stable")]
+        spent = np.cumsum(self.n_tokens[drawn] * copies)
+        sample = np.zeros(len(luck), dtype=np.bool_)
+        sample[drawn[spent <= self.trust_share * self.budget]] = True
+        return sample
+
+    @cached_property
+    def _soft(self) -> Bools:
+        """The first ceil(sqrt(k)) documents of every cluster of k, the survivor before the others."""
+        count = int(self.documents.max(initial=0)) + 1
+        cluster, survives = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
+        cluster[self.documents], survives[self.documents] = self.clusters, self.survivors
+        used = np.unique(self.documents)
+        order = used[np.lexsort((used, ~survives[used], cluster[used]))]
+        sizes = np.bincount(cluster[used])
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        place = np.zeros(count, dtype=np.int64)
+        place[order] = np.arange(len(order)) - first[cluster[order]]
+        stays = place < np.ceil(np.sqrt(sizes[cluster]))
+        return stays[self.documents]
+
+
+def unit_luck(room: Polytope, *name: str | int) -> NDArray[np.float64]:
+    """Return (n,) luck in [0, 1) for a draw without replacement, equal for chunks that are kept as one."""
+    n = len(room.n_tokens)
+    units = np.arange(n) if room.unit is None else room.unit
+    return generator(*name).random(int(units.max(initial=0)) + 1)[units]

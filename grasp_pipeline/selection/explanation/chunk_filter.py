@@ -1,0 +1,165 @@
+"""A filter for whatever ships: the shipped arm's own score as a sum of parts that a new chunk has too.
+
+    value = offset + <q, features> + sum of n-gram weights - |loss - centre| + c * loss reduction    kept: value >= tau
+
+An arm that ranks by one direction is q and tau (`residual_filter`). DSIR is a table of weights by hashed n-gram, its
+log ratios given the corpus. Perplexity filters keep a band of losses, the conditional arm what the stored fine-tuned
+proxy finds easier, and the blend the three parts of its mean. A draw and GGDA's groups have no score that a single new
+chunk could be given; beside them the linear arm that kept most of the same tokens filters, without a certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.attribution.blocks import SketchBlocks
+from grasp_pipeline.attribution.metric import apply_metric
+from grasp_pipeline.corpus.ngrams import ngram_sums
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO, Ingredients, LinearView, last_taken
+from grasp_pipeline.selection.candidates.judge import centre_and_spread
+from grasp_pipeline.selection.candidates.ranking import ranking
+from grasp_pipeline.selection.explanation.residual_filter import ResidualFilter, kept_agreement
+
+AGREEMENT_FLOOR = 0.9
+"""Share of the kept tokens that a filter and the corpus that ships must have in common for the filter to stand for it.
+
+What a certificate certifies is a corpus. A filter that trades more than a tenth of its tokens for others is another
+corpus, about which nothing was measured; rounding, ties and a resampling's luck cost a few hundredths.
+"""
+
+FilterKind = Literal["direction", "ngram_table", "loss", "conditional", "blend", "everything"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkInputs:
+    """What is known of n chunks; parts that a filter does not look at may be None.
+
+    tokens: their ids; features: (n, d) of the filter's view; loss: (n,) mean token loss at the reference proxy, nats;
+    reduction: (n,) by how much fine-tuning on the queries lowers it.
+    """
+
+    tokens: TokenLists
+    features: SketchBlocks | None = None
+    loss: Floats | None = None
+    reduction: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkFilter:
+    """The parts of a value and its threshold; parts that do not count are None.
+
+    q: (d,) float32 direction in the features; ngrams: (buckets,) float32 weight of every hashed unigram and bigram,
+    summed over a chunk, or with `per_token` divided by its tokens; loss_centre: nats, of the band of losses;
+    reduction_weight: c.
+    """
+
+    kind: FilterKind
+    tau: float = 0.0
+    offset: float = 0.0
+    q: NDArray[np.float32] | None = None
+    ngrams: NDArray[np.float32] | None = None
+    per_token: bool = False
+    loss_centre: float | None = None
+    reduction_weight: float | None = None
+
+    @property
+    def reads_loss(self) -> bool:
+        """Whether the value depends on the loss at the reference proxy."""
+        return self.loss_centre is not None or self.reduction_weight is not None
+
+    @property
+    def reads_proxy(self) -> bool:
+        """Whether a new chunk must go through the proxy; an n-gram table asks for its tokens alone."""
+        return self.q is not None or self.reads_loss
+
+    def values(self, inputs: ChunkInputs) -> Floats:
+        """Return (n,) values of chunks.
+
+        Raises:
+            InputError: a part that the value depends on is missing, or the features have another dimension than q.
+        """
+        total = np.full(inputs.tokens.n, self.offset)
+        if self.q is not None:
+            if inputs.features is None:
+                raise InputError("the filter has a direction, and the chunks come without features")
+            total += ResidualFilter.of(self.q, self.tau).values(inputs.features)
+        if self.ngrams is not None:
+            sums = ngram_sums(inputs.tokens, self.ngrams)
+            total += sums / np.maximum(inputs.tokens.lengths, 1) if self.per_token else sums
+        if self.loss_centre is not None:
+            if inputs.loss is None:
+                raise InputError("the filter keeps a band of losses, and the chunks come without")
+            total -= np.abs(inputs.loss - self.loss_centre)
+        if self.reduction_weight is not None:
+            if inputs.reduction is None:
+                raise InputError("the filter weighs loss reductions, and the chunks come without")
+            total += self.reduction_weight * inputs.reduction
+        return total
+
+    def apply(self, inputs: ChunkInputs) -> NDArray[np.bool_]:
+        """Return (n,) whether each chunk is kept."""
+        return self.values(inputs) >= self.tau
+
+
+def own_filter(
+    given: Ingredients, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> ChunkFilter | None:
+    """Return the filter of an arm that does not rank by one direction; None where a single chunk has no such score.
+
+    kept: (n,) the arm; allowed: (n,) what its near-de-duplication left. The threshold is where the allowed chunks of
+    highest value fill the arm's tokens.
+    """
+    if family == "full":
+        return ChunkFilter("everything")
+    made = _parts(given, family, kept, allowed)
+    if made is None:
+        return None
+    blocks = given.blocks if made.q is not None else None
+    inputs = ChunkInputs(given.chunks, blocks, given.losses, given.conditional)
+    return replace(made, tau=last_taken(made.values(inputs), given.n_tokens, kept, allowed))
+
+
+def _parts(
+    given: Ingredients, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> ChunkFilter | None:
+    if family == "dsir":
+        return ChunkFilter("ngram_table", ngrams=given.dsir_weights.astype(np.float32))
+    if family == "conditional":
+        return ChunkFilter("conditional", reduction_weight=1.0)
+    if family == "lowest-loss":
+        return ChunkFilter("loss", loss_centre=0.0)
+    if family == "middle-perplexity":
+        ranked = ranking(given, family)
+        assert ranked is not None, "it has a score"
+        least = last_taken(ranked.values, given.n_tokens, kept, allowed)
+        band = given.losses[allowed & (ranked.values >= least)]
+        return ChunkFilter("loss", loss_centre=float(band.min() + band.max()) / 2)
+    if family == "blend":
+        moments = [centre_and_spread(part) for part in given.blended]
+        weights = [1 / (len(moments) * spread) if spread else 0.0 for _, spread in moments]
+        q = apply_metric(given.metric(INFLUENCE_RHO), given.target.weights @ given.targets)
+        return ChunkFilter(
+            "blend",
+            offset=-sum(weight * centre for weight, (centre, _) in zip(weights, moments, strict=True)),
+            q=(weights[0] * q).astype(np.float32),
+            ngrams=(weights[1] * given.dsir_weights).astype(np.float32),
+            per_token=True,
+            reduction_weight=weights[2],
+        )
+    return None
+
+
+def direction_filter(view: LinearView) -> ChunkFilter:
+    """Return the filter of an arm that ranks by one direction."""
+    return ChunkFilter("direction", view.tau, q=view.q.astype(np.float32))
+
+
+def agreement(found: ChunkFilter, inputs: ChunkInputs, kept: NDArray[np.bool_]) -> float:
+    """Return `kept_agreement` of a filter and a corpus (n,) on the corpus's own chunks."""
+    return kept_agreement(found.apply(inputs), kept, inputs.tokens.lengths)
