@@ -17,13 +17,13 @@ def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.corpus.manifest import first_few, mostly_unreadable, passed_over
 
-    lake = store.tables
+    delta = store.tables
 
     def rows_by_shard(table: tables.Table, rows: pl.Expr) -> dict[str, int]:
-        frame = lake.read(table, lake.pin(table).version).group_by("shard").agg(rows).collect()
+        frame = delta.read(table, delta.pin(table).version).group_by("shard").agg(rows).collect()
         return dict(frame.iter_rows())
 
-    manifest = lake.read(tables.MANIFEST, lake.pin(tables.MANIFEST).version).collect()
+    manifest = delta.read(tables.MANIFEST, delta.pin(tables.MANIFEST).version).collect()
     read = rows_by_shard(tables.MANIFEST, pl.col("n_rows").sum())
     kept = rows_by_shard(tables.DOCUMENTS, pl.len())
     rejected = rows_by_shard(tables.REJECTED_DOCUMENTS, pl.len())
@@ -57,8 +57,10 @@ def document_ids_hold(store: DeltaStore) -> dg.AssetCheckResult:
     """Check the key of all documents and the digest of a sample."""
     from grasp_pipeline.corpus.normalize import document_id
 
-    lake = store.tables
-    frame = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select("doc_id", "text").collect()
+    delta = store.tables
+    frame = (
+        delta.read(tables.DOCUMENTS, delta.pin(tables.DOCUMENTS).version).select("doc_id", "text").collect()
+    )
     sample = frame.sort("doc_id").head(500)
     wrong = sum(document_id(text) != doc_id.partition(":")[0] for doc_id, text in sample.iter_rows())
     duplicated = frame.height - frame["doc_id"].n_unique()
@@ -75,12 +77,12 @@ def no_text_lost(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the spans of all chunks with the documents' lengths."""
     import polars as pl
 
-    lake = store.tables
-    documents = lake.read(tables.DOCUMENTS, lake.pin(tables.DOCUMENTS).version).select(
+    delta = store.tables
+    documents = delta.read(tables.DOCUMENTS, delta.pin(tables.DOCUMENTS).version).select(
         "doc_id", pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
     )
     spans = (
-        lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+        delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
         .group_by("doc_id")
         .agg((pl.col("end") - pl.col("start")).sum().alias("covered"), pl.col("end").max().alias("last"))
     )
@@ -105,15 +107,15 @@ def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.sketch.storage import decode
 
-    lake = store.tables
-    chunks = lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+    delta = store.tables
+    chunks = delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
     total = chunks.select(pl.len()).collect().item()
-    kinds = lake.read(tables.SKETCHERS, lake.pin(tables.SKETCHERS).version).collect()
+    kinds = delta.read(tables.SKETCHERS, delta.pin(tables.SKETCHERS).version).collect()
     faults: list[str] = []
     for row in kinds.iter_rows(named=True):
         kind = row["sketch_kind"]
-        read = lake.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-        sketches = lake.read(tables.GRADIENT_SKETCHES, read.version, {"sketch_kind": kind})
+        read = delta.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
+        sketches = delta.read(tables.GRADIENT_SKETCHES, read.version, {"sketch_kind": kind})
         shape = sketches.select(
             pl.len().alias("rows"),
             pl.col("chunk_id").n_unique().alias("distinct"),
@@ -178,11 +180,11 @@ def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
     """Read the headline certificate."""
     import polars as pl
 
-    lake = store.tables
-    commit = lake.latest(tables.CERTIFICATES)
+    delta = store.tables
+    commit = delta.latest(tables.CERTIFICATES)
     assert commit is not None, "checked after the asset was written"
     settings = commit.statistics
-    frame = lake.read(tables.CERTIFICATES, commit.version).collect()
+    frame = delta.read(tables.CERTIFICATES, commit.version).collect()
     head = frame.filter(pl.col("task") == settings["target"], pl.col("baseline") == "random").row(
         0, named=True
     )
@@ -209,20 +211,22 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.calibration.budget import Budget
 
-    lake = store.tables
+    delta = store.tables
 
     def ids(table: tables.Table) -> pl.DataFrame:
-        read = lake.pin(table)
-        return lake.read(table, read.version).select("chunk_id").collect()
+        read = delta.pin(table)
+        return delta.read(table, read.version).select("chunk_id").collect()
 
     chunks, kept, dropped = ids(tables.TOKENIZED_SHARDS), ids(tables.PRUNED_CORPUS), ids(tables.DROP_REASONS)
     overlap = kept.join(dropped, on="chunk_id").height
     missing = chunks.join(pl.concat([kept, dropped]), on="chunk_id", how="anti").height
-    total = lake.read(tables.TOKENIZED_SHARDS, lake.pin(tables.TOKENIZED_SHARDS).version)
+    total = delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
     sizes = total.select(tokens=pl.col("n_tokens").sum(), documents=pl.col("doc_id").n_unique())
-    pruned = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version)
+    pruned = delta.read(tables.PRUNED_CORPUS, delta.pin(tables.PRUNED_CORPUS).version)
     tokens = pruned.select((pl.col("kept_tokens") * pl.col("repeats")).sum()).collect().item()
-    protocol = lake.read(tables.CANDIDATES, lake.pin(tables.CANDIDATES).version).collect().row(0, named=True)
+    protocol = (
+        delta.read(tables.CANDIDATES, delta.pin(tables.CANDIDATES).version).collect().row(0, named=True)
+    )
     budget = Budget.of(protocol).resolve(**sizes.collect().row(0, named=True))
     unpruned = kept.height == chunks.height
     return dg.AssetCheckResult(
@@ -243,8 +247,8 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
 )
 def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
     """Check the key over all partitions, which are written apart."""
-    lake = store.tables
-    frame = lake.read(tables.FIDELITY, lake.pin(tables.FIDELITY).version).collect()
+    delta = store.tables
+    frame = delta.read(tables.FIDELITY, delta.pin(tables.FIDELITY).version).collect()
     repeated = int(frame.select(tables.FIDELITY.key).is_duplicated().sum())
     rows = dict(frame.group_by("corpus").len().sort("corpus").iter_rows())
     return dg.AssetCheckResult(
@@ -263,9 +267,9 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.selection.explanation.reasons import RANDOM_DRAW, REASONS
 
-    lake = store.tables
-    kept = lake.read(tables.PRUNED_CORPUS, lake.pin(tables.PRUNED_CORPUS).version).collect()
-    dropped = lake.read(tables.DROP_REASONS, lake.pin(tables.DROP_REASONS).version).collect()
+    delta = store.tables
+    kept = delta.read(tables.PRUNED_CORPUS, delta.pin(tables.PRUNED_CORPUS).version).collect()
+    dropped = delta.read(tables.DROP_REASONS, delta.pin(tables.DROP_REASONS).version).collect()
     reason, below = pl.col("reason"), pl.col("value") < pl.col("threshold")
     faults = {
         "low_alignment not below its threshold": (reason == "low_alignment") & ~below.fill_null(False),
@@ -294,8 +298,8 @@ def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the filter's arm and its agreement with what ships; a certificate that it must not carry is an error."""
     from grasp_pipeline.selection.explanation.chunk_filter import AGREEMENT_FLOOR
 
-    lake = store.tables
-    frame = lake.read(tables.RESIDUAL_FILTER, lake.pin(tables.RESIDUAL_FILTER).version).collect()
+    delta = store.tables
+    frame = delta.read(tables.RESIDUAL_FILTER, delta.pin(tables.RESIDUAL_FILTER).version).collect()
     row = frame.row(0, named=True)
     stands = row["arm"] == row["shipped_arm"] and row["agreement"] >= AGREEMENT_FLOOR
     bounds = row["improvement"] is not None or row["lower_bound"] is not None
@@ -325,10 +329,10 @@ def filter_decides_by_value(store: DeltaStore) -> dg.AssetCheckResult:
     """Repeat every decision from the stored values and thresholds."""
     import polars as pl
 
-    lake = store.tables
-    frame = lake.read(tables.FILTERED_SHARDS, lake.pin(tables.FILTERED_SHARDS).version).collect()
+    delta = store.tables
+    frame = delta.read(tables.FILTERED_SHARDS, delta.pin(tables.FILTERED_SHARDS).version).collect()
     thresholds: dict[str, float] = {}
-    for commit in lake.commits(tables.FILTERED_SHARDS):
+    for commit in delta.commits(tables.FILTERED_SHARDS):
         thresholds.setdefault((commit.partition or {})["shard"], commit.statistics["tau"])
     tau = pl.col("shard").replace_strict(thresholds, return_dtype=pl.Float64)
     wrong = frame.filter(pl.col("kept") != (pl.col("value") >= tau)).height

@@ -97,7 +97,7 @@ def load_corpus(step: Step) -> Corpus:
     return Corpus(read.version, frame, _load_tokens(step, read.version, frame))
 
 
-def chunk_frame(lake: DeltaTables, version: int, documents_version: int) -> pl.DataFrame:
+def chunk_frame(delta: DeltaTables, version: int, documents_version: int) -> pl.DataFrame:
     """Return all chunks as of a version, without tokens, sorted by chunk_id: the frame of a `Corpus`.
 
     Raises:
@@ -105,10 +105,10 @@ def chunk_frame(lake: DeltaTables, version: int, documents_version: int) -> pl.D
     """
     import polars as pl
 
-    lazy = lake.read(tables.DOCUMENTS, documents_version)
+    lazy = delta.read(tables.DOCUMENTS, documents_version)
     documents = lazy.select("doc_id", "cluster", "survivor").collect()
     columns = [name for name in tables.TOKENIZED_SHARDS.schema if name != "input_ids"]
-    chunks = lake.read(tables.TOKENIZED_SHARDS, version).select(columns).collect().sort("chunk_id")
+    chunks = delta.read(tables.TOKENIZED_SHARDS, version).select(columns).collect().sort("chunk_id")
     if chunks.is_empty():
         raise StoreError("tokenized_shards holds no chunks; materialize it for every shard first")
     frame = chunks.join(documents, on="doc_id", how="left", maintain_order="left")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from assets.common import Step
     from assets.data import Corpus
     from grasp_pipeline.proxy.training import Recipe
-    from grasp_pipeline.selection.candidates.context import Ingredients, Rule
+    from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
     from grasp_pipeline.selection.candidates.finalists import Finalist, Plan
-    from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+    from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.selection.target import Target
 
@@ -49,7 +49,9 @@ def load_target(step: Step, protocol: dict[str, Any]) -> Target:
     return Target.of(protocol["target"], task_names(step), json.loads(protocol["task_weights"]))
 
 
-def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trust_share: float) -> Rooms:
+def make_feasible_sets(
+    corpus: Corpus, budget: int, constraints: ConstraintsConfig, trust_share: float
+) -> FeasibleSets:
     """Return what an arm of the corpus may hold.
 
     Raises:
@@ -57,7 +59,7 @@ def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trus
     """
     from grasp_pipeline.selection.constraints.build import build_constraints
     from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
-    from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+    from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
     frame = corpus.frame
 
@@ -77,7 +79,7 @@ def make_rooms(corpus: Corpus, budget: int, constraints: ConstraintsConfig, trus
             keep=keep,
         )
 
-    return Rooms(
+    return FeasibleSets(
         corpus.n_tokens,
         budget,
         frame["survivor"].to_numpy(),
@@ -119,18 +121,20 @@ def load_conditional(
     return before - found.to_numpy()
 
 
-def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, rooms: Rooms) -> Ingredients:
+def load_selection_context(
+    step: Step, corpus: Corpus, kind: str, target: Target, feasible_sets: FeasibleSets
+) -> SelectionContext:
     """Pin and load what the arms are built from."""
     import polars as pl
 
-    from grasp_pipeline.selection.candidates.context import Ingredients
+    from grasp_pipeline.selection.candidates.context import SelectionContext
 
     names, vectors = load_task_vectors(step, kind, "query")
     asked = pl.col("task").is_in(target.counted)
     frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
     queries = TokenLists.of_column(frame["input_ids"])
     losses = load_losses(step, corpus, kind)
-    return Ingredients(
+    return SelectionContext(
         load_sketches(step, corpus, kind),
         target,
         target.rows(names, vectors),
@@ -139,15 +143,15 @@ def load_ingredients(step: Step, corpus: Corpus, kind: str, target: Target, room
         np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
         losses,
         load_conditional(step, corpus, "query", losses),
-        rooms,
+        feasible_sets,
         load_recipe(step).tokens,
     )
 
 
 def task_directions(
-    step: Step, given: Ingredients, rule: Rule, making: FeatureView, kind: str
+    step: Step, selection: SelectionContext, linear: LinearScore, making: FeatureView, kind: str
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Return the tasks' names and M r_t of each as a column (d, T), in the features of a rule."""
+    """Return the tasks' names and M r_t of each as a column (d, T), in the features of a linear score."""
     import polars as pl
 
     from grasp_pipeline.attribution.metric import apply_metric
@@ -155,10 +159,10 @@ def task_directions(
     names, vectors = load_task_vectors(step, kind, "query")
     queries = step.read(tables.TASKS, {"split": "query"}).collect().sort("task", "chunk_id")
     means = []
-    for task in given.target.tasks:
+    for task in selection.target.tasks:
         pool = TokenLists.of_column(queries.filter(pl.col("task") == task)["input_ids"])
         means.append(making.mean(vectors[names.index(task)], pool))
-    return list(given.target.tasks), apply_metric(given.metric(rule.rho), np.stack(means)).T
+    return list(selection.target.tasks), apply_metric(selection.metric(linear.rho), np.stack(means)).T
 
 
 def finalist_frames(
@@ -178,7 +182,7 @@ def finalist_frames(
     asked = constraints.model_dump_json()
     rows, subsets = [], {}
     for entry, score, on in zip(entries, scores, listed, strict=True):
-        arm, rule = entry.arm, entry.rule
+        arm, linear = entry.arm, entry.linear
         subset_id = digest(ids[arm.membership].tolist())
         rows.append(
             {
@@ -186,12 +190,12 @@ def finalist_frames(
                 "family": arm.family,
                 "subset_id": subset_id,
                 "role": arm.role,
-                "features": rule.features if rule else None,
-                "rho": rule.rho if rule else None,
-                "lam": rule.lam if rule else None,
-                "ngram_weight": rule.ngram_weight if rule else None,
-                "direction": rule.target.astype("<f8").tobytes()
-                if rule and rule.target is not None
+                "features": linear.features if linear else None,
+                "rho": linear.rho if linear else None,
+                "lam": linear.lam if linear else None,
+                "ngram_weight": linear.ngram_weight if linear else None,
+                "direction": linear.target.astype("<f8").tobytes()
+                if linear and linear.target is not None
                 else None,
                 "near_duplicates": entry.dedup,
                 "repeats": arm.repeats,
@@ -239,22 +243,22 @@ class Arms:
         """Return one arm's row."""
         return next(row for row in self.frame.iter_rows(named=True) if row["arm"] == arm)
 
-    def rule(self, arm: str) -> Rule | None:
+    def linear(self, arm: str) -> LinearScore | None:
         """Return what a linear arm ranks by; None for the others."""
-        from grasp_pipeline.selection.candidates.context import Rule
+        from grasp_pipeline.selection.candidates.context import LinearScore
 
         row = self.row(arm)
         if row["features"] is None:
             return None
         direction = None if row["direction"] is None else np.frombuffer(row["direction"], "<f8")
-        return Rule(row["features"], row["rho"], row["lam"], row["ngram_weight"], direction)
+        return LinearScore(row["features"], row["rho"], row["lam"], row["ngram_weight"], direction)
 
     def refit_plans(self) -> dict[str, Plan]:
         """Return the plans of the arms that an on-policy refit may start from."""
         from grasp_pipeline.selection.candidates.refit import plan_of
 
-        rows = ((row, self.rule(row["arm"])) for row in self.frame.iter_rows(named=True))
-        plans = (plan_of(row["arm"], rule, row["near_duplicates"], row["repeats"]) for row, rule in rows)
+        rows = ((row, self.linear(row["arm"])) for row in self.frame.iter_rows(named=True))
+        plans = (plan_of(row["arm"], linear, row["near_duplicates"], row["repeats"]) for row, linear in rows)
         return {plan.name: plan for plan in plans if plan}
 
     def subset_id(self, arm: str) -> str:

@@ -85,10 +85,10 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     from grasp_pipeline.corpus.tasks import read_tasks
     from grasp_pipeline.selection import preflight
 
-    run, lake = context.run, store.tables
+    run, delta = context.run, store.tables
     run_config: Mapping[str, Any] = run.run_config
     validate_run_config(run_config.get("ops") or {})
-    refuse_ignored(run.tags, run.job_name, lake)
+    refuse_ignored(run.tags, run.job_name, delta)
     faults: list[str | None] = []
     if any(
         "compute" in node.required_resource_keys
@@ -103,15 +103,19 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
         finalists: Any = _section(context, "finalists")
         faults.append(preflight.no_retraining_left(finalists, PICKS * finalists.fresh_runs, REFITS))
     if "sealed_evaluation" in steps and "subsets" not in steps:
-        faults.append(_old_seal(lake))
+        faults.append(_old_seal(delta))
     _refuse(faults)
     if "task_documents" in steps:
         wanted: Any = _section(context, "task_documents")
         tasks = read_tasks(wanted, store.storage_options).documents["task"].unique().to_list()
-    elif lake.exists(tables.TASK_DOCUMENTS):
-        read = lake.pin(tables.TASK_DOCUMENTS)
+    elif delta.exists(tables.TASK_DOCUMENTS):
+        read = delta.pin(tables.TASK_DOCUMENTS)
         tasks = (
-            lake.read(tables.TASK_DOCUMENTS, read.version).select("task").unique().collect()["task"].to_list()
+            delta.read(tables.TASK_DOCUMENTS, read.version)
+            .select("task")
+            .unique()
+            .collect()["task"]
+            .to_list()
         )
     else:
         return
@@ -128,33 +132,33 @@ def _use_device(run_config: Mapping[str, Any]) -> None:
     Compute(device=os.environ[device["env"]] if isinstance(device, dict) else device).describe()
 
 
-def _old_seal(lake: DeltaTables) -> str | None:
+def _old_seal(delta: DeltaTables) -> str | None:
     from grasp_pipeline.selection.preflight import old_sealed_subsets
 
     sealed, chunks = (
-        lake.latest(tables.SUBSETS, {"split": "evaluation"}),
-        lake.latest(tables.TOKENIZED_SHARDS),
+        delta.latest(tables.SUBSETS, {"split": "evaluation"}),
+        delta.latest(tables.TOKENIZED_SHARDS),
     )
     if sealed is None or chunks is None:
         return "There are no sealed subsets in the store yet; run the job curate first"
-    drawn = lake.read(tables.SUBSETS, sealed.version, {"split": "evaluation"}).select("pool_version").head(1)
+    drawn = delta.read(tables.SUBSETS, sealed.version, {"split": "evaluation"}).select("pool_version").head(1)
     return old_sealed_subsets(drawn.collect().item(), chunks.version)
 
 
-def _chunks(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> None:
+def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> None:
     """Ask what needs the chunks."""
     import numpy as np
 
     from assets.data import Corpus, chunk_frame
-    from assets.finalists import make_rooms
+    from assets.finalists import make_feasible_sets
     from grasp_pipeline.arrays import TokenLists
     from grasp_pipeline.selection import preflight
 
-    read = lake.pin(tables.TOKENIZED_SHARDS)
-    frame = chunk_frame(lake, read.version, lake.pin(tables.DOCUMENTS).version)
+    read = delta.pin(tables.TOKENIZED_SHARDS)
+    frame = chunk_frame(delta, read.version, delta.pin(tables.DOCUMENTS).version)
     offsets = np.concatenate([[0], np.cumsum(frame["n_tokens"].to_numpy())]).astype(np.int64)
     corpus = Corpus(read.version, frame, TokenLists(np.empty(0, np.int32), offsets))
-    budget, documents = _budget(context, steps, lake), frame["doc_id"].n_unique()
+    budget, documents = _budget(context, steps, delta), frame["doc_id"].n_unique()
     _refuse([preflight.impossible_budget(budget, corpus.total, documents)])
     tokens = budget.resolve(corpus.total, documents)
     faults: list[str | None] = []
@@ -164,36 +168,38 @@ def _chunks(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTable
         faults.append(preflight.too_few_subsets(subsets, corpus.n_tokens, codes, tokens))
     if "finalists" in steps:
         finalists: Any = _section(context, "finalists")
-        share = _early_share(context, steps, lake)
+        share = _early_share(context, steps, delta)
         faults += [
             preflight.small_judge_sample(frame["chunk_id"].to_list(), corpus.n_tokens, share, tokens),
-            preflight.refusal(lambda: _constrain(finalists, make_rooms, corpus, tokens)),
+            preflight.refusal(lambda: _constrain(finalists, make_feasible_sets, corpus, tokens)),
         ]
     _refuse(faults)
 
 
-def _constrain(config: FinalistsConfig, make_rooms: Callable[..., Any], corpus: object, tokens: int) -> None:
-    """Make the rooms that every finalist fills."""
-    rooms = make_rooms(corpus, tokens, config.constraints, config.trust_share)
-    rooms.room()
-    rooms.room(trusted=True)
+def _constrain(
+    config: FinalistsConfig, make_feasible_sets: Callable[..., Any], corpus: object, tokens: int
+) -> None:
+    """Make the feasible sets that every finalist fills."""
+    feasible_sets = make_feasible_sets(corpus, tokens, config.constraints, config.trust_share)
+    feasible_sets.feasible_set()
+    feasible_sets.feasible_set(trusted=True)
 
 
-def _budget(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> Budget:
+def _budget(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> Budget:
     from grasp_pipeline.calibration.budget import Budget
 
     if "candidates" in steps:
         asked: Any = _section(context, "candidates")
         return Budget(asked.budget_tokens, asked.budget_documents, asked.budget_fraction)
-    row = lake.read(tables.CANDIDATES, lake.pin(tables.CANDIDATES).version).head(1).collect()
+    row = delta.read(tables.CANDIDATES, delta.pin(tables.CANDIDATES).version).head(1).collect()
     return Budget.of(row.row(0, named=True))
 
 
-def _early_share(context: dg.AssetExecutionContext, steps: set[str], lake: DeltaTables) -> float:
+def _early_share(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> float:
     from grasp_pipeline.sketch.build import EARLY
 
     if "sketchers" in steps:
         asked: Any = _section(context, "sketchers")
         return asked.early_share
-    stored = lake.read(tables.SKETCHERS, lake.pin(tables.SKETCHERS).version)
+    stored = delta.read(tables.SKETCHERS, delta.pin(tables.SKETCHERS).version)
     return stored.filter(sketch_kind=EARLY).select("share").collect().item()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def measured_elsewhere(
-    lake: DeltaTables, table: Table, shipped: Commit, partition: Mapping[str, str] | None = None
+    delta: DeltaTables, table: Table, shipped: Commit, partition: Mapping[str, str] | None = None
 ) -> str | None:
     """Return what corpus a table was measured on, in words; None where it is the one that ships or nothing is measured.
 
@@ -25,7 +25,7 @@ def measured_elsewhere(
         table: with the evidence. partition: of it.
         shipped: the standing commit of `pruned_corpus`.
     """
-    found = lake.standing(table, partition)
+    found = delta.standing(table, partition)
     if found is None:
         return None
     for upstream, what in ((tables.TOKENIZED_SHARDS, "corpus"), (tables.CERTIFICATES, "pick")):
@@ -33,23 +33,23 @@ def measured_elsewhere(
         if then is not None and now is not None and then != now:
             job = "curate" if what == "corpus" else "fidelity"
             return (
-                f"Measured for an earlier {what}, not for the one that ships: {described(lake, upstream, then)}; what "
-                f"ships is of {described(lake, upstream, now)}. The job {job} measures it again."
+                f"Measured for an earlier {what}, not for the one that ships: {described(delta, upstream, then)}; what "
+                f"ships is of {described(delta, upstream, now)}. The job {job} measures it again."
             )
     return None
 
 
-def described(lake: DeltaTables, table: Table, version: int) -> str:
+def described(delta: DeltaTables, table: Table, version: int) -> str:
     """Return a version of the chunks or of the certificates with its size or pick and its time."""
     import polars as pl
 
-    commit = next((commit for commit in lake.commits(table) if commit.version == version), None)
+    commit = next((commit for commit in delta.commits(table) if commit.version == version), None)
     time = (
         ""
         if commit is None
         else f", {datetime.fromtimestamp(commit.timestamp / 1000, UTC):%Y-%m-%d %H:%M} UTC"
     )
-    frame = lake.read(table, version)
+    frame = delta.read(table, version)
     if table is tables.CERTIFICATES:
         about = frame.select(pl.col("arm").first()).collect().item()
     else:

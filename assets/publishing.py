@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from assets.data import Corpus
     from assets.finalists import Arms
-    from grasp_pipeline.selection.candidates.context import Ingredients, LinearView
+    from grasp_pipeline.selection.candidates.context import LinearView, SelectionContext
     from grasp_pipeline.selection.candidates.ranking import Ranking
     from grasp_pipeline.selection.explanation.reasons import TaskExtremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
@@ -82,7 +82,13 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     import polars as pl
 
     from assets.data import load_corpus
-    from assets.finalists import load_finalists, load_ingredients, load_target, make_rooms, task_directions
+    from assets.finalists import (
+        load_finalists,
+        load_selection_context,
+        load_target,
+        make_feasible_sets,
+        task_directions,
+    )
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.candidates.context import linear_view
@@ -120,20 +126,20 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         return
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    rooms = make_rooms(corpus, budget, arms.constraints, arms.settings["trust_share"])
-    given = load_ingredients(step, corpus, kind, target, rooms)
+    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings["trust_share"])
+    selection = load_selection_context(step, corpus, kind, target, feasible_sets)
     kept, shipped = arms.membership(head["arm"]), arms.row(head["arm"])
     linear = head["arm"] if shipped["features"] else arms.nearest_linear(kept, corpus.n_tokens)
-    rule = arms.rule(linear)
+    rule = arms.linear(linear)
     assert rule is not None, "a linear arm has one"
-    allowed = rooms.allowed(arms.row(linear)["near_duplicates"])
-    view = linear_view(given, rule, arms.membership(linear), allowed)
-    ranked = ranking(given, shipped["family"])
+    allowed = feasible_sets.allowed(arms.row(linear)["near_duplicates"])
+    view = linear_view(selection, rule, arms.membership(linear), allowed)
+    ranked = ranking(selection, shipped["family"])
     own_worth = view.alignment if ranked is None else ranked.values
     worth = view.marginal if linear == head["arm"] else own_worth
 
-    making = FeatureView.of(view.blocks, lambda: given.ngrams)
-    task_names, directions = task_directions(step, given, rule, making, kind)
+    making = FeatureView.of(view.blocks, lambda: selection.ngrams)
+    task_names, directions = task_directions(step, selection, rule, making, kind)
     served, names = task_extremes(view.blocks, directions), np.array(task_names)
 
     order = np.flatnonzero(kept)
@@ -166,7 +172,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         kept_tokens,
     )
 
-    dropped = explain_dropped(corpus, given, arms, head["arm"], view, ranked, served)
+    dropped = explain_dropped(corpus, selection, arms, head["arm"], view, ranked, served)
     dropped = dropped.with_columns(
         strongest_task=pl.Series(names[dropped["strongest_task"].to_numpy()]),
         weakest_task=pl.Series(names[dropped["weakest_task"].to_numpy()]),
@@ -179,7 +185,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     }
     yield step.result(tables.DROP_REASONS, commit, dropped.height, extra)
 
-    row, warning = filter_row(step, given, arms, head, linear, view, making)
+    row, warning = filter_row(step, selection, arms, head, linear, view, making)
     row |= maker | {"config_id": chosen["config_id"], "target": target.name, "sketch_kind": kind}
     if warning:
         context.log.warning(warning)
@@ -197,7 +203,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
 
 def filter_row(
     step: Step,
-    given: "Ingredients",
+    selection: "SelectionContext",
     arms: "Arms",
     head: dict[str, Any],
     linear: str,
@@ -220,13 +226,15 @@ def filter_row(
     from grasp_pipeline.sketch.storage import encode_vector
 
     arm, shipped = head["arm"], arms.row(head["arm"])
-    kept, allowed = arms.membership(arm), given.rooms.allowed(shipped["near_duplicates"])
-    found = direction_filter(view) if linear == arm else own_filter(given, shipped["family"], kept, allowed)
+    kept, allowed = arms.membership(arm), selection.feasible_sets.allowed(shipped["near_duplicates"])
+    found = (
+        direction_filter(view) if linear == arm else own_filter(selection, shipped["family"], kept, allowed)
+    )
     filtering = arm if found is not None else linear
     found = found or direction_filter(view)
     directed = found.kind == "direction"
-    features = view.blocks if directed else given.blocks
-    inputs = ChunkInputs(given.chunks, features, given.losses, given.conditional)
+    features = view.blocks if directed else selection.blocks
+    inputs = ChunkInputs(selection.chunks, features, selection.losses, selection.conditional)
     agreed = agreement(found, inputs, kept)
     warning = ""
     if filtering != arm:
@@ -251,7 +259,7 @@ def filter_row(
         "lower_bound": None if warning else head["lower_bound"],
     }
     if found.q is not None:
-        rule = arms.rule(linear) if directed else None
+        rule = arms.linear(linear) if directed else None
         row |= {
             "rho": INFLUENCE_RHO if rule is None else rule.rho,
             "lam": 0.0 if rule is None else rule.lam,
@@ -299,7 +307,7 @@ def load_maker(step: Step, kind: str) -> dict[str, Any]:
 
 def explain_dropped(
     corpus: "Corpus",
-    given: "Ingredients",
+    selection: "SelectionContext",
     arms: "Arms",
     arm: str,
     view: "LinearView",
@@ -317,22 +325,22 @@ def explain_dropped(
     from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
     from grasp_pipeline.selection.explanation.reasons import ALIGNMENT, drop_reasons
 
-    shipped, kept, rooms = arms.row(arm), arms.membership(arm), given.rooms
-    room = rooms.room()
-    quotas = room.binding(kept) if isinstance(room, ConstraintSet) else None
-    allowed = rooms.allowed(shipped["near_duplicates"]) | kept
+    shipped, kept, feasible_sets = arms.row(arm), arms.membership(arm), selection.feasible_sets
+    feasible = feasible_sets.feasible_set()
+    quotas = feasible.binding(kept) if isinstance(feasible, ConstraintSet) else None
+    allowed = feasible_sets.allowed(shipped["near_duplicates"]) | kept
     if quotas is not None:
         allowed &= quotas != "must_drop"
         if arms.constraints.unit == "document":
             quotas = np.where((quotas == "") & allowed, "document kept or dropped as one", quotas)
     directed = shipped["features"] is not None
-    budget = min(rooms.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))
+    budget = min(feasible_sets.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))
     reasons = drop_reasons(
         kept,
         view.alignment if ranked is None else ranked.values,
         corpus.n_tokens,
         budget,
-        given.blocks,
+        selection.blocks,
         marginal=view.marginal if directed else None,
         tau=view.tau if directed else None,
         clusters=corpus.codes("cluster"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resources.delta import Commit, DeltaTables
 
 
-def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:
+def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:
     """Read and count everything that the report shows, of the corpus that ships.
 
     Tables that the pruned corpus was made from are read as it saw them, the others at their newest version; what those
@@ -34,24 +34,24 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
     from grasp_pipeline.report.inputs import ReportInputs
 
     versions: dict[str, int] = {}
-    shipped = lake.standing(tables.PRUNED_CORPUS)
+    shipped = delta.standing(tables.PRUNED_CORPUS)
     newest = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.FIDELITY, tables.EVALUATION_LOSSES)
 
     def seen(table: Table, partition: Mapping[str, str] | None = None) -> Commit | None:
         if shipped is None or table in newest:
-            return lake.latest(table, partition)
-        return lake.beside(shipped, table, partition)
+            return delta.latest(table, partition)
+        return delta.beside(shipped, table, partition)
 
     def read(table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
         commit = seen(table, partition)
         if commit is None:
             return table.empty().lazy()
         versions[table.name] = commit.version
-        return lake.read(table, commit.version, partition)
+        return delta.read(table, commit.version, partition)
 
     certified = seen(tables.CERTIFICATES)
     if certified is None:
-        raise StoreError(f"there is no certificate in the store {lake.root}; run the job curate first")
+        raise StoreError(f"there is no certificate in the store {delta.root}; run the job curate first")
     certificates = read(tables.CERTIFICATES).collect()
     chunks = read(tables.TOKENIZED_SHARDS).select("doc_id", "source", "n_tokens").collect()
     counts = account(
@@ -96,7 +96,7 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         checkpoints=checkpoints.collect(),
         arm_losses=_arm_losses(losses, finalists),
         versions=versions,
-        store=lake.root,
+        store=delta.root,
         run_id=certified.metadata["run_id"],
         target=protocol["target"],
         budget_tokens=Budget.of(protocol).resolve(int(chunks["n_tokens"].sum()), chunks["doc_id"].n_unique()),
@@ -104,11 +104,11 @@ def report_inputs(lake: DeltaTables, timings: pl.DataFrame | None = None) -> Rep
         if timings is not None
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
         margins=_margins(losses, finalists, picked[0] if len(picked) else ""),
-        measured_elsewhere=_measured_elsewhere(lake, shipped),
+        measured_elsewhere=_measured_elsewhere(delta, shipped),
     )
 
 
-def vision_inputs(lake: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:
+def vision_inputs(delta: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:
     """Return a data set's rows of `fidelity` over all subsets and the mean over tasks, and the choice in words.
 
     Raises:
@@ -119,16 +119,16 @@ def vision_inputs(lake: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:
     from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS, stratum_name
 
     own = {"corpus": data_set}
-    commit = lake.latest(tables.FIDELITY, own)
+    commit = delta.latest(tables.FIDELITY, own)
     if commit is None:
-        raise StoreError(f"{data_set} is not in the store {lake.root}; run the job curate_vision first")
-    rows = lake.read(tables.FIDELITY, commit.version, own).filter(
+        raise StoreError(f"{data_set} is not in the store {delta.root}; run the job curate_vision first")
+    rows = delta.read(tables.FIDELITY, commit.version, own).filter(
         pl.col("stratum") == stratum_name(ALL, data_set), pl.col("task") == MEAN_OVER_TASKS
     )
     return rows.collect(), commit.statistics["reason"]
 
 
-def _measured_elsewhere(lake: DeltaTables, shipped: Commit | None) -> dict[str, str]:
+def _measured_elsewhere(delta: DeltaTables, shipped: Commit | None) -> dict[str, str]:
     """Return by table what its evidence was measured for, where that is not the corpus that ships."""
     from assets.provenance import described, measured_elsewhere
     from grasp_pipeline.evaluation.fidelity import TEXT
@@ -136,14 +136,14 @@ def _measured_elsewhere(lake: DeltaTables, shipped: Commit | None) -> dict[str, 
     if shipped is None:
         return {}
     told = {
-        tables.FIDELITY.name: measured_elsewhere(lake, tables.FIDELITY, shipped, {"corpus": TEXT}),
-        tables.EVALUATION_LOSSES.name: measured_elsewhere(lake, tables.EVALUATION_LOSSES, shipped),
-        tables.SELECTED_CONFIG.name: measured_elsewhere(lake, tables.SELECTED_CONFIG, shipped),
+        tables.FIDELITY.name: measured_elsewhere(delta, tables.FIDELITY, shipped, {"corpus": TEXT}),
+        tables.EVALUATION_LOSSES.name: measured_elsewhere(delta, tables.EVALUATION_LOSSES, shipped),
+        tables.SELECTED_CONFIG.name: measured_elsewhere(delta, tables.SELECTED_CONFIG, shipped),
     }
-    newest, version = lake.latest(tables.CERTIFICATES), shipped.reads.get(tables.CERTIFICATES.name)
+    newest, version = delta.latest(tables.CERTIFICATES), shipped.reads.get(tables.CERTIFICATES.name)
     if newest is not None and version is not None and newest.version != version:
         told[tables.CERTIFICATES.name] = (
-            f"A later run published nothing: {described(lake, tables.CERTIFICATES, newest.version)}. What is shown "
+            f"A later run published nothing: {described(delta, tables.CERTIFICATES, newest.version)}. What is shown "
             "here is of the corpus that ships."
         )
     return {name: sentence for name, sentence in told.items() if sentence is not None}

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from assets.finalists import Arms
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.selection.candidates.context import Ingredients
+    from grasp_pipeline.selection.candidates.context import SelectionContext
     from grasp_pipeline.selection.candidates.finalists import Finalist
     from grasp_pipeline.selection.candidates.judge import Judgement
     from grasp_pipeline.selection.certification.certificate import Evidence
-    from grasp_pipeline.selection.certification.cross_fit import Contest, Runs
+    from grasp_pipeline.selection.certification.cross_fit import CrossFitResult, Runs
     from grasp_pipeline.selection.target import Target
 
 GROUP = "selection"
@@ -76,7 +76,7 @@ def finalists(
     import numpy as np
 
     from assets.data import load_corpus
-    from assets.finalists import finalist_frames, load_ingredients, load_target, make_rooms
+    from assets.finalists import finalist_frames, load_selection_context, load_target, make_feasible_sets
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.candidates.arms import random_arm
     from grasp_pipeline.selection.candidates.finalists import Finalist, build_finalists, shortlist
@@ -98,16 +98,18 @@ def finalists(
         return step.unchanged(tables.FINALISTS, commit)
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    rooms = make_rooms(corpus, budget, config.constraints, config.trust_share)
-    draws = [Finalist(random_arm(rooms.room(), draw), None) for draw in range(config.random_draws)]
+    feasible_sets = make_feasible_sets(corpus, budget, config.constraints, config.trust_share)
+    draws = [
+        Finalist(random_arm(feasible_sets.feasible_set(), draw), None) for draw in range(config.random_draws)
+    ]
     beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
     most = config.max_retrainings - beside if config.max_retrainings else None
 
-    given = load_ingredients(step, corpus, kind, target, rooms)
+    selection = load_selection_context(step, corpus, kind, target, feasible_sets)
     selected = selected_configuration(chosen)
-    entries = build_finalists(given, selected, config.optimiser_gap, config.max_passes, step.say)
+    entries = build_finalists(selection, selected, config.optimiser_gap, config.max_passes, step.say)
     step.say(f"built {len(entries)} candidate corpora of {budget:,} tokens; judging them")
-    judgement = judge_finalists(step, corpus, given, entries, kind)
+    judgement = judge_finalists(step, corpus, selection, entries, kind)
     listed = shortlist(entries, judgement.score, config.shortlist, most)
     runs = sum(listed) + beside
     step.say(retraining_cost(step, runs))
@@ -144,7 +146,7 @@ def finalists(
 
 
 def judge_finalists(
-    step: Step, corpus: "Corpus", given: "Ingredients", entries: "list[Finalist]", kind: str
+    step: Step, corpus: "Corpus", selection: "SelectionContext", entries: "list[Finalist]", kind: str
 ) -> "Judgement":
     """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
     import numpy as np
@@ -158,24 +160,26 @@ def judge_finalists(
     from grasp_pipeline.sketch.build import EARLY
 
     membership = np.stack([entry.arm.membership for entry in entries])
-    judged = step.read(tables.TASKS, {"split": "judge"}).filter(pl.col("task").is_in(given.target.counted))
+    judged = step.read(tables.TASKS, {"split": "judge"}).filter(
+        pl.col("task").is_in(selection.target.counted)
+    )
     pool = TokenLists.of_column(judged.collect().sort("task", "chunk_id")["input_ids"])
     repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
-    likelihood = BigramLikelihood(given.chunks, pool, repeats)
+    likelihood = BigramLikelihood(selection.chunks, pool, repeats)
 
     def view(
         sketches: "SketchBlocks | NDArray[np.float32]", members: "NDArray[np.bool_]", tokens: Any, kind: str
     ) -> "NDArray[np.float64]":
-        direction = given.target.direction(*load_task_vectors(step, kind, "judge"))
+        direction = selection.target.direction(*load_task_vectors(step, kind, "judge"))
         return predict_from_means(subset_means(sketches, tokens, members), direction, None, LAMBDA)[:, 0]
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
     ranked = np.array([entry.arm.name not in OUTLYING for entry in entries])
-    conditional = load_conditional(step, corpus, "judge", given.losses)
+    conditional = load_conditional(step, corpus, "judge", selection.losses)
     return combine(
         likelihood.scores(membership),
         view(early, membership[:, sample], corpus.n_tokens[sample], EARLY),
-        view(given.blocks, membership, corpus.n_tokens, kind),
+        view(selection.blocks, membership, corpus.n_tokens, kind),
         ranked,
         mean_over_tokens(membership, corpus.n_tokens, conditional),
     )
@@ -245,7 +249,7 @@ def certificates(
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench, evidence
-    from grasp_pipeline.selection.certification.cross_fit import Field, hold_contest
+    from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
     from grasp_pipeline.selection.target import MEAN
 
     step = Step(context, store, None, "6")
@@ -272,7 +276,7 @@ def certificates(
         return
 
     listed = arms.frame.filter(pl.col("shortlisted"))
-    entered = Field(
+    entered = Entrants(
         compared=listed.filter(pl.col("role") != "random")["arm"].to_list(),
         pickable=listed.filter(pl.col("pickable"))["arm"].to_list(),
         simple=listed.filter(pl.col("pickable"), pl.col("role").is_in(["simple", "full"]))["arm"].to_list(),
@@ -302,7 +306,7 @@ def certificates(
 
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
     refitting = refit if arms.settings["refit"] and not target.worst else None
-    contest = hold_contest(
+    contest = cross_fit(
         entered,
         measure,
         target.name,
@@ -343,16 +347,16 @@ def refit_corpora(
     step: Step, corpus: "Corpus", arms: "Arms", measured: "Evidence", target: "Target", kind: str
 ) -> "dict[int, Finalist]":
     """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
-    from assets.finalists import load_ingredients, make_rooms
+    from assets.finalists import load_selection_context, make_feasible_sets
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.candidates.refit import refit_finalists
 
     draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    rooms = make_rooms(corpus, budget, arms.constraints, arms.settings["trust_share"])
+    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings["trust_share"])
     return refit_finalists(
-        load_ingredients(step, corpus, kind, target, rooms),
+        load_selection_context(step, corpus, kind, target, feasible_sets),
         arms.refit_plans(),
         {arm: arms.membership(arm) for arm in measured.losses if arm != RANDOM},
         [arms.membership(arm) for arm in draws],
@@ -368,7 +372,7 @@ CHOSEN_ON = "The surrogate's configuration was chosen by retrainings that were s
 """What every statement leaves out of its bound; see docs/selection.md."""
 
 
-def certificate_rows(contest: "Contest") -> "pl.DataFrame":
+def certificate_rows(contest: "CrossFitResult") -> "pl.DataFrame":
     """Return the rows of `certificates`: the target against random first."""
     import polars as pl
 

@@ -66,7 +66,7 @@ def kept_settings(ops: Mapping[str, Any], steps: Collection[str]) -> dict[str, s
     return {KEPT: json.dumps(asked, sort_keys=True)} if asked else {}
 
 
-def refuse_ignored(tags: Mapping[str, str], job: str, lake: DeltaTables) -> None:
+def refuse_ignored(tags: Mapping[str, str], job: str, delta: DeltaTables) -> None:
     """Refuse a run whose configuration file asks for something else than the steps that it keeps were made under.
 
     Raises:
@@ -75,7 +75,7 @@ def refuse_ignored(tags: Mapping[str, str], job: str, lake: DeltaTables) -> None
     differences: list[str] = []
     needed = "recurate"
     for step, asked in json.loads(tags.get(KEPT, "{}")).items():
-        stored = lake.settings(tables.ALL[step], step)
+        stored = delta.settings(tables.ALL[step], step)
         told = [] if stored is None else _differences(step, asked, stored)
         if told and step not in RECURATED:
             needed = "curate"

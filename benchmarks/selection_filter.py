@@ -101,15 +101,15 @@ def load(store: Path) -> Corpus | None:
     from grasp_pipeline.sketch.storage import decode, decode_vector
     from resources.delta import DeltaTables
 
-    lake = DeltaTables(str(store))
-    if lake.latest(GRADIENT_SKETCHES) is None or lake.latest(TASK_SKETCHES) is None:
+    delta = DeltaTables(str(store))
+    if delta.latest(GRADIENT_SKETCHES) is None or delta.latest(TASK_SKETCHES) is None:
         print(
             f"The store {store} holds no sketches, so the filter was not tried on them; `make demo` leaves some."
         )
         return None
 
     sketches, tasks = (
-        lake.read(table, lake.pin(table).version).filter(pl.col("sketch_kind") == KIND)
+        delta.read(table, delta.pin(table).version).filter(pl.col("sketch_kind") == KIND)
         for table in (GRADIENT_SKETCHES, TASK_SKETCHES)
     )
     rows = sketches.sort("shard", "chunk_id").collect()

@@ -76,7 +76,7 @@ def reading(count: int, d: int, rounds: int) -> list[Figure]:
     numpy reads blocks of as many rows into memory that it has just freed; beside it, everything into one array.
     """
     with tempfile.TemporaryDirectory(prefix="grasp-sketch-") as scratch:
-        lake, raw = DeltaTables(f"{scratch}/store"), Path(scratch) / "values.bin"
+        delta_tables, raw = DeltaTables(f"{scratch}/store"), Path(scratch) / "values.bin"
         partition = {"sketch_kind": KIND, "shard": SHARD}
         with raw.open("wb") as file:
 
@@ -85,8 +85,10 @@ def reading(count: int, d: int, rounds: int) -> list[Figure]:
                     file.write(b"".join(frame["sketch"].to_list()))
                     yield frame
 
-            commit = lake.write_stream(tables.GRADIENT_SKETCHES, copied(), MADE, partition, dict, GROUP_ROWS)
-        reader = lake.sketches(commit.version, KIND)
+            commit = delta_tables.write_stream(
+                tables.GRADIENT_SKETCHES, copied(), MADE, partition, dict, GROUP_ROWS
+            )
+        reader = delta_tables.sketches(commit.version, KIND)
 
         def delta() -> int:
             return sum(len(block.sketches) for block in reader.blocks())

@@ -64,7 +64,7 @@ def make_store(inputs: Path, store: Path, kind: str, settings: SketchRun) -> Non
     chunks = np.load(inputs / "chunks.npy")[:, 1:]
     for name in ("model", "tokenizer"):
         shutil.copytree(inputs / name, store / "files" / name)
-    lake = DeltaTables(str(store))
+    delta = DeltaTables(str(store))
     tokenizer = {
         "tokenizer_id": digest("benchmark"),
         "path": "files/tokenizer",
@@ -73,16 +73,16 @@ def make_store(inputs: Path, store: Path, kind: str, settings: SketchRun) -> Non
         "chunk_tokens": chunks.shape[1],
         "bytes_per_token": 1.0,
     }
-    lake.write(tables.TOKENIZER, pl.DataFrame([tokenizer]), MADE)
-    lake.write(tables.PROXY_CHECKPOINTS, _checkpoints(store / "files" / "model", chunks.shape[1]), MADE)
-    lake.write(tables.TOKENIZED_SHARDS, _shard(chunks), MADE, PARTITION)
+    delta.write(tables.TOKENIZER, pl.DataFrame([tokenizer]), MADE)
+    delta.write(tables.PROXY_CHECKPOINTS, _checkpoints(store / "files" / "model", chunks.shape[1]), MADE)
+    delta.write(tables.TOKENIZED_SHARDS, _shard(chunks), MADE, PARTITION)
     dg.materialize(
         [sketchers],
         resources=resources(store, 1),
         run_config=dg.RunConfig(ops={"sketchers": settings}, loggers=QUIET),
     )
-    chosen = lake.read(tables.SKETCHERS, lake.pin(tables.SKETCHERS).version).collect()
-    lake.write(tables.SKETCHERS, chosen.filter(pl.col("sketch_kind") == kind), MADE)
+    chosen = delta.read(tables.SKETCHERS, delta.pin(tables.SKETCHERS).version).collect()
+    delta.write(tables.SKETCHERS, chosen.filter(pl.col("sketch_kind") == kind), MADE)
 
 
 def materialize_sketches(store: Path, threads: int) -> float:

@@ -59,9 +59,9 @@ class SmallProblem:
 
     def under(self, **constraints: Any) -> float:
         """Return F at the optimiser's fractional optimum under constraints."""
-        polytope = ConstraintSet(self.tokens, self.budget, **constraints)
+        feasible = ConstraintSet(self.tokens, self.budget, **constraints)
         found = optimise(
-            self.sketches, self.tokens, self.target, self.budget, lam=LAM, polytope=polytope, gap=1e-7
+            self.sketches, self.tokens, self.target, self.budget, lam=LAM, feasible=feasible, gap=1e-7
         )
         return found.fractional_objective
 

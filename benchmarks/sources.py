@@ -19,7 +19,7 @@ _PROTOCOL = (
     "grasp_pipeline/attribution/*.py",
     "grasp_pipeline/calibration/*.py",
     "grasp_pipeline/proxy/*.py",
-    "grasp_pipeline/selection/*.py",
+    "grasp_pipeline/selection/**/*.py",
     "grasp_pipeline/sketch/*.py",
 )
 _CELL = (
@@ -74,14 +74,14 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "cell": (*_CELL, *_TEXT),
     "contamination": (*_TEXT, "benchmarks/contamination.py"),
     "mutants": (
-        "grasp_pipeline/selection/*.py",
+        "grasp_pipeline/selection/**/*.py",
         "grasp_pipeline/calibration/*.py",
         "assets/checks.py",
         "resources/audit.py",
         "benchmarks/mutants.py",
     ),
     "retraining": ("grasp_pipeline/proxy/*.py", "benchmarks/retraining.py"),
-    "selection": ("grasp_pipeline/selection/*.py", "benchmarks/selection*.py"),
+    "selection": ("grasp_pipeline/selection/**/*.py", "benchmarks/selection*.py"),
     "sketch": _SKETCH,
     "sketch-gpu": _SKETCH,
     "transfer": (

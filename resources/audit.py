@@ -60,7 +60,7 @@ def documents_digest(chunks: pl.DataFrame) -> str:
     return digest(chunks.select("task", "document", "chunk_id", "input_ids").sort("task", "chunk_id").rows())
 
 
-def sealed_now(lake: DeltaTables) -> dict[str, str]:
+def sealed_now(delta: DeltaTables) -> dict[str, str]:
     """Return digests of the present evaluation subsets and documents as the log tells them; no row is read.
 
     The choice leaves them in its commit, so that others cannot be put in their place later.
@@ -68,8 +68,8 @@ def sealed_now(lake: DeltaTables) -> dict[str, str]:
     Raises:
         StoreError: the evaluation subsets were not drawn yet.
     """
-    lake.pin(tables.SUBSETS, EVALUATION)
-    drawn = lake.latest(tables.SUBSETS, EVALUATION)
+    delta.pin(tables.SUBSETS, EVALUATION)
+    drawn = delta.latest(tables.SUBSETS, EVALUATION)
     assert drawn is not None, "pinned above"
     told = drawn.statistics
     return {
@@ -78,7 +78,7 @@ def sealed_now(lake: DeltaTables) -> dict[str, str]:
     }
 
 
-def sealed(lake: DeltaTables) -> Seal:
+def sealed(delta: DeltaTables) -> Seal:
     """Check the order of the protocol's commits, what they read, and that the subsets and documents are the same.
 
     The grid must be stored before the first utility of a calibration subset that the choice rests on. The evaluation
@@ -86,9 +86,9 @@ def sealed(lake: DeltaTables) -> Seal:
     may have read or measured any of them before the choice. Nothing sealed may be upstream of what exists now but the
     evidence itself. A read that names no split has read all of them.
     """
-    log = _Log(lake)
-    choice, grid = lake.latest(tables.SELECTED_CONFIG), lake.latest(tables.CANDIDATES)
-    drawn = lake.latest(tables.SUBSETS, EVALUATION)
+    log = _Log(delta)
+    choice, grid = delta.latest(tables.SELECTED_CONFIG), delta.latest(tables.CANDIDATES)
+    drawn = delta.latest(tables.SUBSETS, EVALUATION)
     if choice is None or grid is None or drawn is None:
         return Seal(
             ["the protocol is incomplete: candidates, subsets or selected_config was never written"], {}
@@ -127,7 +127,7 @@ def _exchanged(log: _Log, drawn: Commit, choice: Commit) -> Iterator[str]:
         )
     if noted.get("evaluation_subsets") != digest(drawn.statistics.get("ids")):
         yield "the evaluation subsets are not those that the choice was made beside; materialize surrogates again"
-    documents = log.lake.latest(tables.TASKS)
+    documents = log.delta.latest(tables.TASKS)
     if documents is None or log.documents(documents.version) != noted.get("evaluation_documents"):
         yield (
             "the evaluation documents are not those that the choice was made beside; materialize subsets and "
@@ -213,14 +213,14 @@ def _is_evidence(name: str, commit: Commit) -> bool:
 class _Log:
     """The commits of all tables, and the subsets and documents at their versions."""
 
-    lake: DeltaTables
+    delta: DeltaTables
     _ids: dict[tuple[int, str], set[str]] = field(default_factory=dict)
     _stood: dict[tuple[str, int], list[Commit]] = field(default_factory=dict)
 
     @cached_property
     def commits(self) -> dict[str, list[Commit]]:
         """Commits by table, newest first."""
-        return {name: self.lake.commits(table) for name, table in tables.ALL.items()}
+        return {name: self.delta.commits(table) for name, table in tables.ALL.items()}
 
     @cached_property
     def versions(self) -> dict[str, set[int]]:
@@ -257,7 +257,7 @@ class _Log:
         from polars.exceptions import PolarsError
 
         try:
-            return self.lake.rows(Read(table.name, version, tuple(rows.items()))).collect()
+            return self.delta.rows(Read(table.name, version, tuple(rows.items()))).collect()
         except (DeltaError, PolarsError, StoreError, OSError):
             return None
 

@@ -10,7 +10,7 @@ from grasp_pipeline.laboratory.downstream.case import FURTHER, PLAIN_JUDGE, PROD
 from grasp_pipeline.laboratory.downstream.ground import Ground, lay_ground, split_documents
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.finalists import ALWAYS
+from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS
 
 DOCUMENTS = pl.DataFrame(
     [(source, text) for source in WORDS for text in toy_texts(source, 120)],
@@ -32,7 +32,7 @@ SIZE = {
 
 
 def toy_settings(**values: object) -> DownstreamSettings:
-    given = {
+    context = {
         "corpora": {"toy": "toy/*.parquet"},
         "targets": {"toy": TARGETS},
         "main": SIZE | {"multiples": [2]},
@@ -45,7 +45,7 @@ def toy_settings(**values: object) -> DownstreamSettings:
         "sketch_side": 6,
         "gap": 1e-2,
     }
-    return DownstreamSettings.model_validate(given | values)
+    return DownstreamSettings.model_validate(context | values)
 
 
 def toy_ground() -> Ground:
@@ -69,9 +69,9 @@ def made_up_case(
     group, has its text twice.
     """
     rng = generator("made-up case", seed)
-    arms = (*ALWAYS, *(f"surrogate-{k}" for k in range(3)), "blend-twice")
+    arms = (*COMPARISON_ARMS, *(f"surrogate-{k}" for k in range(3)), "blend-twice")
     truth = np.array(
-        [0.0 if arm in ("full", "random-deduplicated") else simple for arm in ALWAYS] + [0.0] * 4
+        [0.0 if arm in ("full", "random-deduplicated") else simple for arm in COMPARISON_ARMS] + [0.0] * 4
     )
     truth[-4:] = candidate + 0.02 * np.arange(4)
     count = 2 * documents
@@ -88,7 +88,7 @@ def made_up_case(
         PLAIN_JUDGE: -truth,
         "likelihood": -truth + 0.03 * rng.standard_normal(len(arms)),
     }
-    roles = ["full" if arm == "full" else "simple" for arm in ALWAYS] + ["candidate"] * 4
+    roles = ["full" if arm == "full" else "simple" for arm in COMPARISON_ARMS] + ["candidate"] * 4
     return Case(
         f"{name}/{target}",
         target,

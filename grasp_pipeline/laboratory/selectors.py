@@ -25,7 +25,7 @@ from grasp_pipeline.selection.candidates.groups import group_chunks
 from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
 from grasp_pipeline.selection.candidates.judge import combine
 from grasp_pipeline.selection.candidates.views import stack_views
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
 GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
@@ -40,8 +40,8 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
     blocks = ArrayBlocks(view.sketches)
     groups = group_chunks(blocks, min(GROUPS, corpus.n // 8), "laboratory")
     _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
-    rooms = Rooms.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
-    room = rooms.room()
+    feasible_sets = FeasibleSets.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
+    feasible = feasible_sets.feasible_set()
     text = corpus.chunks
     ngrams = None if text is None else NgramFeatures.fit(text)
     features = None if text is None or ngrams is None else ArrayBlocks(ngrams.transform(text))
@@ -50,21 +50,23 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
         target = view.targets[task]
         alignment = view.sketches @ target
 
-        surrogate = partial(surrogate_arm, family="surrogate", room=room, target=target, description="")
+        surrogate = partial(
+            surrogate_arm, family="surrogate", feasible=feasible, target=target, description=""
+        )
         arms = [surrogate(f"surrogate {lam:g}", blocks=blocks, lam=lam) for lam in LAMBDAS]
         arms += [
             surrogate("surrogate whitened", blocks=blocks, metric=ranking, lam=1.0),
-            surrogate("surrogate deduplicated", blocks=blocks, room=rooms.room("hard")),
-            top_k_arm("graddot", alignment, room, ""),
-            top_k_arm("influence", view.sketches @ (inverse @ target), room, ""),
-            group_arm(groups, alignment, room),
+            surrogate("surrogate deduplicated", blocks=blocks, feasible=feasible_sets.feasible_set("hard")),
+            top_k_arm("graddot", alignment, feasible, ""),
+            top_k_arm("influence", view.sketches @ (inverse @ target), feasible, ""),
+            group_arm(groups, alignment, feasible),
         ]
         if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
             query = corpus.queries[task]
             wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
             arms += [
-                dsir_arm(dsir_scores(text, query), room),
+                dsir_arm(dsir_scores(text, query), feasible),
                 surrogate("surrogate ngrams", blocks=both, target=direction),
             ]
         members = np.stack([arm.membership for arm in arms])

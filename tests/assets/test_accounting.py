@@ -32,7 +32,7 @@ def verdict(place: Workplace) -> dg.AssetCheckResult:
 def write_again(place: Workplace, table: tables.Table, frame: pl.DataFrame, shard: str | None = None) -> None:
     """Store another content, as a step with a fault would."""
     made_by = Provenance("a run", table.name, "1", "", ())
-    place.lake.write(table, frame, made_by, {"shard": shard} if shard else None)
+    place.delta.write(table, frame, made_by, {"shard": shard} if shard else None)
 
 
 @pytest.mark.parametrize("ends", ["\r", "\r\n", "\n"])

@@ -94,7 +94,7 @@ def with_ngrams(place: Workplace) -> None:
         "ngram_idf": NgramFeatures.fit(chunks, 32).idf.astype("<f8").tobytes(),
     }
     frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
-    place.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+    place.delta.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
 
 
 def reduced(place: Workplace) -> None:
@@ -117,7 +117,7 @@ def reduced(place: Workplace) -> None:
         "sketch_config": sketcher["settings"],
     }
     frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
-    place.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+    place.delta.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
 
 
 @pytest.mark.parametrize("change", [None, with_ngrams, reduced], ids=["as-shipped", "with-ngrams", "reduced"])
@@ -331,7 +331,7 @@ class TestSiblings:
         apply(copied)
         commits = {
             (commit.partition or {})["shard"]: commit
-            for commit in copied.lake.commits(tables.FILTERED_SHARDS)
+            for commit in copied.delta.commits(tables.FILTERED_SHARDS)
         }
         a = min(commits)
         rests_on = {shard[0]: commit.statistics["rests_on"] for shard, commit in commits.items()}
@@ -341,11 +341,11 @@ class TestSiblings:
 def test_lineage_names_the_filter_and_its_checkpoint(filtered: Workplace) -> None:
     apply(filtered)
     for name in tables.ARRIVALS:
-        commit = filtered.lake.latest(tables.ALL[name])
+        commit = filtered.delta.latest(tables.ALL[name])
         assert commit is not None
         upstream = json.loads(commit.metadata["upstream"])
         assert {"residual_filter", "tokenizer", "proxy_checkpoints", "documents"} <= set(upstream)
-        assert upstream["residual_filter"] == filtered.lake.pin(tables.RESIDUAL_FILTER).version
+        assert upstream["residual_filter"] == filtered.delta.pin(tables.RESIDUAL_FILTER).version
 
 
 def test_what_a_lack_of_memory_taught_is_kept_for_the_next_block(
@@ -385,7 +385,7 @@ def test_the_filter_is_applied_on_the_device_that_is_configured(
     (row,) = filtered.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
     row["sketch_kind"] = "output"
     frame = pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema)
-    filtered.lake.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
+    filtered.delta.write(tables.RESIDUAL_FILTER, frame, Provenance("test", "test", "1", ""))
     monkeypatch.setattr(SketchEngine, "sketch", looks)
     filtered.compute["device"] = "meta"
     apply(filtered, fails=True)

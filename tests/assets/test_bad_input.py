@@ -372,7 +372,7 @@ def test_a_fault_is_one_clear_sentence(
     assert told, said
     assert re.search(fault.sentence, told[1]), told[1]
     assert len(told[1]) < 500
-    written = {name for name, table in ALL.items() if place.lake.exists(table)}
+    written = {name for name, table in ALL.items() if place.delta.exists(table)}
     assert written.isdisjoint(tables_after(fault.step))
     assert list(place.store.rglob(".new-*")) == []
 

@@ -95,10 +95,10 @@ class Store:
 
     def protocol(self, evaluate: bool = True, peek: bool = False) -> None:
         """Go through the sealed protocol; `tests/resources/test_audit.py` has the ways to cheat."""
-        lake = self.store.tables
+        delta = self.store.tables
         chunk = one_row(tables.TASKS, split="evaluation")
         noted = {"evaluation_documents": documents_digest(chunk)}
-        lake.write(tables.TASKS, chunk, MADE, statistics=noted)
+        delta.write(tables.TASKS, chunk, MADE, statistics=noted)
         for split in ("calibration", "evaluation"):
             said = {"ids": short_ids([split]), **noted}
             self.put(tables.SUBSETS, {"subset_id": split, "split": split}, part={"split": split}, **said)
@@ -108,21 +108,21 @@ class Store:
                 tables.SUBSET_UTILITIES,
                 {"subset_id": split, "split": split},
                 part={"split": split},
-                reads=(lake.pin(tables.SUBSETS, {"split": split}), *reads),
+                reads=(delta.pin(tables.SUBSETS, {"split": split}), *reads),
             )
 
         measure("calibration")
         if peek:
             measure("evaluation")
-        read = lake.pin(tables.CANDIDATES), lake.pin(tables.SUBSETS, {"split": "calibration"})
-        lake.write(
+        read = delta.pin(tables.CANDIDATES), delta.pin(tables.SUBSETS, {"split": "calibration"})
+        delta.write(
             tables.SELECTED_CONFIG,
             one_row(tables.SELECTED_CONFIG),
             Provenance("run", "surrogates", "1", "config", read),
-            statistics=sealed_now(lake),
+            statistics=sealed_now(delta),
         )
         if evaluate:
-            measure("evaluation", lake.pin(tables.SELECTED_CONFIG))
+            measure("evaluation", delta.pin(tables.SELECTED_CONFIG))
 
     def fill(self) -> Store:
         self.manifest()

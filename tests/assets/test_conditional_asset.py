@@ -40,9 +40,9 @@ def test_losses_are_those_of_one_model_on_one_chunk(curated: Curated) -> None:
     """Before fine-tuning as the sketching pass stored them, and after it on either split."""
     place = curated.place
     models = Models(store=DeltaStore(root=str(place.store)))
-    version = place.lake.pin(tables.PROXY_CHECKPOINTS).version
+    version = place.delta.pin(tables.PROXY_CHECKPOINTS).version
     model, recipe = models.proxy(version, "reference").objective, models.proxy(version, "initial").recipe
-    bos = models.tokenizer(place.lake.pin(tables.TOKENIZER).version).encoder.bos
+    bos = models.tokenizer(place.delta.pin(tables.TOKENIZER).version).encoder.bos
     chunks = place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")[::40]
     assert chunks.height > 3
 

@@ -75,7 +75,7 @@ class TestTables:
         frame = curated.place.read(table)
         assert dict(frame.schema) == table.schema
         assert not frame.select(table.key).is_duplicated().any()
-        stored = DeltaTable(curated.place.lake.uri(table)).metadata()
+        stored = DeltaTable(curated.place.delta.uri(table)).metadata()
         assert tuple(stored.partition_columns) == table.partition_by
 
     def test_every_commit_says_what_it_was_made_from(self, curated: Curated) -> None:
@@ -188,10 +188,10 @@ class TestTables:
             assert np.linalg.norm(values, axis=1) == pytest.approx(part["norm"].to_numpy(), rel=0.01)
 
     def test_the_evaluation_subsets_stayed_sealed(self, curated: Curated) -> None:
-        lake = curated.place.lake
-        choice = lake.latest(tables.SELECTED_CONFIG)
+        delta = curated.place.delta
+        choice = delta.latest(tables.SELECTED_CONFIG)
         assert choice is not None
-        commits = lake.commits(tables.SUBSET_UTILITIES)
+        commits = delta.commits(tables.SUBSET_UTILITIES)
         opened = [commit for commit in commits if commit.partition == {"split": "evaluation"}]
         before = [commit for commit in commits if commit.partition == {"split": "calibration"}]
         assert opened
@@ -206,9 +206,9 @@ class TestTables:
     def test_every_recorded_read_of_a_table_with_a_sealed_split_names_its_split(
         self, curated: Curated
     ) -> None:
-        lake, named = curated.place.lake, set()
+        delta, named = curated.place.delta, set()
         for table in tables.ALL.values():
-            for commit in lake.commits(table):
+            for commit in delta.commits(table):
                 for label in commit.reads:
                     source, _, rows = label.partition("/")
                     if source in tables.BY_SPLIT:
@@ -258,7 +258,7 @@ class TestFiles:
             data = (folder / name).read_bytes()
             assert len(data) == about["bytes"]
             assert hashlib.sha256(data).hexdigest() == about["sha256"]
-        pruned = curated.place.lake.latest(tables.PRUNED_CORPUS)
+        pruned = curated.place.delta.latest(tables.PRUNED_CORPUS)
         assert pruned is not None
         assert manifest["upstream"]["pruned_corpus"] == pruned.version
         assert manifest["tokens"] == curated.place.read(tables.PRUNED_CORPUS)["kept_tokens"].sum()
@@ -297,9 +297,9 @@ class TestEventLog:
     @pytest.mark.parametrize("table", WRITTEN.values(), ids=WRITTEN)
     def test_a_materialization_says_what_was_written(self, curated: Curated, table: tables.Table) -> None:
         metadata = materialized(curated.result, table.name)
-        commit = curated.place.lake.latest(table)
+        commit = curated.place.delta.latest(table)
         assert commit is not None
-        written = curated.place.lake.read(table, metadata["delta_version"]).collect()
+        written = curated.place.delta.read(table, metadata["delta_version"]).collect()
         assert metadata["dagster/row_count"] == written.height
         assert metadata["delta_version"] <= commit.version
         assert metadata["dagster/uri"] == str(curated.place.store / table.name)

@@ -20,11 +20,11 @@ def arrivals(count: int) -> pl.DataFrame:
 
 
 def test_a_curated_store_says_nothing_of_other_corpora(curated: Curated) -> None:
-    assert report_inputs(curated.place.lake).measured_elsewhere == {}
+    assert report_inputs(curated.place.delta).measured_elsewhere == {}
 
 
 def test_the_margin_is_that_of_the_losses_per_document(curated: Curated) -> None:
-    inputs = report_inputs(curated.place.lake)
+    inputs = report_inputs(curated.place.delta)
     losses = dict(inputs.arm_losses.filter(task="news").select("arm", "loss").iter_rows())
     margins = dict(inputs.margins.filter(task="news").select("arm", "margin").iter_rows())
     twice = {arm for arm in margins if arm not in inputs.random_arms}
@@ -37,10 +37,10 @@ def test_the_margin_is_that_of_the_losses_per_document(curated: Curated) -> None
 def test_old_evidence_is_told_after_recurate(
     copied: Workplace, capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
-    before = copied.lake.latest(tables.TOKENIZED_SHARDS)
+    before = copied.delta.latest(tables.TOKENIZED_SHARDS)
     arrivals(8).write_parquet(copied.corpus / "c.parquet")
     assert copied.run_in_terminal(job="recurate") == 0
-    now = copied.lake.latest(tables.TOKENIZED_SHARDS)
+    now = copied.delta.latest(tables.TOKENIZED_SHARDS)
     assert before is not None
     assert now is not None
     assert now.version > before.version
@@ -48,7 +48,7 @@ def test_old_evidence_is_told_after_recurate(
         rf"Measured for an earlier corpus, not for the one that ships: version {before.version} of tokenized_shards "
         rf".*; what ships is of version {now.version} of tokenized_shards .*\. The job curate measures it again\."
     )
-    inputs = report_inputs(copied.lake)
+    inputs = report_inputs(copied.delta)
     assert set(inputs.measured_elsewhere) == {"fidelity", "evaluation_losses", "selected_config"}
     assert all(re.fullmatch(told, sentence) for sentence in inputs.measured_elsewhere.values())
     assert inputs.tokens == copied.read(tables.TOKENIZED_SHARDS)["n_tokens"].sum()
@@ -68,7 +68,7 @@ def test_a_later_run_that_published_nothing_does_not_lend_its_certificate(copied
     only = ["finalists", "document_losses", "refitted_finalists", "certificates"]
     copied.run(changes=sure, only=only, fails=True)
     assert not copied.read(tables.CERTIFICATES)["certified"].any()
-    inputs = report_inputs(copied.lake)
+    inputs = report_inputs(copied.delta)
     assert inputs.certificates.equals(shipped)
     assert set(inputs.measured_elsewhere) == {"certificates"}
     assert inputs.measured_elsewhere["certificates"].startswith("A later run published nothing: version ")

@@ -105,7 +105,7 @@ def test_settings_that_change_no_row_are_noted_without_a_new_version_for_readers
     before = copied.versions()
     copied.run(changes={"task_documents": {"min_documents": 5}}, only=["task_documents"])
     assert copied.versions() == before
-    stored = copied.lake.settings(tables.TASK_DOCUMENTS, "task_documents")
+    stored = copied.delta.settings(tables.TASK_DOCUMENTS, "task_documents")
     assert stored is not None
     assert stored.values is not None
     assert stored.values["min_documents"] == 5

@@ -72,13 +72,13 @@ def files(place: Workplace) -> set[Path]:
 def rewrite(place: Workplace, kind: str, shard: str, change: pl.Expr | None = None, rows: int = 0) -> None:
     """Change a column of a kind's sketches of a shard, and leave out the first rows."""
     partition = {"sketch_kind": kind, "shard": shard}
-    lake = place.lake
-    frame = lake.read(
-        tables.GRADIENT_SKETCHES, lake.pin(tables.GRADIENT_SKETCHES).version, partition
+    delta = place.delta
+    frame = delta.read(
+        tables.GRADIENT_SKETCHES, delta.pin(tables.GRADIENT_SKETCHES).version, partition
     ).collect()
     frame = frame.slice(rows)
     changed = frame if change is None else frame.with_columns(change)
-    lake.write(tables.GRADIENT_SKETCHES, changed, BY_HAND, partition)
+    delta.write(tables.GRADIENT_SKETCHES, changed, BY_HAND, partition)
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -153,9 +153,9 @@ class TestSketches:
             load_sketches(reader(copied), corpus, "full")
 
     def test_sketches_of_chunks_that_are_gone_are_passed_over(self, copied: Workplace) -> None:
-        lake = copied.lake
+        delta = copied.delta
         shard = copied.read(tables.TOKENIZED_SHARDS).filter(shard="shard-0000")
-        lake.write(tables.TOKENIZED_SHARDS, shard.slice(3), BY_HAND, {"shard": "shard-0000"})
+        delta.write(tables.TOKENIZED_SHARDS, shard.slice(3), BY_HAND, {"shard": "shard-0000"})
         corpus = load_corpus(reader(copied))
         blocks = load_sketches(reader(copied), corpus, "output")
         ids = corpus.frame["chunk_id"]
@@ -231,7 +231,7 @@ class TestCorpus:
     def test_a_chunk_that_is_shorter_than_it_says_is_refused(self, copied: Workplace) -> None:
         shard = copied.read(tables.TOKENIZED_SHARDS).filter(shard="shard-0001").sort("chunk_id")
         wrong = shard.with_columns(n_tokens=pl.col("n_tokens") + (pl.int_range(pl.len()) == 5))
-        copied.lake.write(tables.TOKENIZED_SHARDS, wrong, BY_HAND, {"shard": "shard-0001"})
+        copied.delta.write(tables.TOKENIZED_SHARDS, wrong, BY_HAND, {"shard": "shard-0001"})
         with pytest.raises(
             StoreError, match=f"the chunk {shard['chunk_id'][5]} .* does not hold the n_tokens"
         ):

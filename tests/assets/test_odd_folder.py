@@ -36,7 +36,7 @@ def test_every_job_runs_in_a_folder_of_any_name(
     assert [path.name for path in tmp_path.iterdir()] == ["my folder"]
 
     pruned = place.read(tables.PRUNED_CORPUS)
-    assert place.lake.sketches(place.lake.pin(tables.GRADIENT_SKETCHES).version, "output").n > pruned.height
+    assert place.delta.sketches(place.delta.pin(tables.GRADIENT_SKETCHES).version, "output").n > pruned.height
     exported = pl.read_parquet(place.store / "export" / "corpus.parquet", glob=False)
     assert exported["n_tokens"].sum() == pruned["kept_tokens"].sum()
 

@@ -38,7 +38,7 @@ def utility(losses: pl.DataFrame, subset: str, task: str) -> float:
 
 def version_read(place: Workplace, table: tables.Table) -> int | None:
     """Return the version of the pool that a table's last commit names among its reads."""
-    commit = place.lake.latest(table)
+    commit = place.delta.latest(table)
     assert commit is not None
     return commit.reads.get("calibration_pool")
 
@@ -76,7 +76,7 @@ class TestFirstRun:
 class TestNextChoice:
     def test_fresh_subsets_are_joined_by_earlier_finalists_once(self, copied: Workplace) -> None:
         pool = copied.read(tables.CALIBRATION_POOL)
-        first = copied.lake.pin(tables.CALIBRATION_POOL).version
+        first = copied.delta.pin(tables.CALIBRATION_POOL).version
         changes = {"subsets": {"seed": 1}}
         result = copied.run(changes=changes)
         assert version_read(copied, tables.SURROGATES) == first
@@ -93,7 +93,7 @@ class TestNextChoice:
 
         longer = copied.run(changes={**changes, "finalists": {"shortlist": 4}})
         up_to_date = steps_up_to_date(longer)
-        assert copied.lake.pin(tables.CALIBRATION_POOL).version > first
+        assert copied.delta.pin(tables.CALIBRATION_POOL).version > first
         assert up_to_date["calibration_pool"] is False
         still = {name: up_to_date[name] for name in PROTOCOL}
         assert all(still.values()), f"a pool that has grown must not unsettle the choice: {still}"

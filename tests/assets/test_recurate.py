@@ -260,10 +260,10 @@ class TestKilledRun:
         changes = {"documents": {"min_characters": 500}}
         write = DeltaTables.write
 
-        def dies(lake: DeltaTables, of: Table, *given: Any, **more: Any) -> Any:
+        def dies(delta: DeltaTables, of: Table, *given: Any, **more: Any) -> Any:
             if of.name == table and given[2] == {"shard": SECOND}:
                 raise KeyboardInterrupt
-            return write(lake, of, *given, **more)
+            return write(delta, of, *given, **more)
 
         with monkeypatch.context() as patch:
             patch.setattr(DeltaTables, "write", dies)

@@ -112,13 +112,13 @@ def rewrite(
     place: Workplace, table: Table, frame: pl.DataFrame, partition: dict[str, str] | None = None
 ) -> None:
     """Write a table, or a partition of it, in a commit of its own, whatever it held."""
-    place.lake.write(
+    place.delta.write(
         table, frame, Provenance("test", "test", "1", ""), partition, {"again": digest(frame.rows())[:8]}
     )
 
 
 def newest(place: Workplace, kind: str, shard: str) -> Commit:
-    commit = place.lake.latest(tables.GRADIENT_SKETCHES, {"sketch_kind": kind, "shard": shard})
+    commit = place.delta.latest(tables.GRADIENT_SKETCHES, {"sketch_kind": kind, "shard": shard})
     assert commit is not None
     return commit
 
@@ -135,9 +135,9 @@ class TestUpstream:
         assert copied.delta_versions() == before
         assert steps_up_to_date(result) == {"gradient_sketches": True}
         upstream = materialized(result, "gradient_sketches")["upstream"]
-        assert upstream["proxy_checkpoints"] == copied.lake.pin(tables.PROXY_CHECKPOINTS).version
+        assert upstream["proxy_checkpoints"] == copied.delta.pin(tables.PROXY_CHECKPOINTS).version
         read = newest(copied, "output", SHARDS[0]).reads
-        assert read[f"tokenized_shards/shard={SHARDS[0]}"] < copied.lake.pin(tables.TOKENIZED_SHARDS).version
+        assert read[f"tokenized_shards/shard={SHARDS[0]}"] < copied.delta.pin(tables.TOKENIZED_SHARDS).version
 
     def test_only_the_shard_whose_tokens_changed_is_sketched(self, copied: Workplace) -> None:
         rewrite(copied, tables.PROXY_CHECKPOINTS, copied.read(tables.PROXY_CHECKPOINTS))
@@ -185,7 +185,7 @@ def test_any_number_of_devices_writes_the_same_bits(copied: Workplace) -> None:
         result = copied.run(changes=OTHER, only=["gradient_sketches"])
         told = materialized(result, "gradient_sketches")
         assert told["compute"]["device"] == devices.replace(",", ", ")
-        assert len(copied.lake.commits(tables.GRADIENT_SKETCHES)) == len(ORDER)
+        assert len(copied.delta.commits(tables.GRADIENT_SKETCHES)) == len(ORDER)
         written.append(sketches_of(copied))
     assert written[0].equals(written[1])
 
@@ -216,7 +216,7 @@ def test_sketches_are_reduced_by_one_stored_projection(copied: Workplace) -> Non
         before = np.stack([np.frombuffer(b, "<f4") for b in one["sketch"]]) @ basis
         after = np.stack([np.frombuffer(b, "<f4") for b in other["sketch"]])
         np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
-    reader = copied.lake.sketches(copied.lake.pin(tables.GRADIENT_SKETCHES).version, "output")
+    reader = copied.delta.sketches(copied.delta.pin(tables.GRADIENT_SKETCHES).version, "output")
     assert reader.d == 10
     versions = copied.delta_versions()
     again = copied.run(changes=REDUCED, only=["sketchers", "gradient_sketches", "task_sketches"])

@@ -66,12 +66,12 @@ def in_terminal(place: Workplace, **changes: object) -> int:
 
 def test_vision_rows_stand_beside_those_of_text(place: Workplace) -> None:
     before = text_rows()
-    place.lake.write(tables.FIDELITY, before, BY_HAND, {"corpus": TEXT})
+    place.delta.write(tables.FIDELITY, before, BY_HAND, {"corpus": TEXT})
     result = place.run("curate_vision")
 
     frame = place.read(tables.FIDELITY)
     assert not frame.select(tables.FIDELITY.key).is_duplicated().any()
-    assert DeltaTable(place.lake.uri(tables.FIDELITY)).metadata().partition_columns == ["corpus"]
+    assert DeltaTable(place.delta.uri(tables.FIDELITY)).metadata().partition_columns == ["corpus"]
     text, vision = (frame.filter(corpus=corpus) for corpus in (TEXT, "digits"))
     assert text.sort(tables.FIDELITY.key).equals(before.sort(tables.FIDELITY.key))
     assert text.height + vision.height == frame.height
@@ -108,7 +108,7 @@ def test_vision_rows_stand_beside_those_of_text(place: Workplace) -> None:
     assert metadata["up_to_date"] is True
     assert metadata["dagster/row_count"] == vision.height
 
-    place.lake.write(tables.FIDELITY, before.head(9), BY_HAND, {"corpus": TEXT})
+    place.delta.write(tables.FIDELITY, before.head(9), BY_HAND, {"corpus": TEXT})
     assert place.read(tables.FIDELITY).filter(corpus="digits").equals(vision)
 
 
@@ -154,14 +154,14 @@ def test_wrong_settings_are_refused_before_anything_runs(
 def test_a_table_of_an_older_version_is_refused_with_what_to_do(place: Workplace) -> None:
     columns = {name: dtype for name, dtype in tables.FIDELITY.schema.items() if name != "corpus"}
     older = replace(tables.FIDELITY, schema=columns, partition_by=())
-    place.lake.write(older, text_rows().drop("corpus"), BY_HAND)
+    place.delta.write(older, text_rows().drop("corpus"), BY_HAND)
     for use in (
-        lambda: place.lake.latest(tables.FIDELITY, {"corpus": TEXT}),
-        lambda: place.lake.read(tables.FIDELITY, 1),
-        lambda: place.lake.write(tables.FIDELITY, text_rows(), BY_HAND, {"corpus": TEXT}),
+        lambda: place.delta.latest(tables.FIDELITY, {"corpus": TEXT}),
+        lambda: place.delta.read(tables.FIDELITY, 1),
+        lambda: place.delta.write(tables.FIDELITY, text_rows(), BY_HAND, {"corpus": TEXT}),
     ):
         with pytest.raises(
             StoreError, match=r"no column corpus.*by nothing instead of corpus\. Delete .*/fidelity"
         ):
             use()
-    assert place.lake.read(older, 1).collect().height == text_rows().height
+    assert place.delta.read(older, 1).collect().height == text_rows().height

@@ -75,7 +75,7 @@ class Workplace:
         return self.folder / "store"
 
     @property
-    def lake(self) -> DeltaTables:
+    def delta(self) -> DeltaTables:
         return DeltaTables(str(self.store))
 
     def copy_to(self, folder: Path) -> Workplace:
@@ -132,11 +132,11 @@ class Workplace:
 
     def ship(self, arm: str) -> dg.ExecuteInProcessResult:
         """Publish an arm, whatever the run picked."""
-        commit = self.lake.latest(ALL["certificates"])
+        commit = self.delta.latest(ALL["certificates"])
         assert commit is not None
         frame = self.read(ALL["certificates"]).with_columns(arm=pl.lit(arm))
         made = Provenance("test", "test", "1", "")
-        self.lake.write(ALL["certificates"], frame, made, statistics=commit.statistics)
+        self.delta.write(ALL["certificates"], frame, made, statistics=commit.statistics)
         return self.run(only=["pruned_corpus", "drop_reasons", "residual_filter"])
 
     def run_in_terminal(self, changes: Sections | None = None, job: str = "curate") -> int:
@@ -154,22 +154,22 @@ class Workplace:
 
     def read(self, table: Table) -> pl.DataFrame:
         """Return a table as it is now."""
-        return self.lake.read(table, self.lake.pin(table).version).collect()
+        return self.delta.read(table, self.delta.pin(table).version).collect()
 
     def delta_versions(self) -> dict[str, int]:
         """Return the Delta version of every table that exists."""
         from deltalake import DeltaTable
 
-        lake = self.lake
+        delta = self.delta
         return {
-            name: DeltaTable(lake.uri(table)).version() for name, table in ALL.items() if lake.exists(table)
+            name: DeltaTable(delta.uri(table)).version() for name, table in ALL.items() if delta.exists(table)
         }
 
     def versions(self) -> Versions:
         """Return the newest data commit of every partition of every table: (table, partition) -> version."""
         newest: Versions = {}
         for table in ALL.values():
-            for commit in self.lake.commits(table):
+            for commit in self.delta.commits(table):
                 label = "/".join(value for _, value in sorted((commit.partition or {}).items()))
                 newest.setdefault((table.name, label), commit.version)
         return newest

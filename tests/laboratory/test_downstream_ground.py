@@ -25,7 +25,7 @@ from grasp_pipeline.laboratory.downstream.coverage import hold_repeats, load_rep
 from grasp_pipeline.laboratory.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
 from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.measure import MemoryStore, measure
-from grasp_pipeline.selection.candidates.finalists import ALWAYS, TWINS, scored_finalists
+from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, TWINS, scored_finalists
 from grasp_pipeline.selection.candidates.refit import REFIT
 from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
 from grasp_pipeline.selection.target import MEAN
@@ -79,7 +79,7 @@ def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, p
     for plan in plans:
         names = [finalist.arm.name for finalist in plan.finalists]
         assert len(set(names)) == len(names)
-        assert set(ALWAYS) - {"random-deduplicated"} <= set(names)
+        assert set(COMPARISON_ARMS) - {"random-deduplicated"} <= set(names)
         assert {"conditional", "blend", "surrogate-blend-1-twice"} <= set(names)
         assert set(plan.groups) == {PRODUCT, FURTHER}
         assert len(np.unique(np.packbits(plan.membership, axis=1), axis=0)) == len(names)
@@ -97,10 +97,10 @@ def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Groun
     every = [finalist.arm.name for finalist in whole.finalists]
     judged = dict(zip(every, whole.scores["judge"], strict=True))
     best = sorted(judged, key=lambda name: -judged[name])
-    assert set([name for name in best if name not in (*ALWAYS, *TWINS)][:2]) <= set(names)
+    assert set([name for name in best if name not in (*COMPARISON_ARMS, *TWINS)][:2]) <= set(names)
     assert set([name for name in best if name in TWINS][:2]) == set(names) & set(TWINS)
-    assert len(set(names) - set(ALWAYS)) <= 5
-    assert set(ALWAYS) & set(every) <= set(names)
+    assert len(set(names) - set(COMPARISON_ARMS)) <= 5
+    assert set(COMPARISON_ARMS) & set(every) <= set(names)
 
 
 def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground) -> None:
@@ -148,12 +148,12 @@ def test_runs_are_made_once_and_kept(ground: Ground, plans: list[Plan], tmp_path
     path = tmp_path / "case.npz"
     case.save(path)
     read = Case.load(path)
-    for field in fields(Case):
-        one, other = getattr(case, field.name), getattr(read, field.name)
+    for entrants in fields(Case):
+        one, other = getattr(case, entrants.name), getattr(read, entrants.name)
         if isinstance(one, dict):
             assert list(one) == list(other)
             one, other = np.array(list(one.values())), np.array(list(other.values()))
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=field.name)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=entrants.name)
 
 
 def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: Path) -> None:

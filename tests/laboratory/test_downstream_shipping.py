@@ -30,9 +30,9 @@ from grasp_pipeline.laboratory.downstream.shipping import (
     without,
 )
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.finalists import ALWAYS
+from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence
-from grasp_pipeline.selection.certification.cross_fit import BEST_SIMPLE, Field, Runs, hold_contest
+from grasp_pipeline.selection.certification.cross_fit import BEST_SIMPLE, Entrants, Runs, cross_fit
 
 
 def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:
@@ -40,7 +40,7 @@ def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:
     ship = shipped(case, 4)
     assert case.arms[ship] == "surrogate-0"
     found = {margin.arm: margin for margin in margins(case, ship)}
-    assert list(found) == [RANDOM, *ALWAYS]
+    assert list(found) == [RANDOM, *COMPARISON_ARMS]
     assert found[RANDOM].margin == pytest.approx(0.2, abs=0.01)
     assert found["dsir"].margin == pytest.approx(0.1, abs=0.01)
     assert all(0 < margin.lower < margin.margin for margin in found.values())
@@ -61,7 +61,7 @@ def test_an_arm_has_no_margin_over_itself() -> None:
     case = made_up_case(candidate=0.3, noise=0.002)
     ship = shipped(case, 4)
     own = next(margin for margin in margins(case, ship) if margin.arm == case.arms[ship])
-    assert case.arms[ship] in ALWAYS
+    assert case.arms[ship] in COMPARISON_ARMS
     assert own.margin == own.lower == 0
 
 
@@ -69,7 +69,7 @@ def test_only_the_asked_group_enters() -> None:
     case = made_up_case(candidate=-0.2, noise=0.002)
     lucky = without(case, ["surrogate-0", "surrogate-1", "surrogate-2"])
     assert lucky.arms[shipped(lucky, 4)] == "blend-twice"
-    assert lucky.arms[shipped(lucky, 4, PRODUCT)] in ALWAYS
+    assert lucky.arms[shipped(lucky, 4, PRODUCT)] in COMPARISON_ARMS
     assert lucky.groups.count(FURTHER) == 1
 
 
@@ -155,8 +155,8 @@ def test_the_contest_asks_for_one_run_each_then_for_refits_then_for_fresh_runs()
         }
         return Evidence(losses, case.document_tokens[used], case.fold[used], case.document_task[used])
 
-    field = Field(["full", "good"], ["full", "good"], ["full"], ["random-0", "random-1", "random-2"])
-    contest = hold_contest(field, measure, "mean", ["mean", "a"], 100, refit=lambda _: {"refit": 0})
+    entrants = Entrants(["full", "good"], ["full", "good"], ["full"], ["random-0", "random-1", "random-2"])
+    contest = cross_fit(entrants, measure, "mean", ["mean", "a"], 100, refit=lambda _: {"refit": 0})
     assert [sum(map(len, runs.values())) for runs in asked] == [5, 6, 10]
     assert contest.picks.by_fold == ("refit", "good")
     assert [(name, found.task) for name, found in contest.certificates] == [
@@ -173,7 +173,9 @@ def test_repeated_contests_cover_a_known_improvement() -> None:
     ]
     assert np.mean([repeat.covered for repeat in repeats]) >= 0.85
     assert np.mean([repeat.truth for repeat in repeats]) == pytest.approx(0.19, abs=0.02)
-    assert {repeat.retrains for repeat in repeats} <= {len(ALWAYS) + 2 + 4 + fresh for fresh in (2, 4)}
+    assert {repeat.retrains for repeat in repeats} <= {
+        len(COMPARISON_ARMS) + 2 + 4 + fresh for fresh in (2, 4)
+    }
     assert len({repeat.lower for repeat in repeats}) == len(repeats)
     first = made_up_case(0, noise=0.03, name="coverage/toy/0")
     assert repeat_contest(first, 0, 2, 4, 20, 100) == repeats[0]

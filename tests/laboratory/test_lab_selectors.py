@@ -16,7 +16,7 @@ from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.design import OPTIMISED, Subsets, budget_of
 from grasp_pipeline.laboratory.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.laboratory.views import View
-from grasp_pipeline.selection import judge
+from grasp_pipeline.selection.candidates import judge
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 
 ASKED = [0, 2]

@@ -30,16 +30,16 @@ class Toy:
     """A store that goes through the protocol with one row per table; every stage can be told what it reads."""
 
     def __init__(self, folder: Path) -> None:
-        self.lake = DeltaTables(str(folder))
+        self.delta = DeltaTables(str(folder))
 
     def pin(self, table: Table, rows: Rows | None = None) -> Read:
-        return self.lake.pin(table, rows)
+        return self.delta.pin(table, rows)
 
     def write(
         self, table: Table, *reads: Read, part: Rows | None = None, statistics: Any = None, **values: Any
     ) -> Commit:
         made = Provenance("run", table.name, "1", "config", reads)
-        return self.lake.write(table, one_row(table, **values), made, part, statistics)
+        return self.delta.write(table, one_row(table, **values), made, part, statistics)
 
     def documents(self, text: int = 1, query: int = 1) -> None:
         self.write(tables.TASK_DOCUMENTS, split="evaluation", text=str(text))
@@ -49,7 +49,7 @@ class Toy:
             )
             for split in ("query", "judge", "calibration", "evaluation")
         )
-        self.lake.write(
+        self.delta.write(
             tables.TASKS,
             chunks,
             Provenance("run", "tasks", "1", "config", (self.pin(tables.TASK_DOCUMENTS),)),
@@ -66,7 +66,7 @@ class Toy:
 
     def draw(self, split: Rows, name: str | None = None, **values: Any) -> None:
         subset = name or split["split"]
-        told = self.lake.latest(tables.TASKS)
+        told = self.delta.latest(tables.TASKS)
         assert told is not None
         noted = {"ids": short_ids([subset]), **told.statistics}
         read = self.pin(tables.TASK_SKETCHES)
@@ -75,7 +75,7 @@ class Toy:
     def measure(self, split: Rows, *reads: Read, subset: str | None = None, seed: int = 0) -> None:
         made = Provenance("run", "subset_utilities", "1", "config", reads)
         row = one_row(tables.SUBSET_UTILITIES, subset_id=subset or split["split"], seed=seed, **split)
-        self.lake.upsert(tables.SUBSET_UTILITIES, row, made, split)
+        self.delta.upsert(tables.SUBSET_UTILITIES, row, made, split)
 
     def calibrate(self, *reads: Read) -> None:
         reads = reads or (self.pin(tables.SUBSETS, CALIBRATION), self.pin(tables.TASKS, CALIBRATION))
@@ -87,7 +87,7 @@ class Toy:
             self.pin(tables.SUBSET_UTILITIES, CALIBRATION),
         )
         reads = (self.pin(tables.CANDIDATES), self.pin(tables.TASK_SKETCHES), *reads)
-        self.write(tables.SELECTED_CONFIG, *reads, statistics=sealed_now(self.lake), reason=reason)
+        self.write(tables.SELECTED_CONFIG, *reads, statistics=sealed_now(self.delta), reason=reason)
 
     def certify(self, *more: Read) -> None:
         measured = self.pin(tables.SELECTED_CONFIG), self.pin(tables.TASKS, CALIBRATION)
@@ -129,7 +129,7 @@ class Toy:
         return self
 
     def faults(self) -> list[str]:
-        return sealed(self.lake).faults
+        return sealed(self.delta).faults
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def toy(tmp_path: Path) -> Toy:
 
 class TestHonest:
     def test_a_whole_protocol_passes_and_tells_its_order(self, toy: Toy) -> None:
-        verdict = sealed(toy.go().lake)
+        verdict = sealed(toy.go().delta)
         assert verdict.faults == []
         assert list(verdict.order) == [
             "candidates written",
@@ -155,7 +155,7 @@ class TestHonest:
     def test_before_the_evaluation_it_passes_too(self, toy: Toy) -> None:
         toy.begin().calibrate()
         toy.choose()
-        verdict = sealed(toy.lake)
+        verdict = sealed(toy.delta)
         assert verdict.faults == []
         assert "evaluation measured" not in verdict.order
 
@@ -182,7 +182,7 @@ class TestHonest:
         self.test_a_second_round_with_a_new_grid_and_fresh_subsets_passes(toy)
         toy.documents(query=2)
         for table in (tables.SUBSETS, tables.TASKS):
-            delta = toy.lake._open(table)
+            delta = toy.delta._open(table)
             assert delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
         assert toy.faults() == []
 
@@ -356,7 +356,7 @@ def evaluation_on_other_documents(toy: Toy) -> None:
 
 def evaluation_on_other_documents_that_were_vacuumed(toy: Toy) -> None:
     evaluation_on_other_documents(toy)
-    delta = toy.lake._open(tables.TASKS)
+    delta = toy.delta._open(tables.TASKS)
     assert delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
 
@@ -415,7 +415,7 @@ def history_that_was_lost(toy: Toy) -> None:
     toy.draw(EVALUATION)
     toy.calibrate()
     toy.choose(reason="again")
-    shutil.rmtree(toy.lake.uri(tables.TASK_SKETCHES))
+    shutil.rmtree(toy.delta.uri(tables.TASK_SKETCHES))
     toy.sketches()
 
 

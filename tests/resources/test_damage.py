@@ -24,12 +24,12 @@ def rows(path: str = "files/x") -> pl.DataFrame:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> DeltaTables:
+def delta(tmp_path: Path) -> DeltaTables:
     """A table of two commits."""
-    lake = DeltaTables(str(tmp_path))
+    delta = DeltaTables(str(tmp_path))
     for path in ("files/x", "files/y"):
-        lake.write(tables.TOKENIZER, rows(path), MADE)
-    return lake
+        delta.write(tables.TOKENIZER, rows(path), MADE)
+    return delta
 
 
 def log(table: Path, number: int) -> Path:
@@ -51,12 +51,12 @@ def only_a_file(table: Path) -> None:
         only_a_file,
     ],
 )
-def test_a_damaged_log_is_named(lake: DeltaTables, tmp_path: Path, harm: Callable[[Path], None]) -> None:
+def test_a_damaged_log_is_named(delta: DeltaTables, tmp_path: Path, harm: Callable[[Path], None]) -> None:
     harm(tmp_path / "tokenizer")
     for use in (
-        lambda: lake.pin(tables.TOKENIZER),
-        lambda: lake.read(tables.TOKENIZER, 2),
-        lambda: lake.write(tables.TOKENIZER, rows("files/z"), MADE),
+        lambda: delta.pin(tables.TOKENIZER),
+        lambda: delta.read(tables.TOKENIZER, 2),
+        lambda: delta.write(tables.TOKENIZER, rows("files/z"), MADE),
     ):
         with pytest.raises(
             StoreError, match=r"table tokenizer in the store .* cannot be opened \(.*\); restore"
@@ -67,9 +67,9 @@ def test_a_damaged_log_is_named(lake: DeltaTables, tmp_path: Path, harm: Callabl
         assert told.value.__cause__ is not None
 
 
-def test_a_version_that_is_not_there_is_named(lake: DeltaTables) -> None:
+def test_a_version_that_is_not_there_is_named(delta: DeltaTables) -> None:
     with pytest.raises(StoreError, match=r"table tokenizer .* cannot be opened"):
-        lake.read(tables.TOKENIZER, 99)
+        delta.read(tables.TOKENIZER, 99)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_a_version_that_is_not_there_is_named(lake: DeltaTables) -> None:
     ],
 )
 def test_a_lost_or_cut_data_file_is_named_before_it_is_read(
-    lake: DeltaTables, tmp_path: Path, harm: Callable[[Path], None], told: str
+    delta: DeltaTables, tmp_path: Path, harm: Callable[[Path], None], told: str
 ) -> None:
     """polars would say so when rows are collected, far from here, and for a cut file in a panic."""
-    lake.read(tables.TOKENIZER, 2)
+    delta.read(tables.TOKENIZER, 2)
     for file in (tmp_path / "tokenizer").glob("*.parquet"):
         harm(file)
     for read in (
-        lambda: lake.read(tables.TOKENIZER, 2),
-        lambda: next(lake.batches(tables.TOKENIZER, 2)),
+        lambda: delta.read(tables.TOKENIZER, 2),
+        lambda: next(delta.batches(tables.TOKENIZER, 2)),
     ):
         with pytest.raises(
             StoreError, match=rf"the file .*\.parquet of the table tokenizer {told}; restore it"
@@ -122,11 +122,11 @@ def test_a_store_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "store").read_text() == "x"
 
 
-def test_a_stored_tokenizer_that_is_damaged_is_named(lake: DeltaTables, tmp_path: Path) -> None:
+def test_a_stored_tokenizer_that_is_damaged_is_named(delta: DeltaTables, tmp_path: Path) -> None:
     (tmp_path / "files" / "y").mkdir(parents=True)
     (tmp_path / "files" / "y" / "tokenizer.json").write_text("{")
     with pytest.raises(StoreError, match=r"stored tokenizer .*/files/y/tokenizer\.json cannot be read"):
-        Models(store=DeltaStore(root=str(tmp_path))).tokenizer(lake.pin(tables.TOKENIZER).version)
+        Models(store=DeltaStore(root=str(tmp_path))).tokenizer(delta.pin(tables.TOKENIZER).version)
 
 
 def test_a_stored_checkpoint_without_weights_is_named(tmp_path: Path) -> None:

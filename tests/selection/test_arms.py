@@ -11,7 +11,7 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks, mean_token_norm
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection import arms
+from grasp_pipeline.selection.candidates import arms
 from grasp_pipeline.selection.candidates.arms import (
     Arm,
     dedup_random_arm,
@@ -27,8 +27,8 @@ from grasp_pipeline.selection.candidates.arms import (
 from grasp_pipeline.selection.candidates.groups import group_chunks
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
 N, D, L = 300, 6, 16
 
@@ -44,17 +44,17 @@ class World:
         self.survivors = draw.random(N) < 0.8
         self.labels = group_chunks(self.blocks, 10, seed)
 
-    def rooms(self, budget: int) -> Rooms:
-        return Rooms.plain(self.tokens, budget, self.survivors)
+    def feasible_sets(self, budget: int) -> FeasibleSets:
+        return FeasibleSets.plain(self.tokens, budget, self.survivors)
 
-    def arms(self, room: Polytope) -> list[Arm]:
+    def arms(self, feasible: FeasibleSet) -> list[Arm]:
         return [
-            random_arm(room, 0),
-            dedup_random_arm(room),
-            top_k_arm("graddot", self.scores, room, "GradDot."),
-            dsir_arm(self.scores, room),
-            group_arm(self.labels, self.scores, room),
-            surrogate_arm("f", "surrogate", self.blocks, room, self.target, "F."),
+            random_arm(feasible, 0),
+            dedup_random_arm(feasible),
+            top_k_arm("graddot", self.scores, feasible, "GradDot."),
+            dsir_arm(self.scores, feasible),
+            group_arm(self.labels, self.scores, feasible),
+            surrogate_arm("f", "surrogate", self.blocks, feasible, self.target, "F."),
         ]
 
 
@@ -63,7 +63,7 @@ class World:
 def test_every_arm_spends_the_budget_to_within_one_chunk_and_repeats_itself(seed: int, share: float) -> None:
     world = World(seed)
     budget = max(L, int(share * world.tokens.sum()))
-    made = [one.arms(one.rooms(budget).room()) for one in (world, World(seed))]
+    made = [one.arms(one.feasible_sets(budget).feasible_set()) for one in (world, World(seed))]
     for arm, again in zip(*made, strict=True):
         assert arm.membership.dtype == np.bool_
         assert arm.n_tokens == world.tokens[arm.membership].sum()
@@ -74,7 +74,7 @@ def test_every_arm_spends_the_budget_to_within_one_chunk_and_repeats_itself(seed
 
 def test_masks_are_kept() -> None:
     world = World()
-    for arm in world.arms(world.rooms(600).room("hard")):
+    for arm in world.arms(world.feasible_sets(600).feasible_set("hard")):
         assert not arm.membership[~world.survivors].any(), arm.name
 
 
@@ -82,7 +82,7 @@ def test_every_arm_meets_constraints_and_keeps_documents_whole() -> None:
     world = World()
     documents = np.arange(N) // 4
     source = (documents % 3).astype(np.int64)
-    room = ConstraintSet(
+    feasible = ConstraintSet(
         world.tokens,
         1200,
         documents=documents,
@@ -93,32 +93,34 @@ def test_every_arm_meets_constraints_and_keeps_documents_whole() -> None:
         keep=documents == 5,
         drop=documents == 6,
     )
-    for arm in world.arms(room):
-        assert room.violations(arm.membership) == [], arm.name
+    for arm in world.arms(feasible):
+        assert feasible.violations(arm.membership) == [], arm.name
         assert arm.n_tokens > 1200 - 4 * L, arm.name
 
 
 def test_more_rows_than_may_be_read_often_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    room = world.rooms(900).room("hard")
-    often = maximise(world.blocks, room, world.target, lam=1.0, gap=1e-5)
+    feasible = world.feasible_sets(900).feasible_set("hard")
+    often = maximise(world.blocks, feasible, world.target, lam=1.0, gap=1e-5)
     monkeypatch.setattr(arms, "STREAMED_ROWS", 10)
-    streamed = maximise(world.blocks, room, world.target, lam=1.0, gap=1e-5)
+    streamed = maximise(world.blocks, feasible, world.target, lam=1.0, gap=1e-5)
     assert streamed.weights.dtype == np.float32
     assert streamed.fractional_objective == pytest.approx(often.fractional_objective, rel=1e-4)
     assert not streamed.membership[~world.survivors].any()
 
 
 def test_random_draws_differ_and_cover_chunks_evenly() -> None:
-    room = Rooms.plain(np.full(40, 4), 40).room()
-    draws = np.array([random_arm(room, draw).membership for draw in range(400)])
+    feasible = FeasibleSets.plain(np.full(40, 4), 40).feasible_set()
+    draws = np.array([random_arm(feasible, draw).membership for draw in range(400)])
     np.testing.assert_allclose(draws.mean(axis=0), 0.25, atol=0.09)
-    assert not np.array_equal(random_arm(room, 0, seed=0).membership, random_arm(room, 0, seed=1).membership)
+    assert not np.array_equal(
+        random_arm(feasible, 0, seed=0).membership, random_arm(feasible, 0, seed=1).membership
+    )
 
 
 def test_top_k_threshold_separates_kept_from_dropped() -> None:
     world = World()
-    arm = top_k_arm("graddot", world.scores, world.rooms(900).room(), "")
+    arm = top_k_arm("graddot", world.scores, world.feasible_sets(900).feasible_set(), "")
     assert arm.threshold is not None
     assert world.scores[arm.membership].min() == pytest.approx(arm.threshold)
     assert world.scores[~arm.membership].max() <= arm.threshold
@@ -127,7 +129,7 @@ def test_top_k_threshold_separates_kept_from_dropped() -> None:
 def test_middle_perplexity_takes_the_tokens_around_the_median() -> None:
     world = World()
     losses = generator("losses").normal(5, 1, N)
-    arm = middle_perplexity_arm(losses, world.rooms(1500).room())
+    arm = middle_perplexity_arm(losses, world.feasible_sets(1500).feasible_set())
     kept = np.sort(losses[arm.membership])
     between = (losses >= kept[0]) & (losses <= kept[-1])
     np.testing.assert_array_equal(between, arm.membership, "an interval of losses")
@@ -135,7 +137,7 @@ def test_middle_perplexity_takes_the_tokens_around_the_median() -> None:
     assert abs(below - above) <= 2 * L, "as many tokens on either side"
     assert 1500 - L < arm.n_tokens <= 1500
     with pytest.raises(InputError, match="losses of shape"):
-        middle_perplexity_arm(losses[1:], world.rooms(1500).room())
+        middle_perplexity_arm(losses[1:], world.feasible_sets(1500).feasible_set())
 
 
 def test_full_arm_is_everything() -> None:
@@ -146,8 +148,10 @@ def test_full_arm_is_everything() -> None:
 
 def test_surrogate_arm_tells_what_the_optimiser_found_and_beats_top_k_on_f() -> None:
     world = World()
-    arm = surrogate_arm("f", "surrogate", world.blocks, world.rooms(900).room(), world.target, "", lam=1.0)
-    top = top_k_arm("graddot", world.scores, world.rooms(900).room(), "")
+    arm = surrogate_arm(
+        "f", "surrogate", world.blocks, world.feasible_sets(900).feasible_set(), world.target, "", lam=1.0
+    )
+    top = top_k_arm("graddot", world.scores, world.feasible_sets(900).feasible_set(), "")
     f = Surrogate(world.blocks, world.tokens, world.target, None, 1.0)
     mine, other = f.predict(np.array([arm.membership, top.membership]))[:, 0]
     assert mine > other
@@ -162,7 +166,7 @@ def test_surrogate_arm_tells_what_the_optimiser_found_and_beats_top_k_on_f() -> 
 
 def test_groups_are_taken_whole_but_for_the_last() -> None:
     world = World()
-    arm = group_arm(world.labels, world.scores, world.rooms(900).room())
+    arm = group_arm(world.labels, world.scores, world.feasible_sets(900).feasible_set())
     shares = [arm.membership[world.labels == g].mean() for g in range(10) if (world.labels == g).any()]
     assert sum(0 < share < 1 for share in shares) <= 1
     worth = [
@@ -216,11 +220,11 @@ def test_stacked_views_weigh_alike() -> None:
 def test_refusals() -> None:
     world = World()
     with pytest.raises(ConfigError, match="above the"):
-        world.rooms(int(world.tokens.sum())).room("hard")
+        world.feasible_sets(int(world.tokens.sum())).feasible_set("hard")
     with pytest.raises(InputError, match="must be finite"):
-        top_k_arm("x", np.full(N, np.nan), world.rooms(100).room(), "")
+        top_k_arm("x", np.full(N, np.nan), world.feasible_sets(100).feasible_set(), "")
     with pytest.raises(InputError, match="one for each of 300 chunks"):
-        dsir_arm(np.ones(5), world.rooms(100).room())
+        dsir_arm(np.ones(5), world.feasible_sets(100).feasible_set())
     with pytest.raises(ConfigError, match="0 groups"):
         group_chunks(world.blocks, 0)
     with pytest.raises(InputError, match="all zero"):

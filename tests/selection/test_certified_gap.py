@@ -18,7 +18,7 @@ from scipy.optimize import linprog, minimize
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.solver.max_min import maximise_worst
 from grasp_pipeline.selection.solver.optimiser import Selection, optimise
 from grasp_pipeline.selection.solver.stream import optimise_stream
@@ -103,18 +103,18 @@ class Problem:
         best = -np.inf
         for number in range(4):
             start = self.vertex(generator("start", self.seed, number).standard_normal(N))
-            demands: list[dict[str, Any]] = [
+            spec: list[dict[str, Any]] = [
                 {"type": "eq", "fun": lambda x: x[:N] @ self.tokens / self.budget - 1},
                 {"type": "ineq", "fun": lambda x: self.values(x[:N] @ self.phi) - base - x[N]},
             ]
             if self.cap is not None:
-                demands.append({"type": "ineq", "fun": lambda x: self.cap - x[:N] @ self.first})
+                spec.append({"type": "ineq", "fun": lambda x: self.cap - x[:N] @ self.first})
             found = minimize(
                 lambda x: -x[N],
                 np.append(start, (self.values(start @ self.phi) - base).min()),
                 method="SLSQP",
                 bounds=[(0, 1)] * N + [(None, None)],
-                constraints=demands,
+                constraints=spec,
                 options={"maxiter": 1000, "ftol": 1e-12},
             )
             if found.success:
@@ -174,7 +174,7 @@ def test_under_constraints(passes: int, lam: float) -> None:
         problem = Problem(seed, lam, cap=0.45)
         found = optimise(
             problem.sketches, problem.tokens, problem.target, problem.budget,
-            lam=lam, gap=0.0, max_passes=passes, polytope=problem,
+            lam=lam, gap=0.0, max_passes=passes, feasible=problem,
         )  # fmt: skip
         missing.append(check(problem, found, 2e-5))
         assert found.weights @ problem.first <= 0.45 + 1e-6
@@ -248,12 +248,12 @@ def test_worst_task_rounded(passes: int) -> None:
     """What ships is rounded: its gap counts from the corpus that is kept, to the bound over all weights."""
     for seed in SEEDS:
         problem = Problem(seed, 1.0, tasks=3)
-        room = Rooms(
+        feasible = FeasibleSets(
             problem.tokens, problem.budget, np.ones(N, dtype=bool), np.arange(N), np.arange(N), None, 0.0
-        ).room()
+        ).feasible_set()
         base = problem.values(problem.mean(np.ones(N)))
         found, _ = maximise_worst(
-            ArrayBlocks(problem.sketches), room, problem.targets, np.ones(3),
+            ArrayBlocks(problem.sketches), feasible, problem.targets, np.ones(3),
             lambda target, p=problem: optimise(
                 p.sketches, p.tokens, target, p.budget, lam=1.0, gap=1e-7, max_passes=passes
             ),

@@ -11,7 +11,7 @@ from test_finalists import SELECTED, ingredients
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.selection.candidates.context import Ingredients, linear_view
+from grasp_pipeline.selection.candidates.context import SelectionContext, linear_view
 from grasp_pipeline.selection.candidates.dsir import dsir_scores
 from grasp_pipeline.selection.candidates.finalists import build_finalists
 from grasp_pipeline.selection.candidates.ranking import ranking
@@ -30,15 +30,16 @@ ENTRIES = {entry.arm.name: entry for entry in build_finalists(GIVEN, SELECTED, 1
 SCORED = ("dsir", "conditional", "blend", "lowest-loss", "middle-perplexity")
 
 
-def inputs_of(given: Ingredients) -> ChunkInputs:
-    return ChunkInputs(given.chunks, given.blocks, given.losses, given.conditional)
+def inputs_of(context: SelectionContext) -> ChunkInputs:
+    return ChunkInputs(context.chunks, context.blocks, context.losses, context.conditional)
 
 
-def one_by_one(given: Ingredients, found: ChunkFilter) -> np.ndarray:
+def one_by_one(context: SelectionContext, found: ChunkFilter) -> np.ndarray:
     """Values of chunks that come alone, as new ones do."""
-    sketches = gather(given.blocks, np.arange(given.chunks.n))
+    sketches = gather(context.blocks, np.arange(context.chunks.n))
     rows = [
-        given.chunks.tokens[a:b] for a, b in zip(given.chunks.offsets, given.chunks.offsets[1:], strict=False)
+        context.chunks.tokens[a:b]
+        for a, b in zip(context.chunks.offsets, context.chunks.offsets[1:], strict=False)
     ]
     return np.concatenate(
         [
@@ -46,11 +47,11 @@ def one_by_one(given: Ingredients, found: ChunkFilter) -> np.ndarray:
                 ChunkInputs(
                     TokenLists.of([rows[i]]),
                     ArrayBlocks(sketches[i : i + 1]),
-                    given.losses[i : i + 1],
-                    given.conditional[i : i + 1],
+                    context.losses[i : i + 1],
+                    context.conditional[i : i + 1],
                 )
             )
-            for i in range(given.chunks.n)
+            for i in range(context.chunks.n)
         ]
     )
 
@@ -58,7 +59,7 @@ def one_by_one(given: Ingredients, found: ChunkFilter) -> np.ndarray:
 @pytest.mark.parametrize("name", [*SCORED, "conditional-twice", "blend-twice", "full"])
 def test_the_filter_keeps_what_the_arm_keeps(name: str) -> None:
     entry = ENTRIES[name]
-    kept, allowed = entry.arm.membership, GIVEN.rooms.allowed(entry.dedup)
+    kept, allowed = entry.arm.membership, GIVEN.feasible_sets.allowed(entry.dedup)
     found = own_filter(GIVEN, entry.arm.family, kept, allowed)
     assert found is not None
     decided = one_by_one(GIVEN, found) >= found.tau - 1e-6

@@ -147,11 +147,9 @@ def slow_optimum(problem: Problem, phi: Array, target: Array, lam: float, start:
     """Maximise F over the weights, every constraint a row, with a general-purpose solver."""
     per = phi * problem.tokens[:, None] / problem.budget
     rows = problem.program()
-    demands = [
-        {"type": "eq", "fun": lambda w: rows["A_eq"] @ w - rows["b_eq"], "jac": lambda w: rows["A_eq"]}
-    ]
+    spec = [{"type": "eq", "fun": lambda w: rows["A_eq"] @ w - rows["b_eq"], "jac": lambda w: rows["A_eq"]}]
     if rows["A_ub"] is not None:
-        demands.append(
+        spec.append(
             {"type": "ineq", "fun": lambda w: rows["b_ub"] - rows["A_ub"] @ w, "jac": lambda w: -rows["A_ub"]}
         )
     found = minimize(
@@ -160,7 +158,7 @@ def slow_optimum(problem: Problem, phi: Array, target: Array, lam: float, start:
         jac=lambda w: -per @ (target - lam * (w @ per)),
         method="SLSQP",
         bounds=rows["bounds"],
-        constraints=demands,
+        constraints=spec,
         options={"maxiter": 1000, "ftol": 1e-10},
     )
     assert violation(problem, found.x) < 1e-5
@@ -186,7 +184,7 @@ def test_optimum_under_every_kind_equals_an_exact_solver(kinds: set[str], lam: f
             target,
             problem.budget,
             lam=lam,
-            polytope=constraints,
+            feasible=constraints,
             gap=1e-6,
             max_passes=2000,
         )

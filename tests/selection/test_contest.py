@@ -1,4 +1,4 @@
-"""The coverage of whole contests, held by `hold_contest` on simulated losses: shortlist, refit, fresh runs, folds."""
+"""The coverage of whole contests, held by `cross_fit` on simulated losses: shortlist, refit, fresh runs, folds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
-from grasp_pipeline.selection.certification.cross_fit import Field, Runs, hold_contest
+from grasp_pipeline.selection.certification.cross_fit import Field, Runs, cross_fit
 
 SIMPLE = [f"simple {k}" for k in range(8)]
 CANDIDATES = [f"candidate {k}" for k in range(5)]
@@ -84,7 +84,7 @@ class World:
     def held(self, fresh: int) -> tuple[bool, bool]:
         """Whether the bound of a contest holds for the mean of both folds' picks, and for the arm that ships."""
         arms = [*SIMPLE, *CANDIDATES]
-        contest = hold_contest(
+        contest = cross_fit(
             Field(arms, arms, SIMPLE, DRAWS),
             self.measure,
             "mean",

@@ -9,9 +9,9 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.candidates.context import Ingredients, Rule, linear_view
-from grasp_pipeline.selection.candidates.finalists import ALWAYS, TWINS, build_finalists, shortlist
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext, linear_view
+from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, TWINS, build_finalists, shortlist
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.target import Target
 
 SELECTED = Configuration("c", "output", 1.0, 1.0, "mean")
@@ -19,7 +19,7 @@ SELECTED = Configuration("c", "output", 1.0, 1.0, "mean")
 
 def ingredients(
     duplicates: bool = True, target_name: str = "mean", training_tokens: int = 10_000
-) -> Ingredients:
+) -> SelectionContext:
     rng = np.random.default_rng(0)
     n, d = 240, 12
     targets = np.zeros((2, d))
@@ -35,7 +35,7 @@ def ingredients(
     chunks = TokenLists.of(lists)
     budget = int(chunks.lengths.sum() * 0.25)
     losses = rng.normal(5, 1, n)
-    return Ingredients(
+    return SelectionContext(
         ArrayBlocks(sketches),
         Target.of(target_name, ["a", "b"]),
         targets,
@@ -44,30 +44,30 @@ def ingredients(
         np.arange(20) % 2,
         losses,
         sketches[:, :3].sum(axis=1).astype(float),
-        Rooms(chunks.lengths, budget, survivors, np.arange(n), clusters),
+        FeasibleSets(chunks.lengths, budget, survivors, np.arange(n), clusters),
         training_tokens,
     )
 
 
 def test_every_family_competes_within_the_budget() -> None:
-    given = ingredients()
-    finalists = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
-    assert {*ALWAYS, "surrogate-0.7", "surrogate-selected"} <= set(finalists)
+    context = ingredients()
+    finalists = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
+    assert {*COMPARISON_ARMS, "surrogate-0.7", "surrogate-selected"} <= set(finalists)
     assert {"surrogate-0.7-deduplicated", "surrogate-ngrams-2", "dsir-deduplicated"} <= set(finalists)
     assert {"blend", "blend-twice", "conditional", "conditional-twice", "dsir-twice"} <= set(finalists)
     assert {"surrogate-0.7-softly-deduplicated", "surrogate-0.7-twice"} <= set(finalists)
-    longest = given.n_tokens.max()
+    longest = context.n_tokens.max()
     place = np.arange(240)
     aligned = (place < 80) | ((place >= 100) & (place < 140))
     for name, entry in finalists.items():
-        tokens = int(given.n_tokens[entry.arm.membership].sum())
+        tokens = int(context.n_tokens[entry.arm.membership].sum())
         assert tokens == entry.arm.n_tokens
         if name == "full":
             assert entry.arm.membership.all()
         else:
-            budget = given.rooms.budget // entry.arm.repeats
+            budget = context.feasible_sets.budget // entry.arm.repeats
             assert budget - longest < tokens <= budget, name
-        assert given.rooms.allowed(entry.dedup)[entry.arm.membership].all(), name
+        assert context.feasible_sets.allowed(entry.dedup)[entry.arm.membership].all(), name
         if name.startswith("surrogate"):
             kept = entry.arm.membership
             assert kept[aligned].mean() > 2 * kept[~aligned].mean(), name
@@ -81,25 +81,29 @@ def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
 
 def test_every_comparison_arm_has_the_twin_that_the_candidates_have() -> None:
     """Half the budget's text, every chunk twice, by the same score: what repeats bring is theirs as well."""
-    given = ingredients()
-    finalists = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
-    assert set(TWINS) == {f"{arm}-twice" for arm in ALWAYS if arm != "full"}
+    context = ingredients()
+    finalists = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
+    assert set(TWINS) == {f"{arm}-twice" for arm in COMPARISON_ARMS if arm != "full"}
     assert set(TWINS) <= set(finalists)
     for name in TWINS:
         twin, once = finalists[name], finalists[name.removesuffix("-twice")]
-        tokens = int(given.n_tokens[twin.arm.membership].sum())
+        tokens = int(context.n_tokens[twin.arm.membership].sum())
         assert (twin.arm.repeats, twin.arm.role, twin.arm.family) == (2, "simple", once.arm.family), name
-        assert given.rooms.budget // 2 - given.n_tokens.max() < tokens <= given.rooms.budget // 2, name
+        assert (
+            context.feasible_sets.budget // 2 - context.n_tokens.max()
+            < tokens
+            <= context.feasible_sets.budget // 2
+        ), name
         assert twin.arm.n_tokens == tokens, name
         assert twin.arm.description.endswith("every chunk twice."), name
-        assert repr(twin.rule) == repr(once.rule), name
+        assert repr(twin.linear) == repr(once.linear), name
     for name in ("influence", "graddot", "lowest-loss", "middle-perplexity"):
         best = finalists[name].arm.membership
         assert (best | ~finalists[f"{name}-twice"].arm.membership).all(), f"half of {name} is its better half"
 
 
 def test_chunks_count_twice_only_where_a_retraining_sees_the_budget() -> None:
-    short = ingredients(training_tokens=ingredients().rooms.budget - 1)
+    short = ingredients(training_tokens=ingredients().feasible_sets.budget - 1)
     assert all(entry.arm.repeats == 1 for entry in build_finalists(short, SELECTED, 1e-3, 200))
 
 
@@ -115,14 +119,14 @@ def test_the_shortlist_follows_the_judge_and_keeps_the_simple_arms(size: int) ->
     finalists = build_finalists(ingredients(), SELECTED, 1e-3, 200)
     score = np.random.default_rng(1).random(len(finalists))
     chosen = {f.arm.name for f, on in zip(finalists, shortlist(finalists, score, size), strict=True) if on}
-    assert set(ALWAYS) <= chosen
+    assert set(COMPARISON_ARMS) <= chosen
     judged = [finalists[i].arm.name for i in np.argsort(-score)]
-    by_score = [name for name in judged if name not in (*ALWAYS, *TWINS)]
+    by_score = [name for name in judged if name not in (*COMPARISON_ARMS, *TWINS)]
     assert set(by_score[:size]) <= chosen
     best = next(name for name in by_score if name != "dsir-deduplicated")
     assert best in chosen
     assert chosen & set(TWINS) == set([name for name in judged if name in TWINS][:size])
-    assert len(chosen) <= len(ALWAYS) + 2 * size + 1
+    assert len(chosen) <= len(COMPARISON_ARMS) + 2 * size + 1
 
 
 def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_judged() -> None:
@@ -134,9 +138,9 @@ def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_
         return {finalist.arm.name for finalist, on in zip(finalists, listed, strict=True) if on}
 
     everything = chosen(None)
-    assert everything - chosen(len(everything) - 2) == set(ALWAYS[-2:])
+    assert everything - chosen(len(everything) - 2) == set(COMPARISON_ARMS[-2:])
     by_score = [finalists[i].arm.name for i in np.argsort(-score)]
-    best = next(name for name in by_score if name not in (*ALWAYS, *TWINS, "dsir-deduplicated"))
+    best = next(name for name in by_score if name not in (*COMPARISON_ARMS, *TWINS, "dsir-deduplicated"))
     assert chosen(1) == {best}
     assert len(chosen(5) & set(TWINS)) == 2
     with pytest.raises(ConfigError, match="raise it by 3"):
@@ -147,21 +151,21 @@ def test_the_worst_task_gains_more_than_under_the_mean() -> None:
     mean, worst = ingredients(), ingredients(target_name="worst")
     worst.targets[1] = mean.targets[1] = np.eye(12)[5] * 1.5
     gains = {}
-    for name, given in (("mean", mean), ("worst", worst)):
-        arms = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-3, 200)}
+    for name, context in (("mean", mean), ("worst", worst)):
+        arms = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
         entry = arms["surrogate-0.7"]
-        kept = entry.arm.membership * given.n_tokens
-        sketches = given.blocks.sketches.astype(float)  # type: ignore[attr-defined]
-        every = given.n_tokens @ sketches / given.n_tokens.sum()
+        kept = entry.arm.membership * context.n_tokens
+        sketches = context.blocks.sketches.astype(float)  # type: ignore[attr-defined]
+        every = context.n_tokens @ sketches / context.n_tokens.sum()
 
-        def value(mu: np.ndarray, targets: np.ndarray = given.targets) -> np.ndarray:
+        def value(mu: np.ndarray, targets: np.ndarray = context.targets) -> np.ndarray:
             return targets @ mu - 0.35 * mu @ mu
 
         gains[name] = value(kept @ sketches / kept.sum()) - value(every)
-        assert entry.rule is not None
+        assert entry.linear is not None
         if name == "worst":
-            assert entry.rule.target is not None
-            view = linear_view(given, entry.rule, entry.arm.membership, np.ones(240, dtype=bool))
+            assert entry.linear.target is not None
+            view = linear_view(context, entry.linear, entry.arm.membership, np.ones(240, dtype=bool))
             agreement = ((view.marginal >= view.tau) == entry.arm.membership).mean()
             assert agreement > 0.9
             assert entry.arm.surrogate_value == pytest.approx(gains[name].min(), rel=1e-5)
@@ -169,8 +173,8 @@ def test_the_worst_task_gains_more_than_under_the_mean() -> None:
 
 
 def test_a_linear_view_explains_its_arm() -> None:
-    given = ingredients()
-    entries = {entry.arm.name: entry for entry in build_finalists(given, SELECTED, 1e-4, 500)}
+    context = ingredients()
+    entries = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-4, 500)}
     for name in (
         "influence",
         "graddot",
@@ -180,12 +184,12 @@ def test_a_linear_view_explains_its_arm() -> None:
         "surrogate-0.7-twice",
     ):
         entry = entries[name]
-        assert isinstance(entry.rule, Rule)
-        allowed = given.rooms.allowed(entry.dedup)
-        view = linear_view(given, entry.rule, entry.arm.membership, allowed)
+        assert isinstance(entry.linear, LinearScore)
+        allowed = context.feasible_sets.allowed(entry.dedup)
+        view = linear_view(context, entry.linear, entry.arm.membership, allowed)
         inside = (view.marginal >= view.tau) & allowed
-        tokens = given.n_tokens
+        tokens = context.n_tokens
         agreement = tokens[inside == entry.arm.membership].sum() / tokens.sum()
         assert agreement > 0.95, name
-        if entry.rule.lam == 0:
+        if entry.linear.lam == 0:
             np.testing.assert_allclose(view.marginal, view.alignment, rtol=1e-6)

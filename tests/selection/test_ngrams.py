@@ -15,10 +15,10 @@ from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_unigrams, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection import ngrams
+from grasp_pipeline.corpus import ngrams
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.candidates.dsir import dsir_resample, dsir_scores
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
 TEXTS = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=20)
 
@@ -111,20 +111,20 @@ def test_dsir_prefers_the_query_and_respects_the_budget() -> None:
     chunks = TokenLists.of(like + unlike)
     scores = dsir_scores(chunks, query)
     assert scores[:50].min() > scores[50:].max()
-    rooms = Rooms.plain(chunks.lengths, 900, np.arange(200) >= 20)
-    chosen = dsir_resample(scores, rooms.room(), 1)
+    feasible_sets = FeasibleSets.plain(chunks.lengths, 900, np.arange(200) >= 20)
+    chosen = dsir_resample(scores, feasible_sets.feasible_set(), 1)
     assert chosen.sum() == 30
     assert chosen[:50].sum() == 30
-    np.testing.assert_array_equal(chosen, dsir_resample(scores, rooms.room(), 1))
-    assert not np.array_equal(chosen, dsir_resample(scores, rooms.room(), 2))
-    assert not dsir_resample(scores, rooms.room("hard"), 1)[:20].any()
+    np.testing.assert_array_equal(chosen, dsir_resample(scores, feasible_sets.feasible_set(), 1))
+    assert not np.array_equal(chosen, dsir_resample(scores, feasible_sets.feasible_set(), 2))
+    assert not dsir_resample(scores, feasible_sets.feasible_set("hard"), 1)[:20].any()
 
 
 def test_gumbel_resampling_draws_in_proportion_to_the_weights() -> None:
     """The first draw without replacement is a draw from the normalised weights."""
     weights = np.array([0.1, 0.2, 0.3, 0.4])
-    room = Rooms.plain(np.ones(4, dtype=int), 1).room()
-    draws = [dsir_resample(np.log(weights), room, "test", i) for i in range(4000)]
+    feasible = FeasibleSets.plain(np.ones(4, dtype=int), 1).feasible_set()
+    draws = [dsir_resample(np.log(weights), feasible, "test", i) for i in range(4000)]
     np.testing.assert_allclose(np.mean(draws, axis=0), weights, atol=0.03)
 
 

@@ -256,7 +256,7 @@ def test_a_polytope_of_constraints_equals_an_exact_solver(
     groups = Groups(case.tokens, case.budget, cap)
     if case.budget - groups.cap > case.tokens[7:].sum():
         return
-    found = case.run(lam, gap=1e-7, polytope=groups)
+    found = case.run(lam, gap=1e-7, feasible=groups)
     phi = case.sketches * case.tokens[:, None] / case.budget
     inner = np.eye(4) if case.metric is None else case.metric
     first = np.where(np.arange(14) < 7, case.tokens, 0) / case.budget
@@ -282,9 +282,9 @@ def test_a_polytope_of_constraints_equals_an_exact_solver(
 def test_a_polytope_for_another_corpus_or_with_a_mask_is_refused() -> None:
     case = Case(1, 20, 3)
     with pytest.raises(ConfigError, match="constraints are for 20 chunks and 40 tokens"):
-        case.run(1.0, polytope=Groups(case.tokens, 40, 1.0))
+        case.run(1.0, feasible=Groups(case.tokens, 40, 1.0))
     with pytest.raises(ConfigError, match="leave `allowed` out"):
-        case.run(1.0, polytope=Groups(case.tokens, case.budget, 1.0), allowed=np.ones(20, dtype=bool))
+        case.run(1.0, feasible=Groups(case.tokens, case.budget, 1.0), allowed=np.ones(20, dtype=bool))
 
 
 def test_max_passes_is_kept_and_the_gap_told() -> None:

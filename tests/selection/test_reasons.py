@@ -13,7 +13,7 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.explanation.nearest import (
     nearest_by_cosine,
     nearest_by_graph,
@@ -51,8 +51,8 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
     world = World(seed)
     names = np.where(generator("quota names", seed).random(N) < 0.3, "cap of source web", "")
     allowed = world.survivors if hard else np.ones(N, dtype=bool)
-    room = Rooms.plain(world.tokens, world.budget, allowed).room("hard")
-    arm = surrogate_arm("f", "f", world.blocks, room, world.target, "", lam=1.0)
+    feasible = FeasibleSets.plain(world.tokens, world.budget, allowed).feasible_set("hard")
+    arm = surrogate_arm("f", "f", world.blocks, feasible, world.target, "", lam=1.0)
     assert arm.score is not None
     assert arm.tau is not None
     kept = arm.membership
@@ -119,8 +119,8 @@ def test_every_reason_occurs() -> None:
     seen: set[str] = set()
     for seed in range(5):
         world = World(seed)
-        room = Rooms.plain(world.tokens, 150, world.survivors).room("hard")
-        arm = surrogate_arm("f", "f", world.blocks, room, world.target, "", lam=1.5)
+        feasible = FeasibleSets.plain(world.tokens, 150, world.survivors).feasible_set("hard")
+        arm = surrogate_arm("f", "f", world.blocks, feasible, world.target, "", lam=1.5)
         found = drop_reasons(
             arm.membership,
             world.alignment,
@@ -139,7 +139,7 @@ def test_every_reason_occurs() -> None:
 def test_an_arm_with_a_score_of_its_own_names_it_and_has_no_redundant_chunks() -> None:
     world = World(0)
     score = generator("own score").standard_normal(N)
-    arm = top_k_arm("dsir", score, Rooms.plain(world.tokens, world.budget).room(), "")
+    arm = top_k_arm("dsir", score, FeasibleSets.plain(world.tokens, world.budget).feasible_set(), "")
     found = drop_reasons(
         arm.membership, score, world.tokens, world.budget, world.blocks, score_name="ngram_importance"
     )

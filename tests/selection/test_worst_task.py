@@ -49,7 +49,7 @@ class Case:
         return solve_max_min(
             lambda target: optimise(
                 self.phi, self.problem.tokens, target, self.problem.budget,
-                lam=self.lam, metric=self.metric, polytope=self.constraints, gap=1e-7, max_passes=1000,
+                lam=self.lam, metric=self.metric, feasible=self.constraints, gap=1e-7, max_passes=1000,
             ),
             self.mean, self.targets, lam=self.lam, metric=self.metric, **options,
         )  # fmt: skip
@@ -58,15 +58,15 @@ class Case:
         """Maximise z under z <= value_t(w) for all t, every constraint a row."""
         rows = self.problem.program()
         n = len(start)
-        demands: list[dict[str, Any]] = [
+        spec: list[dict[str, Any]] = [
             {"type": "eq", "fun": lambda x: rows["A_eq"] @ x[:n] - rows["b_eq"]},
             {"type": "ineq", "fun": lambda x: self.values(x[:n], scale, base) - x[n]},
         ]
         if rows["A_ub"] is not None:
-            demands.append({"type": "ineq", "fun": lambda x: rows["b_ub"] - rows["A_ub"] @ x[:n]})
+            spec.append({"type": "ineq", "fun": lambda x: rows["b_ub"] - rows["A_ub"] @ x[:n]})
         found = minimize(
             lambda x: -x[n], np.append(start, self.values(start, scale, base).min()), method="SLSQP",
-            bounds=[*map(tuple, rows["bounds"]), (None, None)], constraints=demands,
+            bounds=[*map(tuple, rows["bounds"]), (None, None)], constraints=spec,
             options={"maxiter": 1000, "ftol": 1e-12},
         )  # fmt: skip
         return -found.fun

@@ -41,33 +41,33 @@ def rows_of(kind: str, shard: str, n: int, d: int = D, scale: float = SCALE) -> 
     )
 
 
-def put(lake: DeltaTables, kind: str, shard: str, frame: pl.DataFrame, stream: bool = True) -> int:
+def put(delta: DeltaTables, kind: str, shard: str, frame: pl.DataFrame, stream: bool = True) -> int:
     partition = {"sketch_kind": kind, "shard": shard}
     if stream:
         pieces = frame.iter_slices(6)
-        return lake.write_stream(tables.GRADIENT_SKETCHES, pieces, MADE, partition, dict, 9).version
-    return lake.write(tables.GRADIENT_SKETCHES, frame, MADE, partition).version
+        return delta.write_stream(tables.GRADIENT_SKETCHES, pieces, MADE, partition, dict, 9).version
+    return delta.write(tables.GRADIENT_SKETCHES, frame, MADE, partition).version
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> DeltaTables:
+def delta(tmp_path_factory: pytest.TempPathFactory) -> DeltaTables:
     """Two kinds, some shards; one shard written twice, and one by the frame writer."""
-    lake = DeltaTables(str(tmp_path_factory.mktemp("lake") / "a store"))
+    delta = DeltaTables(str(tmp_path_factory.mktemp("lake") / "a store"))
     for kind in ("output", "full"):
         for shard, n in SHARDS.items():
-            put(lake, kind, shard, rows_of(kind, shard, n + 3))
-            put(lake, kind, shard, rows_of(kind, shard, n), stream=shard != "a b")
-    return lake
+            put(delta, kind, shard, rows_of(kind, shard, n + 3))
+            put(delta, kind, shard, rows_of(kind, shard, n), stream=shard != "a b")
+    return delta
 
 
-def version(lake: DeltaTables) -> int:
-    return lake.pin(tables.GRADIENT_SKETCHES).version
+def version(delta: DeltaTables) -> int:
+    return delta.pin(tables.GRADIENT_SKETCHES).version
 
 
 @given(st.integers(1, 60), st.sets(st.sampled_from(["a b", "x'y/z%", "é"]), min_size=1))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_blocks_are_the_tables_rows_in_a_fixed_order(lake: DeltaTables, rows: int, shards: set[str]) -> None:
-    reader = lake.sketches(version(lake), "output", sorted(shards))
+def test_blocks_are_the_tables_rows_in_a_fixed_order(delta: DeltaTables, rows: int, shards: set[str]) -> None:
+    reader = delta.sketches(version(delta), "output", sorted(shards))
     blocks = list(reader.blocks(rows))
     slow = pl.concat([rows_of("output", shard, SHARDS[shard]) for shard in sorted(shards)])
     assert (reader.n, reader.d, reader.scale) == (slow.height, D, SCALE)
@@ -79,41 +79,41 @@ def test_blocks_are_the_tables_rows_in_a_fixed_order(lake: DeltaTables, rows: in
     )
 
 
-def test_scaled_blocks_serve_the_attribution(lake: DeltaTables) -> None:
-    reader = lake.sketches(version(lake), "full")
+def test_scaled_blocks_serve_the_attribution(delta: DeltaTables) -> None:
+    reader = delta.sketches(version(delta), "full")
     slow = pl.concat([rows_of("full", shard, SHARDS[shard]) for shard in sorted(SHARDS)])
     chosen = np.array([0, 7, 30, reader.n - 1])
     np.testing.assert_array_equal(gather(reader.scaled(11), chosen), decode(slow["sketch"], D, SCALE)[chosen])
 
 
-def test_a_version_is_read_as_it_was(lake: DeltaTables) -> None:
-    first = next(c for c in reversed(lake.commits(tables.GRADIENT_SKETCHES)))
+def test_a_version_is_read_as_it_was(delta: DeltaTables) -> None:
+    first = next(c for c in reversed(delta.commits(tables.GRADIENT_SKETCHES)))
     assert first.partition == {"sketch_kind": "output", "shard": "a b"}
-    assert lake.sketches(first.version, "output").n == SHARDS["a b"] + 3
+    assert delta.sketches(first.version, "output").n == SHARDS["a b"] + 3
 
 
-def test_what_is_not_there_is_named(lake: DeltaTables) -> None:
-    now = version(lake)
+def test_what_is_not_there_is_named(delta: DeltaTables) -> None:
+    now = version(delta)
     with pytest.raises(StoreError, match="no full sketches of the shards nowhere"):
-        lake.sketches(now, "full", ["a b", "nowhere"])
+        delta.sketches(now, "full", ["a b", "nowhere"])
     with pytest.raises(StoreError, match="no layers sketches at version"):
-        lake.sketches(now, "layers")
+        delta.sketches(now, "layers")
 
 
 def test_shards_that_do_not_match_are_refused(tmp_path: Path) -> None:
-    lake = DeltaTables(str(tmp_path))
-    put(lake, "output", "a", rows_of("output", "a", 3))
-    put(lake, "output", "b", rows_of("output", "b", 3, scale=0.5))
+    delta = DeltaTables(str(tmp_path))
+    put(delta, "output", "a", rows_of("output", "a", 3))
+    put(delta, "output", "b", rows_of("output", "b", 3, scale=0.5))
     with pytest.raises(StoreError, match="do not match in dimension or scale"):
-        lake.sketches(version(lake), "output")
+        delta.sketches(version(delta), "output")
 
 
 def test_a_row_of_another_width_names_the_file(tmp_path: Path) -> None:
-    lake = DeltaTables(str(tmp_path))
+    delta = DeltaTables(str(tmp_path))
     wrong = rows_of("output", "a", 3).with_columns(sketch=pl.Series([b"12", b"1234567890", b"12"]))
-    put(lake, "output", "a", wrong)
+    put(delta, "output", "a", wrong)
     with pytest.raises(InputError, match=r"shard=a/part-.*does not hold 5 float16"):
-        list(lake.sketches(version(lake), "output").blocks())
+        list(delta.sketches(version(delta), "output").blocks())
 
 
 def test_marked_deletions_are_refused(tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_marked_deletions_are_refused(tmp_path: Path) -> None:
         SketchReader(DeltaTable(path), "output")
 
 
-def test_batches_of_a_table_are_its_rows(lake: DeltaTables) -> None:
-    now, part = version(lake), {"sketch_kind": "full", "shard": "x'y/z%"}
+def test_batches_of_a_table_are_its_rows(delta: DeltaTables) -> None:
+    now, part = version(delta), {"sketch_kind": "full", "shard": "x'y/z%"}
     for rows in (4, 9, 100):
-        frames = list(lake.batches(tables.GRADIENT_SKETCHES, now, part, rows=rows))
+        frames = list(delta.batches(tables.GRADIENT_SKETCHES, now, part, rows=rows))
         assert max(f.height for f in frames) <= rows
         assert pl.concat(frames).equals(rows_of("full", "x'y/z%", SHARDS["x'y/z%"]))
     columns = ["shard", "chunk_id"]
-    (frame,) = lake.batches(tables.GRADIENT_SKETCHES, now, {**part, "shard": "é"}, columns)
+    (frame,) = delta.batches(tables.GRADIENT_SKETCHES, now, {**part, "shard": "é"}, columns)
     assert frame.rows() == [("é", "é-0")]

@@ -13,7 +13,7 @@ import numpy as np
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, StackedBlocks, project
 from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
-from grasp_pipeline.selection.candidates.context import Ingredients, Rule
+from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
 from grasp_pipeline.selection.candidates.finalists import Finalist
 from grasp_pipeline.selection.candidates.judge import standardise
 
@@ -23,22 +23,26 @@ STRENGTHS = (0.5, 1.0)
 """Weights of the blended score beside the surrogate, in standard deviations of its linear term over chunks."""
 
 
-def further_candidates(given: Ingredients, gap: float, max_passes: int) -> list[Finalist]:
+def further_candidates(context: SelectionContext, gap: float, max_passes: int) -> list[Finalist]:
     """Return candidates beside those of `build_finalists`, all of role `candidate`."""
-    two = np.mean([standardise(score) for score in (given.influence, given.dsir / given.n_tokens)], axis=0)
-    room = given.rooms.room()
-    arm = top_k_arm("blend", two, room, "Without conditional losses.", "blend-influence-dsir")
+    two = np.mean(
+        [standardise(score) for score in (context.influence, context.dsir / context.n_tokens)], axis=0
+    )
+    feasible = context.feasible_sets.feasible_set()
+    arm = top_k_arm("blend", two, feasible, "Without conditional losses.", "blend-influence-dsir")
     found = [Finalist(replace(arm, role="candidate"), None)]
-    if given.rooms.offers("hard"):
-        arm = top_k_arm("blend", given.blend, given.rooms.room("hard"), "Hard.", "blend-deduplicated")
+    if context.feasible_sets.offers("hard"):
+        arm = top_k_arm(
+            "blend", context.blend, context.feasible_sets.feasible_set("hard"), "Hard.", "blend-deduplicated"
+        )
         found.append(Finalist(replace(arm, role="candidate"), None, "hard"))
     for strength, repeats in ((STRENGTHS[0], 1), (STRENGTHS[1], 1), (STRENGTHS[1], 2)):
-        blocks, target = scored_view(given, given.blend, strength)
+        blocks, target = scored_view(context, context.blend, strength)
         arm = surrogate_arm(
             f"surrogate-blend-{strength:g}" + "-twice" * (repeats - 1),
             "surrogate-blend",
             blocks,
-            given.rooms.room(copies=repeats),
+            context.feasible_sets.feasible_set(copies=repeats),
             target,
             "The surrogate with the blended score.",
             lam=LAMBDA,
@@ -50,14 +54,14 @@ def further_candidates(given: Ingredients, gap: float, max_passes: int) -> list[
     return found
 
 
-def scored_view(given: Ingredients, score: Floats, strength: float) -> tuple[SketchBlocks, Floats]:
+def scored_view(context: SelectionContext, score: Floats, strength: float) -> tuple[SketchBlocks, Floats]:
     """Return both views and a standardised score as a term linear in the mean: F + strength s <score>_S.
 
     s is the standard deviation over chunks of the views' own linear term. The score is one more feature, of which the
     target asks for so much that its quadratic term is negligible.
     """
-    rule = Rule("gradient+ngrams", 0.0, LAMBDA)
-    blocks, target = given.view(rule)[0], given.direction(rule)
+    linear = LinearScore("gradient+ngrams", 0.0, LAMBDA)
+    blocks, target = context.view(linear)[0], context.direction(linear)
     spread = float(project(blocks, target).std())
     tiny = 1e-3
     column = (tiny * standardise(score)).astype(np.float32)[:, None]

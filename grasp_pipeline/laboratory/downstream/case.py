@@ -20,11 +20,11 @@ from grasp_pipeline.laboratory.downstream.ledger import Ledger
 from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings, GroundSettings
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.arms import Role, random_arm
-from grasp_pipeline.selection.candidates.context import Ingredients
+from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.finalists import TWICE, Finalist, build_finalists, shortlist
 from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, judge
 from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
 SEALED_SEED = 300
 """First training seed of the runs that the truth is taken from."""
@@ -137,7 +137,7 @@ class Plan:
     """
 
     target: str
-    given: Ingredients
+    context: SelectionContext
     finalists: list[Finalist]
     groups: list[str]
     scores: dict[str, Floats]
@@ -150,28 +150,28 @@ class Plan:
 
 def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: GroundSettings) -> Plan:
     """Build the finalists of a target and judge them; where the size has a shortlist, the others are left out."""
-    given = ground.ingredients(target)
+    context = ground.ingredients(target)
     selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
-    product = build_finalists(given, selected, settings.gap, settings.max_passes)
+    product = build_finalists(context, selected, settings.gap, settings.max_passes)
     seen = {np.packbits(finalist.arm.membership).tobytes() for finalist in product}
     further: list[Finalist] = []
-    for finalist in further_candidates(given, settings.gap, settings.max_passes) if size.extended else []:
+    for finalist in further_candidates(context, settings.gap, settings.max_passes) if size.extended else []:
         key = np.packbits(finalist.arm.membership).tobytes()
         if key not in seen:
             seen.add(key)
             further.append(finalist)
     finalists = [*product, *further]
     groups = [PRODUCT] * len(product) + [FURTHER] * len(further)
-    scores = evidence_of(ground, given, target, finalists)
+    scores = evidence_of(ground, context, target, finalists)
     if size.shortlist:
         kept = np.flatnonzero(shortlist(finalists, scores["judge"], size.shortlist))
         finalists, groups = [finalists[i] for i in kept], [groups[i] for i in kept]
         scores = {name: values[kept] for name, values in scores.items()}
-    return Plan(target, given, finalists, groups, scores)
+    return Plan(target, context, finalists, groups, scores)
 
 
 def evidence_of(
-    ground: Ground, given: Ingredients, target: str, finalists: Sequence[Finalist]
+    ground: Ground, context: SelectionContext, target: str, finalists: Sequence[Finalist]
 ) -> dict[str, Floats]:
     """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
 
@@ -183,10 +183,10 @@ def evidence_of(
     gained = ground.conditional(ground.judge_texts(target), "judge")
     near = ~np.isin(names, OUTLYING)
     judged, plain = (
-        judge(membership, given.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
+        judge(membership, context.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
     )
-    means = subset_means(given.blocks, given.n_tokens, membership)
-    own = predict_from_means(means, given.target.weights @ given.targets, None, LAMBDA)[:, 0]
+    means = subset_means(context.blocks, context.n_tokens, membership)
+    own = predict_from_means(means, context.target.weights @ context.targets, None, LAMBDA)[:, 0]
     assert judged.conditional is not None, "given above"
     return {
         "judge": judged.score,
@@ -201,8 +201,8 @@ def evidence_of(
 
 def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
     """Return the memberships of the contest's random draws, and of those that the truth is taken from."""
-    room = ground.rooms.room()
-    every = [random_arm(room, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
+    feasible = ground.feasible_sets.feasible_set()
+    every = [random_arm(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
     return every[: size.random_draws], every[size.random_draws :]
 
 
@@ -219,8 +219,8 @@ def wanted_runs(ground: Ground, plans: Sequence[Plan], size: GroundSettings) -> 
 def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
     """Return random draws of `multiple` budgets, or of the whole pool where it has no more."""
     tokens = ground.corpus.n_tokens
-    room = Rooms.plain(tokens, min(multiple * ground.budget, int(tokens.sum()))).room()
-    return [random_arm(room, draw, seed=multiple).membership for draw in range(draws)]
+    feasible = FeasibleSets.plain(tokens, min(multiple * ground.budget, int(tokens.sum()))).feasible_set()
+    return [random_arm(feasible, draw, seed=multiple).membership for draw in range(draws)]
 
 
 MULTIPLE_DRAWS, MULTIPLE_SEEDS = 2, 2

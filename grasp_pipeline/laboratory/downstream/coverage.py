@@ -28,9 +28,9 @@ from grasp_pipeline.selection.certification.cross_fit import (
     DRAW_SEED,
     FRESH_SEED,
     PICK_SEED,
-    Field,
+    Entrants,
     Runs,
-    hold_contest,
+    cross_fit,
 )
 
 
@@ -136,8 +136,8 @@ def repeat_contest(
 
     names = [case.arms[i] for i in entered]
     simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
-    field = Field(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
-    contest = hold_contest(field, measure, case.target, [case.target], tokens, refit=make_refits)
+    field = Entrants(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
+    contest = cross_fit(field, measure, case.target, [case.target], tokens, refit=make_refits)
     found = dict(contest.certificates)[RANDOM]
     ship = losses_of(found.arm, order[1 + FRESH :].tolist())
     truth = target_loss(case, pool[drawn[draws:]], sealed).mean() - target_loss(case, ship, sealed).mean()
@@ -155,9 +155,9 @@ class Refitting:
     def __init__(
         self, ground: Ground, plan: Plan, ledger: Ledger, settings: DownstreamSettings, size: GroundSettings
     ) -> None:
-        self._given, self._ledger, self._settings = plan.given, ledger, settings
+        self._given, self._ledger, self._settings = plan.context, ledger, settings
         made = (
-            plan_of(entry.arm.name, entry.rule, entry.dedup, entry.arm.repeats) for entry in plan.finalists
+            plan_of(entry.arm.name, entry.linear, entry.dedup, entry.arm.repeats) for entry in plan.finalists
         )
         self._plans = {found.name: found for found in made if found}
         self._members = {entry.arm.name: entry.arm.membership for entry in plan.finalists}

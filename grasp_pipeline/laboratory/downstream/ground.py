@@ -25,9 +25,9 @@ from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.candidates.context import Ingredients
+from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.judge import View as JudgeView
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.target import MEAN, Target
 from grasp_pipeline.sketch.output import OutputSketcher
 
@@ -78,16 +78,16 @@ class Ground:
         return self.corpus.document == self.corpus.document[head][cluster]
 
     @property
-    def rooms(self) -> Rooms:
+    def feasible_sets(self) -> FeasibleSets:
         """What an arm may hold: the budget alone."""
         corpus = self.corpus
-        return Rooms(corpus.n_tokens, self.budget, self.survivors, corpus.document, corpus.cluster)
+        return FeasibleSets(corpus.n_tokens, self.budget, self.survivors, corpus.document, corpus.cluster)
 
-    def ingredients(self, target: str) -> Ingredients:
+    def ingredients(self, target: str) -> SelectionContext:
         """Return what the arms of a target are built from: query documents alone."""
         wanted = Target.of(target, self.corpus.tasks)
         queries, task = self._texts(self.corpus.queries, wanted)
-        return Ingredients(
+        return SelectionContext(
             ArrayBlocks(self.final.sketches),
             wanted,
             self.final.targets,
@@ -96,7 +96,7 @@ class Ground:
             task,
             self.final.losses.astype(np.float64),
             self.conditional(queries, "query"),
-            self.rooms,
+            self.feasible_sets,
             self.trainer.recipe.tokens,
         )
 

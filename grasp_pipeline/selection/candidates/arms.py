@@ -1,4 +1,4 @@
-"""Arms: candidate corpora, each filling a room by one simple rule or by the optimiser."""
+"""Arms: candidate corpora, each filling a feasible set by one simple rule or by the optimiser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from grasp_pipeline.attribution.metric import Metric
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.dsir import dsir_resample
-from grasp_pipeline.selection.constraints.feasible_sets import unit_luck
+from grasp_pipeline.selection.constraints.feasible_sets import random_keys
 from grasp_pipeline.selection.solver.budget import TokenBudget, descending
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection, optimise
 from grasp_pipeline.selection.solver.stream import optimise_stream
 
@@ -85,37 +85,39 @@ def full_arm(n_tokens: ArrayLike) -> Arm:
     return Arm("full", "full", "full", everything, int(tokens.sum()), "Every chunk of the clean corpus.")
 
 
-def random_arm(room: Polytope, draw: int, seed: int = 0) -> Arm:
+def random_arm(feasible: FeasibleSet, draw: int, seed: int = 0) -> Arm:
     """Return one of several independent uniform draws of units; draw and seed name it."""
-    luck = unit_luck(room, "random_arm", seed, draw)
-    return _filled(f"random-{draw}", "random", room, luck, "Drawn uniformly.", role="random", scored=False)
+    keys = random_keys(feasible, "random_arm", seed, draw)
+    return _filled(
+        f"random-{draw}", "random", feasible, keys, "Drawn uniformly.", role="random", scored=False
+    )
 
 
-def dedup_random_arm(room: Polytope, seed: int = 0) -> Arm:
-    """Return a uniform draw from a room without near duplicates."""
+def dedup_random_arm(feasible: FeasibleSet, seed: int = 0) -> Arm:
+    """Return a uniform draw from a feasible set without near duplicates."""
     return _filled(
         "random-deduplicated",
         "random-deduplicated",
-        room,
-        unit_luck(room, "dedup_random_arm", seed),
+        feasible,
+        random_keys(feasible, "dedup_random_arm", seed),
         "Drawn uniformly from one document per near-duplicate cluster.",
         scored=False,
     )
 
 
-def top_k_arm(family: str, score: ArrayLike, room: Polytope, description: str, name: str = "") -> Arm:
+def top_k_arm(family: str, score: ArrayLike, feasible: FeasibleSet, description: str, name: str = "") -> Arm:
     """Return the units of highest score (n,) per token, for example GradDot's scores over token counts."""
-    return _filled(name or family, family, room, _checked(score, room, "scores"), description)
+    return _filled(name or family, family, feasible, _checked(score, feasible, "scores"), description)
 
 
-def middle_perplexity_arm(losses: ArrayLike, room: Polytope) -> Arm:
+def middle_perplexity_arm(losses: ArrayLike, feasible: FeasibleSet) -> Arm:
     """Return the units whose perplexity is nearest to the middle of the corpus (see `nearness_to_median`).
 
     Of the perplexity filters of Marion et al. (arXiv 2309.04564) the middle of the distribution pruned best.
     """
-    nearness = nearness_to_median(_checked(losses, room, "losses"), room.n_tokens)
+    nearness = nearness_to_median(_checked(losses, feasible, "losses"), feasible.n_tokens)
     text = "Perplexity at the reference proxy nearest to the corpus's median."
-    return top_k_arm("middle-perplexity", nearness, room, text)
+    return top_k_arm("middle-perplexity", nearness, feasible, text)
 
 
 def nearness_to_median(losses: Floats, n_tokens: NDArray[Any]) -> Floats:
@@ -126,31 +128,35 @@ def nearness_to_median(losses: Floats, n_tokens: NDArray[Any]) -> Floats:
     return -np.abs(place - 0.5)
 
 
-def dsir_arm(scores: ArrayLike, room: Polytope, seed: int = 0, name: str = "dsir") -> Arm:
+def dsir_arm(scores: ArrayLike, feasible: FeasibleSet, seed: int = 0, name: str = "dsir") -> Arm:
     """Return a DSIR resample without replacement from log importance weights (n,) (see `dsir_scores`)."""
-    membership = dsir_resample(_checked(scores, room, "importance weights"), room, seed)
+    membership = dsir_resample(_checked(scores, feasible, "importance weights"), feasible, seed)
     text = "Resampled by hashed n-gram importance weights (DSIR, arXiv 2302.03169)."
-    return Arm(name, "dsir", "simple", membership, _tokens(room, membership), text)
+    return Arm(name, "dsir", "simple", membership, _tokens(feasible, membership), text)
 
 
 def group_arm(
-    labels: NDArray[np.integer[Any]], alignment: ArrayLike, room: Polytope, seed: int = 0, name: str = "ggda"
+    labels: NDArray[np.integer[Any]],
+    alignment: ArrayLike,
+    feasible: FeasibleSet,
+    seed: int = 0,
+    name: str = "ggda",
 ) -> Arm:
     """Return the best groups of chunks, GGDA's top-k (arXiv 2410.09940); the last group is drawn from.
 
     labels: (n,) group of every chunk (see `group_chunks`); alignment: (n,) <r, phi_i>_M. A group is worth its
     token-weighted mean alignment.
     """
-    worth = group_worth(labels, _checked(alignment, room, "alignments"), room.n_tokens)
-    luck = unit_luck(room, "group_arm", seed)
+    worth = group_worth(labels, _checked(alignment, feasible, "alignments"), feasible.n_tokens)
+    keys = random_keys(feasible, "group_arm", seed)
     place = np.empty(len(worth))
-    place[descending(worth, -labels, luck)] = -np.arange(len(worth), dtype=np.float64)
+    place[descending(worth, -labels, keys)] = -np.arange(len(worth), dtype=np.float64)
     text = (
         f"Best of {len(np.unique(labels))} groups of similar chunks by attribution (GGDA, arXiv 2410.09940)."
     )
-    membership = room.round(place, np.zeros(len(worth)))
+    membership = feasible.round(place, np.zeros(len(worth)))
     threshold = float(worth[membership].min())
-    return Arm(name, "ggda", "simple", membership, _tokens(room, membership), text, worth, threshold)
+    return Arm(name, "ggda", "simple", membership, _tokens(feasible, membership), text, worth, threshold)
 
 
 def group_worth(labels: NDArray[np.integer[Any]], value: Floats, n_tokens: NDArray[Any]) -> Floats:
@@ -163,7 +169,7 @@ def surrogate_arm(
     name: str,
     family: str,
     blocks: SketchBlocks,
-    room: Polytope,
+    feasible: FeasibleSet,
     target: ArrayLike,
     description: str,
     *,
@@ -176,25 +182,25 @@ def surrogate_arm(
 ) -> Arm:
     """Return the corpus that maximises the surrogate (see `maximise`).
 
-    For n-grams beside gradients give the blocks and target of `stack_views`; repeats: of the room's chunks, which
-    counts them as often.
+    For n-grams beside gradients give the blocks and target of `stack_views`; repeats: of the feasible set's
+    chunks, which counts them as often.
     """
     found = maximise(
-        blocks, room, target, metric=metric, lam=lam, gap=gap, max_passes=max_passes, listener=listener
+        blocks, feasible, target, metric=metric, lam=lam, gap=gap, max_passes=max_passes, listener=listener
     )
-    return selected_arm(name, family, room, found, description, repeats)
+    return selected_arm(name, family, feasible, found, description, repeats)
 
 
 def selected_arm(
-    name: str, family: str, room: Polytope, found: Selection, description: str, repeats: int = 1
+    name: str, family: str, feasible: FeasibleSet, found: Selection, description: str, repeats: int = 1
 ) -> Arm:
-    """Return the arm of an optimiser's result in a room."""
+    """Return the arm of an optimiser's result in a feasible set."""
     return Arm(
         name,
         family,
         "candidate",
         found.membership,
-        _tokens(room, found.membership) // repeats,
+        _tokens(feasible, found.membership) // repeats,
         description,
         score=found.marginal,
         threshold=found.tau,
@@ -205,7 +211,7 @@ def selected_arm(
 
 def maximise(
     blocks: SketchBlocks,
-    room: Polytope,
+    feasible: FeasibleSet,
     target: ArrayLike,
     *,
     metric: Metric = None,
@@ -214,41 +220,41 @@ def maximise(
     max_passes: int = 200,
     listener: Listener = silent,
 ) -> Selection:
-    """Maximise the surrogate in a room: by `optimise`, from more than `STREAMED_ROWS` rows on by `optimise_stream`.
+    """Maximise the surrogate in a feasible set: by `optimise`, above `STREAMED_ROWS` rows by `optimise_stream`.
 
     Constraints beside the budget are the business of `optimise` alone.
     """
-    budget = int(room.budget)
+    budget = int(feasible.budget)
     given = {"metric": metric, "lam": lam, "gap": gap, "max_passes": max_passes, "listener": listener}
-    if not isinstance(room, TokenBudget):
-        return optimise(blocks, room.n_tokens, target, budget, polytope=room, **given)
+    if not isinstance(feasible, TokenBudget):
+        return optimise(blocks, feasible.n_tokens, target, budget, feasible=feasible, **given)
     if blocks.n > STREAMED_ROWS:
-        return optimise_stream(blocks, room.n_tokens, target, budget, **given)
-    return optimise(blocks, room.n_tokens, target, budget, **given)
+        return optimise_stream(blocks, feasible.n_tokens, target, budget, **given)
+    return optimise(blocks, feasible.n_tokens, target, budget, **given)
 
 
-def _checked(values: ArrayLike, room: Polytope, what: str) -> Floats:
+def _checked(values: ArrayLike, feasible: FeasibleSet, what: str) -> Floats:
     """Return values as (n,) float64; raises InputError for another shape or values that are not finite."""
-    array, n = np.asarray(values, dtype=np.float64), len(room.n_tokens)
+    array, n = np.asarray(values, dtype=np.float64), len(feasible.n_tokens)
     if array.shape != (n,) or not np.isfinite(array).all():
         raise InputError(f"{what} of shape {array.shape} must be finite, one for each of {n} chunks")
     return array
 
 
-def _tokens(room: Polytope, membership: NDArray[np.bool_]) -> int:
-    return int(room.n_tokens[membership].sum())
+def _tokens(feasible: FeasibleSet, membership: NDArray[np.bool_]) -> int:
+    return int(feasible.n_tokens[membership].sum())
 
 
 def _filled(
     name: str,
     family: str,
-    room: Polytope,
+    feasible: FeasibleSet,
     worth: Floats,
     description: str,
     role: Role = "simple",
     scored: bool = True,
 ) -> Arm:
-    """Return the arm that fills a room by worth (n,), which is its score unless it is luck."""
-    membership = room.round(worth, np.zeros(len(worth)))
+    """Return the arm that fills a feasible set by worth (n,), which is its score unless it is random."""
+    membership = feasible.round(worth, np.zeros(len(worth)))
     score, threshold = (worth, float(worth[membership].min())) if scored else (None, None)
-    return Arm(name, family, role, membership, _tokens(room, membership), description, score, threshold)
+    return Arm(name, family, role, membership, _tokens(feasible, membership), description, score, threshold)

@@ -20,7 +20,7 @@ from grasp_pipeline.selection.candidates.dsir import dsir_weights
 from grasp_pipeline.selection.candidates.groups import group_chunks
 from grasp_pipeline.selection.candidates.judge import standardise
 from grasp_pipeline.selection.candidates.views import stack_views
-from grasp_pipeline.selection.constraints.feasible_sets import Rooms
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
 from grasp_pipeline.selection.target import Target
 
@@ -34,7 +34,7 @@ Features = Literal["gradient", "gradient+ngrams"]
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
+class LinearScore:
     """What a linear arm ranks by: <M (r - lambda mu), features>.
 
     rho: damping of the metric M, 0 for the identity; ngram_weight: of the n-grams' F beside the gradients'; target: r
@@ -49,7 +49,7 @@ class Rule:
 
 
 @dataclass(frozen=True, eq=False)
-class Ingredients:
+class SelectionContext:
     """What the arms are built from.
 
     Attributes:
@@ -61,7 +61,7 @@ class Ingredients:
         query_task: (q,) their tasks, as places in `target.tasks`.
         losses: (n,) mean token loss of each chunk at the reference proxy, nats.
         conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats.
-        rooms: what an arm may hold.
+        feasible_sets: what an arm may hold.
         training_tokens: of a retraining. Chunks that count twice are offered where these reach the budget: a shorter
             training would never see a repeat, and measure nothing of it.
     """
@@ -74,7 +74,7 @@ class Ingredients:
     query_task: NDArray[np.integer]
     losses: Floats
     conditional: Floats
-    rooms: Rooms
+    feasible_sets: FeasibleSets
     training_tokens: int
     _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)
 
@@ -143,27 +143,29 @@ class Ingredients:
         targets = self.query_share @ self.ngrams.transform(self.queries).astype(np.float64)
         return ArrayBlocks(self.ngrams.transform(self.chunks)), targets
 
-    def view(self, rule: Rule) -> tuple[SketchBlocks, Floats]:
-        """Return the features (n, d) of a rule and every task's direction (T, d) in them."""
-        if rule.features == "gradient":
+    def view(self, linear: LinearScore) -> tuple[SketchBlocks, Floats]:
+        """Return the features (n, d) of a linear score and every task's direction (T, d) in them."""
+        if linear.features == "gradient":
             return self.blocks, self.targets
-        if rule.ngram_weight not in self._stacked:
-            self._stacked[rule.ngram_weight] = stack_views(
-                [(self.blocks, self.targets), self._ngram_view], self.n_tokens, [1.0, rule.ngram_weight]
+        if linear.ngram_weight not in self._stacked:
+            self._stacked[linear.ngram_weight] = stack_views(
+                [(self.blocks, self.targets), self._ngram_view],
+                self.n_tokens,
+                [1.0, linear.ngram_weight],
             )
-        return self._stacked[rule.ngram_weight]
+        return self._stacked[linear.ngram_weight]
 
-    def direction(self, rule: Rule) -> Floats:
-        """Return r (d,) of a rule."""
-        return self.target.weights @ self.view(rule)[1] if rule.target is None else rule.target
+    def direction(self, linear: LinearScore) -> Floats:
+        """Return r (d,) of a linear score."""
+        return self.target.weights @ self.view(linear)[1] if linear.target is None else linear.target
 
     @cached_property
     def repeatable(self) -> bool:
         """Whether chunks may count twice: a retraining sees the whole budget, and the constraints can be met so."""
-        if self.training_tokens < self.rooms.budget:
+        if self.training_tokens < self.feasible_sets.budget:
             return False
         try:
-            self.rooms.room(copies=2)
+            self.feasible_sets.feasible_set(copies=2)
         except ConfigError:
             return False
         return True
@@ -185,20 +187,27 @@ class LinearView:
 
 
 def linear_view(
-    given: Ingredients, rule: Rule, membership: NDArray[np.bool_], allowed: NDArray[np.bool_]
+    context: SelectionContext,
+    linear: LinearScore,
+    membership: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
 ) -> LinearView:
     """Return q = M (r - lambda mu_S), the threshold tau, and every chunk's alignment and marginal value at S.
 
     tau is the marginal value of the last chunk taken when the allowed chunks (n,) fill the subset's tokens in order of
     marginal value; up to rounding and constraints beside the budget S is the set above it.
     """
-    blocks, target, metric = given.view(rule)[0], given.direction(rule), given.metric(rule.rho)
-    mean = subset_means(blocks, given.n_tokens, membership[None]).means[0]
-    q = apply_metric(metric, target - rule.lam * mean)
+    blocks, target, metric = (
+        context.view(linear)[0],
+        context.direction(linear),
+        context.metric(linear.rho),
+    )
+    mean = subset_means(blocks, context.n_tokens, membership[None]).means[0]
+    q = apply_metric(metric, target - linear.lam * mean)
     alignment = project(blocks, apply_metric(metric, target))
     marginal = project(blocks, q)
     return LinearView(
-        blocks, q, last_taken(marginal, given.n_tokens, membership, allowed), alignment, marginal
+        blocks, q, last_taken(marginal, context.n_tokens, membership, allowed), alignment, marginal
     )
 
 

@@ -16,7 +16,7 @@ from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.corpus.ngrams import bucket, hashed, ngram_sums, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
 
 def dsir_weights(
@@ -61,17 +61,17 @@ def dsir_scores(
     return total / np.maximum(grams, 1) * grams.mean()
 
 
-def dsir_resample(scores: ArrayLike, room: Polytope, *name: str | int) -> NDArray[np.bool_]:
-    """Return a membership (n,) drawn without replacement in proportion to exp(scores) until the room is full.
+def dsir_resample(scores: ArrayLike, feasible: FeasibleSet, *name: str | int) -> NDArray[np.bool_]:
+    """Return a membership (n,) drawn without replacement in proportion to exp(scores) until the budget is full.
 
     Gumbel top-k: chunks in descending order of score plus standard Gumbel noise named by `name`. Where documents are
     kept as one, theirs is the sum of their chunks' scores.
     """
     weights = np.asarray(scores, dtype=np.float64)
-    units = np.arange(len(weights)) if room.unit is None else room.unit
+    units = np.arange(len(weights)) if feasible.unit is None else feasible.unit
     total = np.bincount(units, weights)
     noise = generator("dsir", *name).gumbel(size=len(total))
-    return room.round((total + noise)[units], np.zeros(len(weights)))
+    return feasible.round((total + noise)[units], np.zeros(len(weights)))
 
 
 def _bag(chunks: TokenLists, buckets: int, smoothing: float, what: str) -> Floats:

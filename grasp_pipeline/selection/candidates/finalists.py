@@ -29,11 +29,11 @@ from grasp_pipeline.selection.candidates.arms import (
     surrogate_arm,
     top_k_arm,
 )
-from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO, Ingredients, Rule
+from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO, LinearScore, SelectionContext
 from grasp_pipeline.selection.constraints.feasible_sets import Dedup
 from grasp_pipeline.selection.solver.max_min import maximise_worst
 
-ALWAYS = (
+COMPARISON_ARMS = (
     "full",
     "random-deduplicated",
     "dsir",
@@ -49,11 +49,11 @@ the last ones first."""
 TWICE = "-twice"
 """End of the name of an arm whose every chunk is trained on twice: half as much text for the same budget."""
 
-TWINS = tuple(f"{arm}{TWICE}" for arm in ALWAYS if arm != "full")
+TWINS = tuple(f"{arm}{TWICE}" for arm in COMPARISON_ARMS if arm != "full")
 """What the comparison arms are with half as much text twice. A lever that candidates may pull is theirs as well: as
 many of these are retrained as candidates are, the best-judged ones."""
 
-COMPARED = (*ALWAYS, *TWINS, "conditional", f"conditional{TWICE}")
+COMPARED = (*COMPARISON_ARMS, *TWINS, "conditional", f"conditional{TWICE}")
 """Every arm that is another method's, for comparisons at equal rules: with and without repeats."""
 
 NGRAM_WEIGHTS = (0.5, 1.0, 2.0)
@@ -62,25 +62,29 @@ NGRAM_WEIGHTS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Finalist:
-    """An arm, the rule behind it (None for draws, groups and resamples), and how far near duplicates were left out."""
+    """An arm, the linear score behind it (None for draws, groups, resamples), how far near duplicates are left out."""
 
     arm: Arm
-    rule: Rule | None
+    linear: LinearScore | None
     dedup: Dedup = "none"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An optimised arm to build: its name, rule, room, and how often each chunk counts."""
+    """An optimised arm to build: its name, linear score, feasible set, and how often each chunk counts."""
 
     name: str
-    rule: Rule
+    linear: LinearScore
     dedup: Dedup = "none"
     repeats: int = 1
 
 
 def build_finalists(
-    given: Ingredients, selected: Configuration, gap: float, max_passes: int, listener: Listener = silent
+    context: SelectionContext,
+    selected: Configuration,
+    gap: float,
+    max_passes: int,
+    listener: Listener = silent,
 ) -> list[Finalist]:
     """Build all arms but the random draws; arms with equal memberships appear once, under the first name.
 
@@ -94,62 +98,68 @@ def build_finalists(
     Raises:
         ConfigError: the budget or the constraints cannot be met.
     """
-    entries = [*simple_finalists(given), *scored_finalists(given)]
-    for plan in plans(given, selected):
-        entries.append(optimised(given, plan, gap, max_passes))
+    entries = [*simple_finalists(context), *scored_finalists(context)]
+    for plan in plans(context, selected):
+        entries.append(optimised(context, plan, gap, max_passes))
         arm = entries[-1].arm
         listener(f"{arm.name}: {arm.n_chunks:,} chunks, relative gap {arm.relative_gap:.1e}")
     return _distinct(entries)
 
 
-def simple_finalists(given: Ingredients) -> list[Finalist]:
+def simple_finalists(context: SelectionContext) -> list[Finalist]:
     """Build the arms of simple rules, `full` first; where chunks may count twice, each but `full` with its twin."""
-    alignment = given.alignment
+    alignment = context.alignment
     said = f"Highest damped influence per token (rho {INFLUENCE_RHO:g})."
     graddot = "Highest gradient inner product with the queries."
     lowest = "Lowest loss at the reference proxy."
-    entries = [Finalist(full_arm(given.n_tokens), None)]
-    for copies in _copies(given):
-        room, strictest = given.rooms.room(copies=copies), given.rooms.strictest(copies)
+    entries = [Finalist(full_arm(context.n_tokens), None)]
+    for copies in _copies(context):
+        feasible, strictest = (
+            context.feasible_sets.feasible_set(copies=copies),
+            context.feasible_sets.strictest(copies),
+        )
         made = [
             Finalist(
-                top_k_arm("influence", given.influence, room, said), Rule("gradient", INFLUENCE_RHO, 0.0)
+                top_k_arm("influence", context.influence, feasible, said),
+                LinearScore("gradient", INFLUENCE_RHO, 0.0),
             ),
-            Finalist(top_k_arm("graddot", alignment, room, graddot), Rule("gradient", 0.0, 0.0)),
-            Finalist(top_k_arm("lowest-loss", -given.losses, room, lowest), None),
-            Finalist(middle_perplexity_arm(given.losses, room), None),
-            Finalist(dsir_arm(given.dsir, room), None),
-            Finalist(group_arm(given.groups, alignment, room), None),
-            Finalist(dedup_random_arm(given.rooms.room(strictest, copies)), None, strictest),
+            Finalist(top_k_arm("graddot", alignment, feasible, graddot), LinearScore("gradient", 0.0, 0.0)),
+            Finalist(top_k_arm("lowest-loss", -context.losses, feasible, lowest), None),
+            Finalist(middle_perplexity_arm(context.losses, feasible), None),
+            Finalist(dsir_arm(context.dsir, feasible), None),
+            Finalist(group_arm(context.groups, alignment, feasible), None),
+            Finalist(
+                dedup_random_arm(context.feasible_sets.feasible_set(strictest, copies)), None, strictest
+            ),
         ]
         entries += [_counted(entry, copies) for entry in made]
-    if given.rooms.offers("hard"):
-        arm = dsir_arm(given.dsir, given.rooms.room("hard"), name="dsir-deduplicated")
+    if context.feasible_sets.offers("hard"):
+        arm = dsir_arm(context.dsir, context.feasible_sets.feasible_set("hard"), name="dsir-deduplicated")
         entries.append(Finalist(arm, None, "hard"))
     return entries
 
 
-def scored_finalists(given: Ingredients) -> list[Finalist]:
+def scored_finalists(context: SelectionContext) -> list[Finalist]:
     """Build the candidates that follow scores which are not linear in the features, once and with every chunk twice."""
     conditional = "Loss lowered most by fine-tuning on the queries (CoLoR-Filter, arXiv 2406.10670)."
     blend = "Highest mean of standardised influence, n-gram importance and conditional loss."
     entries = []
-    for copies in _copies(given):
-        room = given.rooms.room(copies=copies, trusted=True)
+    for copies in _copies(context):
+        feasible = context.feasible_sets.feasible_set(copies=copies, trusted=True)
         made = [
-            top_k_arm("conditional", given.conditional, room, conditional),
-            top_k_arm("blend", given.blend, room, blend),
+            top_k_arm("conditional", context.conditional, feasible, conditional),
+            top_k_arm("blend", context.blend, feasible, blend),
         ]
         entries += [_counted(Finalist(replace(arm, role="candidate"), None), copies) for arm in made]
     return entries
 
 
-def _copies(given: Ingredients) -> tuple[int, ...]:
-    return (1, 2) if given.repeatable else (1,)
+def _copies(context: SelectionContext) -> tuple[int, ...]:
+    return (1, 2) if context.repeatable else (1,)
 
 
 def _counted(entry: Finalist, copies: int) -> Finalist:
-    """Return a finalist from a room of `copies`: named and described so, its tokens counted once."""
+    """Return a finalist from a feasible set of `copies`: named and described so, its tokens counted once."""
     if copies == 1:
         return entry
     arm = entry.arm
@@ -163,56 +173,59 @@ def _counted(entry: Finalist, copies: int) -> Finalist:
     return replace(entry, arm=twin)
 
 
-def plans(given: Ingredients, selected: Configuration) -> list[Plan]:
+def plans(context: SelectionContext, selected: Configuration) -> list[Plan]:
     """Return the optimised arms to build."""
-    both = Rule("gradient+ngrams", 0.0, 0.7)
-    made = [Plan(f"surrogate-{lam:g}", Rule("gradient", 0.0, lam)) for lam in (0.4, 0.7, 1.0)]
+    both = LinearScore("gradient+ngrams", 0.0, 0.7)
+    made = [Plan(f"surrogate-{lam:g}", LinearScore("gradient", 0.0, lam)) for lam in (0.4, 0.7, 1.0)]
     made += [Plan(f"surrogate-ngrams-{w:g}", replace(both, ngram_weight=w)) for w in NGRAM_WEIGHTS]
     if selected.lam > 0 and selected.rho > 0:
-        made.append(Plan("surrogate-selected", Rule("gradient", selected.rho, selected.lam)))
-    for name, rule in (("surrogate-0.7", Rule("gradient", 0.0, 0.7)), ("surrogate-ngrams-1", both)):
-        if given.rooms.offers("soft"):
-            made.append(Plan(f"{name}-softly-deduplicated", rule, "soft"))
-        if given.rooms.offers("hard"):
-            made.append(Plan(f"{name}-deduplicated", rule, "hard"))
-        if given.repeatable:
-            made.append(Plan(f"{name}{TWICE}", rule, repeats=2))
+        made.append(Plan("surrogate-selected", LinearScore("gradient", selected.rho, selected.lam)))
+    for name, linear in (
+        ("surrogate-0.7", LinearScore("gradient", 0.0, 0.7)),
+        ("surrogate-ngrams-1", both),
+    ):
+        if context.feasible_sets.offers("soft"):
+            made.append(Plan(f"{name}-softly-deduplicated", linear, "soft"))
+        if context.feasible_sets.offers("hard"):
+            made.append(Plan(f"{name}-deduplicated", linear, "hard"))
+        if context.repeatable:
+            made.append(Plan(f"{name}{TWICE}", linear, repeats=2))
     return made
 
 
-def optimised(given: Ingredients, plan: Plan, gap: float, max_passes: int) -> Finalist:
+def optimised(context: SelectionContext, plan: Plan, gap: float, max_passes: int) -> Finalist:
     """Build the arm of a plan; for the target `worst` the one whose worst task gains most."""
-    room = given.rooms.room(plan.dedup, plan.repeats, trusted=True)
-    rule, metric = plan.rule, given.metric(plan.rule.rho)
-    blocks, targets = given.view(rule)
-    options = {"metric": metric, "lam": rule.lam, "gap": gap, "max_passes": max_passes}
-    if not given.target.worst or rule.target is not None:
+    feasible = context.feasible_sets.feasible_set(plan.dedup, plan.repeats, trusted=True)
+    linear, metric = plan.linear, context.metric(plan.linear.rho)
+    blocks, targets = context.view(linear)
+    options = {"metric": metric, "lam": linear.lam, "gap": gap, "max_passes": max_passes}
+    if not context.target.worst or linear.target is not None:
         arm = surrogate_arm(
             plan.name,
             "surrogate",
             blocks,
-            room,
-            given.direction(rule),
+            feasible,
+            context.direction(linear),
             _describe(plan),
             repeats=plan.repeats,
             **options,
         )
-        return Finalist(arm, rule, plan.dedup)
-    counts = given.target.weights > 0
+        return Finalist(arm, linear, plan.dedup)
+    counts = context.target.weights > 0
     found, direction = maximise_worst(
         blocks,
-        room,
+        feasible,
         targets[counts],
-        given.target.weights[counts],
-        partial(maximise, blocks, room, **options),
+        context.target.weights[counts],
+        partial(maximise, blocks, feasible, **options),
         metric=metric,
-        lam=rule.lam,
+        lam=linear.lam,
         gap=gap,
     )
     arm = selected_arm(
-        plan.name, "surrogate", room, found, _describe(plan) + " The worst task counts.", plan.repeats
+        plan.name, "surrogate", feasible, found, _describe(plan) + " The worst task counts.", plan.repeats
     )
-    return Finalist(arm, replace(rule, target=direction), plan.dedup)
+    return Finalist(arm, replace(linear, target=direction), plan.dedup)
 
 
 _LEFT = {
@@ -223,13 +236,13 @@ _LEFT = {
 
 
 def _describe(plan: Plan) -> str:
-    rule = plan.rule
-    metric = "M = I" if rule.rho == 0 else f"M damped by rho {rule.rho:g}"
+    linear = plan.linear
+    metric = "M = I" if linear.rho == 0 else f"M damped by rho {linear.rho:g}"
     beside = ""
-    if rule.features == "gradient+ngrams":
-        beside = f", n-gram features of weight {rule.ngram_weight:g} beside the gradients"
+    if linear.features == "gradient+ngrams":
+        beside = f", n-gram features of weight {linear.ngram_weight:g} beside the gradients"
     often = ", every chunk twice" if plan.repeats > 1 else ""
-    return f"Maximiser of the surrogate, {metric}, lambda {rule.lam:g}{beside}{_LEFT[plan.dedup]}{often}."
+    return f"Maximiser of the surrogate, {metric}, lambda {linear.lam:g}{beside}{_LEFT[plan.dedup]}{often}."
 
 
 def shortlist(finalists: Sequence[Finalist], score: Floats, size: int, most: int | None = None) -> list[bool]:
@@ -255,10 +268,10 @@ def shortlist(finalists: Sequence[Finalist], score: Floats, size: int, most: int
     arms = [finalist.arm for finalist in finalists]
     order = sorted(range(len(arms)), key=lambda i: (-score[i], arms[i].name))
     surrogates = [i for i in order if arms[i].role == "candidate"][:1]
-    by_score = [i for i in order if arms[i].name not in (*ALWAYS, *TWINS)][:size]
+    by_score = [i for i in order if arms[i].name not in (*COMPARISON_ARMS, *TWINS)][:size]
     twins = [i for i in order if arms[i].name in TWINS][:size]
     place = {arm.name: i for i, arm in enumerate(arms)}
-    always = [place[name] for name in ALWAYS if name in place]
+    always = [place[name] for name in COMPARISON_ARMS if name in place]
     wanted = dict.fromkeys([*surrogates, *by_score, *twins, *always])
     chosen = set(list(wanted)[:most])
     return [i in chosen for i in range(len(arms))]

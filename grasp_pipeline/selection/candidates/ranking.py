@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.selection.candidates.arms import group_worth, nearness_to_median
-from grasp_pipeline.selection.candidates.context import Ingredients
+from grasp_pipeline.selection.candidates.context import SelectionContext
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,18 +17,18 @@ class Ranking:
     values: Floats
 
 
-def ranking(given: Ingredients, family: str) -> Ranking | None:
+def ranking(context: SelectionContext, family: str) -> Ranking | None:
     """Return what a family ranks by; None for those that rank by one direction, keep everything or draw."""
     if family == "dsir":
-        return Ranking("ngram_importance", given.dsir)
+        return Ranking("ngram_importance", context.dsir)
     if family == "conditional":
-        return Ranking("loss_reduction", given.conditional)
+        return Ranking("loss_reduction", context.conditional)
     if family == "blend":
-        return Ranking("blend", given.blend)
+        return Ranking("blend", context.blend)
     if family == "ggda":
-        return Ranking("group_alignment", group_worth(given.groups, given.alignment, given.n_tokens))
+        return Ranking("group_alignment", group_worth(context.groups, context.alignment, context.n_tokens))
     if family == "lowest-loss":
-        return Ranking("minus_loss", -given.losses)
+        return Ranking("minus_loss", -context.losses)
     if family == "middle-perplexity":
-        return Ranking("nearness_to_median_loss", nearness_to_median(given.losses, given.n_tokens))
+        return Ranking("nearness_to_median_loss", nearness_to_median(context.losses, context.n_tokens))
     return None

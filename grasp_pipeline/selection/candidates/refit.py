@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.candidates.context import Ingredients, Rule
+from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
 from grasp_pipeline.selection.candidates.finalists import Finalist, Plan, optimised
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
 from grasp_pipeline.selection.constraints.feasible_sets import Dedup
@@ -32,15 +32,15 @@ REFIT = "surrogate-refit-"
 """Start of the name of a refitted corpus; the fold whose losses it was built with follows."""
 
 
-def plan_of(name: str, rule: Rule | None, dedup: Dedup, repeats: int) -> Plan | None:
+def plan_of(name: str, linear: LinearScore | None, dedup: Dedup, repeats: int) -> Plan | None:
     """Return the plan of an arm that a refit may start from: optimised, M = I, lambda > 0; None for others."""
-    if rule is None or rule.rho != 0 or rule.lam == 0:
+    if linear is None or linear.rho != 0 or linear.lam == 0:
         return None
-    return Plan(name, rule, dedup, repeats)
+    return Plan(name, linear, dedup, repeats)
 
 
 def refit_finalists(
-    given: Ingredients,
+    context: SelectionContext,
     plans: Mapping[str, Plan],
     membership: Mapping[str, NDArray[np.bool_]],
     draws: Sequence[NDArray[np.bool_]],
@@ -79,14 +79,14 @@ def refit_finalists(
         )
         base = min(fitting, key=lambda arm: loss[names.index(arm)])
         plan = plans[base]
-        rule = plan.rule
-        means = subset_means(given.view(rule)[0], given.n_tokens, members).means
-        corrected = refit_direction(given.direction(rule), means, rule.lam, -loss)
+        linear = plan.linear
+        means = subset_means(context.view(linear)[0], context.n_tokens, members).means
+        corrected = refit_direction(context.direction(linear), means, linear.lam, -loss)
         if corrected is None:
             listener(f"fold {fold}: the finalists' losses correct nothing that {base} could be improved by")
             continue
-        better = Rule(rule.features, 0.0, rule.lam, rule.ngram_weight, corrected)
-        entry = optimised(given, Plan(f"{REFIT}{fold}", better, plan.dedup, plan.repeats), gap, max_passes)
+        better = LinearScore(linear.features, 0.0, linear.lam, linear.ngram_weight, corrected)
+        entry = optimised(context, Plan(f"{REFIT}{fold}", better, plan.dedup, plan.repeats), gap, max_passes)
         if (members == entry.arm.membership).all(axis=1).any():
             listener(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
             continue

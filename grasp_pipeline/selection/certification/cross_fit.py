@@ -30,7 +30,7 @@ Runs = Mapping[str, Sequence[Run]]
 
 
 @dataclass(frozen=True)
-class Field:
+class Entrants:
     """Who takes part.
 
     Attributes:
@@ -46,15 +46,15 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Contest:
+class CrossFitResult:
     """The picks among the finalists, and (name of the baseline, certificate) of every comparison, target first."""
 
     picks: Picks
     certificates: tuple[tuple[str, Certificate], ...]
 
 
-def hold_contest(
-    field: Field,
+def cross_fit(
+    entrants: Entrants,
     measure: Callable[[Runs], Evidence],
     target: str,
     tasks: Sequence[str],
@@ -62,7 +62,7 @@ def hold_contest(
     confidence: float = 0.95,
     refit: Callable[[Evidence], Mapping[str, int]] | None = None,
     fresh: int = FRESH,
-) -> Contest:
+) -> CrossFitResult:
     """Retrain the field, pick and certify.
 
     Args:
@@ -80,37 +80,37 @@ def hold_contest(
     Raises:
         ConfigError: nothing is pickable, or there are fewer than two draws.
     """
-    runs = {arm: [(arm, PICK_SEED)] for arm in field.compared}
-    runs[RANDOM] = [(arm, DRAW_SEED + number) for number, arm in enumerate(field.draws)]
+    runs = {arm: [(arm, PICK_SEED)] for arm in entrants.compared}
+    runs[RANDOM] = [(arm, DRAW_SEED + number) for number, arm in enumerate(entrants.draws)]
     evidence = measure(runs)
     fitted_on = {} if refit is None else refit(evidence)
     if fitted_on:
         runs |= {arm: [(arm, PICK_SEED)] for arm in fitted_on}
         evidence = measure(runs)
-    picks = plan_picks(evidence, [*field.pickable, *fitted_on], target, fresh, fitted_on)
+    picks = plan_picks(evidence, [*entrants.pickable, *fitted_on], target, fresh, fitted_on)
     for arm, number in picks.missing:
         runs[arm].append((arm, FRESH_SEED + number - 1))
-    return certify_field(field, measure(runs), picks, tasks, tokens, confidence)
+    return certify_entrants(entrants, measure(runs), picks, tasks, tokens, confidence)
 
 
-def certify_field(
-    field: Field,
+def certify_entrants(
+    entrants: Entrants,
     evidence: Evidence,
     picks: Picks,
     tasks: Sequence[str],
     tokens: int,
     confidence: float = 0.95,
-) -> Contest:
+) -> CrossFitResult:
     """Certify picks against random, the best simple arm and every comparison arm, on some tasks."""
     against: list[tuple[str | Picks, str, str]] = [(RANDOM, RANDOM, RANDOM)]
-    if field.simple:
-        best = plan_picks(evidence, field.simple, picks.target, fresh=0)
+    if entrants.simple:
+        best = plan_picks(evidence, entrants.simple, picks.target, fresh=0)
         said = f"the {BEST_SIMPLE} ({' or '.join(dict.fromkeys(best.by_fold))})"
         against.append((best, BEST_SIMPLE, said))
-    against += [(arm, arm, arm) for arm in COMPARED if arm in field.compared and arm not in picks.by_fold]
+    against += [(arm, arm, arm) for arm in COMPARED if arm in entrants.compared and arm not in picks.by_fold]
     certificates = tuple(
         (name, certify(evidence, picks, baseline, tokens, task, RANDOM, confidence, said))
         for task in tasks
         for baseline, name, said in against
     )
-    return Contest(picks, certificates)
+    return CrossFitResult(picks, certificates)

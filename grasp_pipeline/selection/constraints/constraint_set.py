@@ -17,7 +17,7 @@ from grasp_pipeline.errors import ConfigError, InputError, nearest
 from grasp_pipeline.selection.constraints.feasibility import feasible_start
 from grasp_pipeline.selection.constraints.pricing import priced_vertex
 from grasp_pipeline.selection.constraints.quotas import totals
-from grasp_pipeline.selection.constraints.spec import Bound, Demands
+from grasp_pipeline.selection.constraints.spec import Bound, ConstraintSpec
 from grasp_pipeline.selection.constraints.whole_units import fill_quotas
 from grasp_pipeline.selection.solver.budget import check_budget, descending
 
@@ -26,7 +26,7 @@ _SLIP = 1e-6
 
 
 class ConstraintSet:
-    """The weights (n,) in [0, 1] of chunks that spend a budget exactly and meet every quota; a `Polytope`.
+    """The weights (n,) in [0, 1] of chunks that spend a budget exactly and meet every quota; a `FeasibleSet`.
 
     Chunks of a document, where documents are given, share one weight. A unit (chunk, or then document) longer than
     the budget, its source's cap or the token maximum of a cluster can never be kept whole and has weight 0.
@@ -70,7 +70,7 @@ class ConstraintSet:
             raise ConfigError("a cluster's maximum is given in units and in tokens; give one of them")
         if clusters is None and (cluster_units is not None or cluster_tokens is not None):
             raise InputError("a maximum per cluster needs the chunks' clusters")
-        self._demands = Demands(
+        self._spec = ConstraintSpec(
             unit="chunk" if documents is None else "document",
             tokens=tokens,
             budget=self._budget,
@@ -84,10 +84,10 @@ class ConstraintSet:
             keep=self._any(keep, "keep"),
             drop=self._any(drop, "drop"),
         )
-        _check_lists(self._demands)
-        self._start = feasible_start(self._demands)
-        self._quotas = self._demands.quotas()
-        (self._open,) = np.nonzero(self._demands.open)
+        _check_lists(self._spec)
+        self._start = feasible_start(self._spec)
+        self._quotas = self._spec.quotas()
+        (self._open,) = np.nonzero(self._spec.open)
 
     @property
     def n_tokens(self) -> Floats:
@@ -124,7 +124,7 @@ class ConstraintSet:
 
     def violations(self, membership: Bools) -> list[str]:
         """Return a sentence for every demand that a membership (n,) does not meet."""
-        d, kept = self._demands, self._mean(membership.astype(np.float64)) > 0
+        d, kept = self._spec, self._mean(membership.astype(np.float64)) > 0
         told: list[str] = []
         spent, slip = d.by_source(kept), _SLIP
         if spent.sum() > self.budget + slip:
@@ -152,15 +152,15 @@ class ConstraintSet:
         must_drop, the cap of its source, or the maximum of its near-duplicate cluster, in this order: what leaves no
         room for the chunk's unit beside what is kept.
         """
-        d, kept = self._demands, self._mean(membership.astype(np.float64)) > 0
-        room = (d.cap.tokens(self.budget) - d.by_source(kept))[d.source]
+        d, kept = self._spec, self._mean(membership.astype(np.float64)) > 0
+        feasible = (d.cap.tokens(self.budget) - d.by_source(kept))[d.source]
         named = np.full(len(kept), "", dtype=object)
         if d.cluster is not None:
             for limit, sizes in ((d.cluster_units, np.ones(len(kept))), (d.cluster_tokens, d.tokens)):
                 if limit is not None:
                     held = totals(d.cluster[kept], sizes[kept], int(d.cluster.max(initial=0)) + 1)
                     named[held[d.cluster] + sizes > limit] = "maximum of its near-duplicate cluster"
-        capped = d.tokens > room + _SLIP
+        capped = d.tokens > feasible + _SLIP
         named[capped] = np.array([f"cap of {name}" for name in d.names], dtype=object)[d.source[capped]]
         named[d.drop] = "must_drop"
         named[kept] = ""
@@ -173,11 +173,11 @@ class ConstraintSet:
         """Return the token-weighted mean of chunks' values (n,) per unit."""
         if self._unit is None:
             return np.asarray(values)
-        return self._sum(values * self._tokens) / np.maximum(self._demands.tokens, 1.0)
+        return self._sum(values * self._tokens) / np.maximum(self._spec.tokens, 1.0)
 
     def _expand(self, chosen: NDArray[Any]) -> Floats:
         """Return chunk weights (n,) from weights of the open units; must-keep units have 1, others 0."""
-        weights = self._demands.keep.astype(np.float64)
+        weights = self._spec.keep.astype(np.float64)
         weights[self._open] = chosen
         return self._expand_all(weights)
 
@@ -246,23 +246,23 @@ def _bound(amounts: Sequence[float], labels: Sequence[str]) -> Bound:
     return Bound(np.where(values > 1, values, 0.0), np.where(values > 1, 0.0, values))
 
 
-def _check_lists(demands: Demands) -> None:
+def _check_lists(spec: ConstraintSpec) -> None:
     """Refuse must-keep units that must be dropped, or that a cluster has no room for."""
-    both = int((demands.keep & demands.drop).sum())
+    both = int((spec.keep & spec.drop).sum())
     if both:
         raise ConfigError(
-            f"{both:,} {demands.unit}s are in must_keep and in must_drop, the first with chunk or document number "
-            f"{int(np.argmax(demands.keep & demands.drop))}; take them out of one list"
+            f"{both:,} {spec.unit}s are in must_keep and in must_drop, the first with chunk or document number "
+            f"{int(np.argmax(spec.keep & spec.drop))}; take them out of one list"
         )
-    if demands.cluster is None:
+    if spec.cluster is None:
         return
     for limit, size, word in (
-        (demands.cluster_units, None, f"{demands.unit}s"),
-        (demands.cluster_tokens, demands.tokens[demands.keep], "tokens"),
+        (spec.cluster_units, None, f"{spec.unit}s"),
+        (spec.cluster_tokens, spec.tokens[spec.keep], "tokens"),
     ):
         if limit is None:
             continue
-        held = np.bincount(demands.cluster[demands.keep], size)
+        held = np.bincount(spec.cluster[spec.keep], size)
         over = np.maximum(held - limit, 0)
         if over.any():
             raise ConfigError(

@@ -1,7 +1,7 @@
-"""Rooms: what a candidate corpus may hold. Every arm fills one.
+"""Feasible sets: what a candidate corpus may hold. Every arm fills one.
 
-A room is the budget with everything that is asked for beside it: the constraints of the configuration, how far near
-duplicates are left out, how often a kept chunk counts, and the random sample that a trust region keeps.
+A feasible set is the budget with everything that is asked for beside it: the constraints of the configuration, how far
+near duplicates are left out, how often a kept chunk counts, and the random sample that a trust region keeps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
 from grasp_pipeline.selection.solver.budget import TokenBudget, check_budget
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
 Dedup = Literal["none", "soft", "hard"]
 """Of the documents of a near-duplicate cluster of size k: all, ceil(sqrt(k)) or one."""
@@ -29,8 +29,8 @@ Constrain = Callable[[NDArray[np.integer[Any]], Bools, Bools | None], Constraint
 
 
 @dataclass(frozen=True, eq=False)
-class Rooms:
-    """The rooms of one corpus and budget.
+class FeasibleSets:
+    """The feasible sets of one corpus and budget.
 
     Attributes:
         n_tokens: (n,) tokens per chunk.
@@ -38,7 +38,7 @@ class Rooms:
         survivors: (n,) chunks of the document that stays of each near-duplicate cluster.
         documents, clusters: (n,) codes of a chunk's document and of that document's cluster.
         constrain: makes the constraint set where constraints are asked for, else None.
-        trust_share: share of the budget for a random sample in the rooms of optimised arms.
+        trust_share: share of the budget for a random sample in the feasible sets of optimised arms.
     """
 
     n_tokens: NDArray[np.integer[Any]]
@@ -48,11 +48,13 @@ class Rooms:
     clusters: NDArray[np.integer[Any]]
     constrain: Constrain | None = None
     trust_share: float = 0.0
-    _made: dict[tuple[Dedup, int, bool], Polytope] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[tuple[Dedup, int, bool], FeasibleSet] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def plain(cls, n_tokens: NDArray[np.integer[Any]], budget: int, survivors: Bools | None = None) -> Rooms:
-        """Return rooms of the budget alone, each chunk a document of its own."""
+    def plain(
+        cls, n_tokens: NDArray[np.integer[Any]], budget: int, survivors: Bools | None = None
+    ) -> FeasibleSets:
+        """Return feasible sets of the budget alone, each chunk a document of its own."""
         own = np.arange(len(n_tokens))
         return cls(n_tokens, budget, np.ones(len(own), bool) if survivors is None else survivors, own, own)
 
@@ -71,7 +73,7 @@ class Rooms:
         if dedup != "none" and np.array_equal(mask, milder):
             return False
         try:
-            self.room(dedup, copies)
+            self.feasible_set(dedup, copies)
         except ConfigError:
             return False
         return True
@@ -80,8 +82,8 @@ class Rooms:
         """Return the strictest degree that leaves enough for the budget."""
         return "hard" if self.offers("hard", copies) else "soft" if self.offers("soft", copies) else "none"
 
-    def room(self, dedup: Dedup = "none", copies: int = 1, trusted: bool = False) -> Polytope:
-        """Return a room; copies: times that a kept chunk counts; trusted: with the trust region's sample.
+    def feasible_set(self, dedup: Dedup = "none", copies: int = 1, trusted: bool = False) -> FeasibleSet:
+        """Return a feasible set; copies: times that a kept chunk counts; trusted: with the trust region's sample.
 
         Raises:
             ConfigError: the budget or the constraints cannot be met.
@@ -91,7 +93,7 @@ class Rooms:
             self._made[key] = self._make(*key)
         return self._made[key]
 
-    def _make(self, dedup: Dedup, copies: int, trusted: bool) -> Polytope:
+    def _make(self, dedup: Dedup, copies: int, trusted: bool) -> FeasibleSet:
         tokens, allowed = self.n_tokens * copies, self.allowed(dedup)
         keep = self._sample(copies) if trusted else None
         if self.constrain is not None:
@@ -105,12 +107,12 @@ class Rooms:
 
         It is part of a random corpus that meets every constraint.
         """
-        room = self.room(self.strictest(), copies)
-        luck = unit_luck(room, "trust region")
-        drawn = np.flatnonzero(room.round(luck, np.zeros(len(luck))))
-        drawn = drawn[np.argsort(-luck[drawn], kind="stable")]
+        feasible = self.feasible_set(self.strictest(), copies)
+        keys = random_keys(feasible, "trust region")
+        drawn = np.flatnonzero(feasible.round(keys, np.zeros(len(keys))))
+        drawn = drawn[np.argsort(-keys[drawn], kind="stable")]
         spent = np.cumsum(self.n_tokens[drawn] * copies)
-        sample = np.zeros(len(luck), dtype=np.bool_)
+        sample = np.zeros(len(keys), dtype=np.bool_)
         sample[drawn[spent <= self.trust_share * self.budget]] = True
         return sample
 
@@ -130,8 +132,8 @@ class Rooms:
         return stays[self.documents]
 
 
-def unit_luck(room: Polytope, *name: str | int) -> NDArray[np.float64]:
-    """Return (n,) luck in [0, 1) for a draw without replacement, equal for chunks that are kept as one."""
-    n = len(room.n_tokens)
-    units = np.arange(n) if room.unit is None else room.unit
+def random_keys(feasible: FeasibleSet, *name: str | int) -> NDArray[np.float64]:
+    """Return (n,) random keys in [0, 1) for a draw without replacement, equal for chunks that are kept as one."""
+    n = len(feasible.n_tokens)
+    units = np.arange(n) if feasible.unit is None else feasible.unit
     return generator(*name).random(int(units.max(initial=0)) + 1)[units]

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, vstack
 
 from grasp_pipeline.arrays import Floats, Ints
 from grasp_pipeline.selection.constraints.quotas import offered, totals
-from grasp_pipeline.selection.constraints.spec import Demands
+from grasp_pipeline.selection.constraints.spec import ConstraintSpec
 
 BUDGET, FLOORS, CAPS, KEEP, DROP = "budget", "floors", "caps", "must_keep", "must_drop"
 KINDS = (BUDGET, FLOORS, CAPS, KEEP, DROP)
@@ -43,9 +43,9 @@ class Program:
     those with caps last: a much smaller program, whose points are feasible, but it may have none where others are.
     """
 
-    def __init__(self, demands: Demands, split: bool = False) -> None:
-        self.demands, self.quotas = demands, demands.quotas()
-        quotas, s, unit = self.quotas, len(demands.names), demands.budget
+    def __init__(self, spec: ConstraintSpec, split: bool = False) -> None:
+        self.spec, self.quotas = spec, spec.quotas()
+        quotas, s, unit = self.quotas, len(spec.names), spec.budget
         crossing = np.append(quotas.crossing & (not split), False)  # -1, the code of no cluster, is the last
         (self.units,) = np.nonzero(crossing[quotas.cluster])
         urgent = np.where(np.isfinite(quotas.cap), 0, 1) + 2 * (quotas.floor > 0)
@@ -54,8 +54,8 @@ class Program:
         self.offer[self.units] = 0.0
         self.reach = totals(quotas.source, self.offer, s)
         self.kept, self.dropped = (
-            demands.by_source(demands.keep),
-            demands.by_source(demands.drop & ~demands.too_long),
+            spec.by_source(spec.keep),
+            spec.by_source(spec.drop & ~spec.too_long),
         )
 
         # Columns: lists (S), weights of crossing units (x), budget up and down, floors, caps, must_keep, must_drop.
@@ -67,7 +67,7 @@ class Program:
         parts = [(own, own, 1.0), (code, place, quotas.tokens[self.units] / unit)]
         parts += [(own, keep_at, -1.0), (own, drop_at, 1.0)]
         gives = _matrix(parts, s, width)
-        low, high = demands.floor, demands.cap
+        low, high = spec.floor, spec.cap
         floors = _matrix(
             [(own, budget_at, low.share), (own, budget_at + 1, -low.share), (own, floor_at, -1.0)], s, width
         )
@@ -76,8 +76,8 @@ class Program:
         )
         (self.capped,) = np.nonzero(np.isfinite(high.fixed))
         used, cluster = np.unique(quotas.cluster[self.units], return_inverse=True)
-        rooms = _matrix([(cluster, place, quotas.size[self.units])], len(used), width)
-        self.rows = csr_array(vstack([floors - gives, csr_array(gives + caps)[self.capped], rooms]))
+        feasible_sets = _matrix([(cluster, place, quotas.size[self.units])], len(used), width)
+        self.rows = csr_array(vstack([floors - gives, csr_array(gives + caps)[self.capped], feasible_sets]))
         kept = self.kept / unit
         self.limits = np.concatenate(
             [
@@ -98,7 +98,7 @@ class Program:
 
     def solve(self, kinds: Iterable[str]) -> Relaxed | None:
         """Return the least relaxation that uses some kinds only, or None where they do not suffice."""
-        s, x, unit = len(self.reach), len(self.units), self.demands.budget
+        s, x, unit = len(self.reach), len(self.units), self.spec.budget
         kinds = set(kinds)
         most = {
             BUDGET: np.full(2, np.inf),

@@ -27,7 +27,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Demands:
+class ConstraintSpec:
     """What was asked for, over m units (chunks or whole documents).
 
     unit: its name in messages; tokens: (m,) float64; budget: tokens; source: (m,) codes, names: (S,);

@@ -21,7 +21,12 @@ from grasp_pipeline.attribution.blocks import SketchBlocks
 from grasp_pipeline.attribution.metric import apply_metric
 from grasp_pipeline.corpus.ngrams import ngram_sums
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO, Ingredients, LinearView, last_taken
+from grasp_pipeline.selection.candidates.context import (
+    INFLUENCE_RHO,
+    LinearView,
+    SelectionContext,
+    last_taken,
+)
 from grasp_pipeline.selection.candidates.judge import centre_and_spread
 from grasp_pipeline.selection.candidates.ranking import ranking
 from grasp_pipeline.selection.explanation.residual_filter import ResidualFilter, kept_agreement
@@ -108,7 +113,7 @@ class ChunkFilter:
 
 
 def own_filter(
-    given: Ingredients, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
+    context: SelectionContext, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
 ) -> ChunkFilter | None:
     """Return the filter of an arm that does not rank by one direction; None where a single chunk has no such score.
 
@@ -117,38 +122,38 @@ def own_filter(
     """
     if family == "full":
         return ChunkFilter("everything")
-    made = _parts(given, family, kept, allowed)
+    made = _parts(context, family, kept, allowed)
     if made is None:
         return None
-    blocks = given.blocks if made.q is not None else None
-    inputs = ChunkInputs(given.chunks, blocks, given.losses, given.conditional)
-    return replace(made, tau=last_taken(made.values(inputs), given.n_tokens, kept, allowed))
+    blocks = context.blocks if made.q is not None else None
+    inputs = ChunkInputs(context.chunks, blocks, context.losses, context.conditional)
+    return replace(made, tau=last_taken(made.values(inputs), context.n_tokens, kept, allowed))
 
 
 def _parts(
-    given: Ingredients, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
+    context: SelectionContext, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
 ) -> ChunkFilter | None:
     if family == "dsir":
-        return ChunkFilter("ngram_table", ngrams=given.dsir_weights.astype(np.float32))
+        return ChunkFilter("ngram_table", ngrams=context.dsir_weights.astype(np.float32))
     if family == "conditional":
         return ChunkFilter("conditional", reduction_weight=1.0)
     if family == "lowest-loss":
         return ChunkFilter("loss", loss_centre=0.0)
     if family == "middle-perplexity":
-        ranked = ranking(given, family)
+        ranked = ranking(context, family)
         assert ranked is not None, "it has a score"
-        least = last_taken(ranked.values, given.n_tokens, kept, allowed)
-        band = given.losses[allowed & (ranked.values >= least)]
+        least = last_taken(ranked.values, context.n_tokens, kept, allowed)
+        band = context.losses[allowed & (ranked.values >= least)]
         return ChunkFilter("loss", loss_centre=float(band.min() + band.max()) / 2)
     if family == "blend":
-        moments = [centre_and_spread(part) for part in given.blended]
+        moments = [centre_and_spread(part) for part in context.blended]
         weights = [1 / (len(moments) * spread) if spread else 0.0 for _, spread in moments]
-        q = apply_metric(given.metric(INFLUENCE_RHO), given.target.weights @ given.targets)
+        q = apply_metric(context.metric(INFLUENCE_RHO), context.target.weights @ context.targets)
         return ChunkFilter(
             "blend",
             offset=-sum(weight * centre for weight, (centre, _) in zip(weights, moments, strict=True)),
             q=(weights[0] * q).astype(np.float32),
-            ngrams=(weights[1] * given.dsir_weights).astype(np.float32),
+            ngrams=(weights[1] * context.dsir_weights).astype(np.float32),
             per_token=True,
             reduction_weight=weights[2],
         )

@@ -53,7 +53,7 @@ def descending(values: ArrayLike, *ties: ArrayLike) -> NDArray[np.int64]:
 
 
 class TokenBudget:
-    """The polytope of the budget alone: 0 <= w <= 1, sum_i w_i n_i = budget (see `Polytope`).
+    """The polytope of the budget alone: 0 <= w <= 1, sum_i w_i n_i = budget (see `FeasibleSet`).
 
     n_tokens: (n,) float64 as `check_budget` returns it.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from grasp_pipeline.arrays import Floats
 
 
-class Polytope(Protocol):
+class FeasibleSet(Protocol):
     """The feasible keep weights: a closed convex set within 0 <= w <= 1 and sum_i w_i n_i = budget.
 
     The optimiser needs no more of it than its best vertex in a direction, and whole chunks at the end.

@@ -1,4 +1,4 @@
-"""The corpus whose worst task gains most, in a room: `worst_task` driven by the optimiser, rounded to whole units."""
+"""The corpus whose worst task gains most, in a feasible set: `worst_task` driven by `optimiser`, in whole units."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from grasp_pipeline.attribution.blocks import SketchBlocks, project, weighted_su
 from grasp_pipeline.attribution.metric import Metric, apply_metric
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection
 from grasp_pipeline.selection.solver.worst_task import solve_max_min
 
 
 def maximise_worst(
     blocks: SketchBlocks,
-    room: Polytope,
+    feasible: FeasibleSet,
     targets: Floats,
     weights: Floats,
     maximise: Callable[[Floats], Selection],
@@ -28,13 +28,13 @@ def maximise_worst(
     gap: float = 1e-3,
     listener: Listener = silent,
 ) -> tuple[Selection, Floats]:
-    """Return the corpus that maximises the least gain over the room's mean, and the one direction (d,) it is best in.
+    """Return the corpus that maximises the least gain over the pool's mean, and the direction (d,) it is best in.
 
     targets: (T, d) directions of the tasks; weights: (T,) above 0, gains in proportion to them are aimed at; maximise:
-    the best Selection of the room for one direction (d,) with this metric and lambda. The values of the Selection are
-    least gains, each divided by its task's weight over the mean weight.
+    the best Selection of the feasible set for one direction (d,) with this metric and lambda. The values of the
+    Selection are least gains, each divided by its task's weight over the mean weight.
     """
-    tokens = np.asarray(room.n_tokens, dtype=np.float64)
+    tokens = np.asarray(feasible.n_tokens, dtype=np.float64)
 
     def mean_of(kept: Floats) -> Floats:
         spent = kept * tokens
@@ -59,14 +59,14 @@ def maximise_worst(
     q = apply_metric(metric, found.target - lam * found.mean)
     marginal = project(blocks, q)
     none = np.zeros(len(tokens))
-    rounded = [room.round(found.weights, marginal), room.round(marginal, none)]
+    rounded = [feasible.round(found.weights, marginal), feasible.round(marginal, none)]
     scale = weights / weights.mean()
     values = [float(((surrogate(mean_of(kept.astype(float))) - base) / scale).min()) for kept in rounded]
     best = int(np.argmax(values))
     missing = found.upper_bound - found.value
     unit = missing / found.relative_gap if found.relative_gap > 0 else max(abs(found.value), 1e-12)
     (choosable,) = np.nonzero(tokens)
-    whole = fill_whole(choosable[descending(marginal[choosable])], tokens, room.budget)
+    whole = fill_whole(choosable[descending(marginal[choosable])], tokens, feasible.budget)
     selection = Selection(
         weights=found.weights,
         membership=rounded[best],

@@ -5,7 +5,7 @@
 
 `ascent` has the method: each pass is one read of all sketches for the marginal value of every chunk, and one of the
 rows that the fractional knapsack, the best vertex for these values, has changed. `stream` does the same for corpora
-whose sketches should be read a few times only. Constraints beside the budget are a `Polytope`.
+whose sketches should be read a few times only. Constraints beside the budget are a `FeasibleSet`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.solver.ascent import CorpusOracle, Objective, ascend
 from grasp_pipeline.selection.solver.budget import TokenBudget, check_budget, descending, fill_whole
-from grasp_pipeline.selection.solver.feasible_set import Polytope
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.rounding import herd
 
 
@@ -69,7 +69,7 @@ def optimise(
     metric: Metric = None,
     lam: float = 0.7,
     allowed: NDArray[np.bool_] | None = None,
-    polytope: Polytope | None = None,
+    feasible: FeasibleSet | None = None,
     gap: float = 1e-3,
     max_passes: int = 200,
     listener: Listener = silent,
@@ -91,10 +91,10 @@ def optimise(
     blocks = as_blocks(sketches)
     tokens = check_budget(n_tokens, budget, allowed)
     r = check_problem(blocks, tokens, target, metric, lam)
-    if polytope is not None:
-        _check_polytope(polytope, len(tokens), budget, allowed)
-        tokens = np.asarray(polytope.n_tokens, dtype=np.float64)
-    feasible = polytope or TokenBudget(tokens, budget)
+    if feasible is not None:
+        _check_polytope(feasible, len(tokens), budget, allowed)
+        tokens = np.asarray(feasible.n_tokens, dtype=np.float64)
+    feasible = feasible or TokenBudget(tokens, budget)
     even = check_even(weighted_sum(blocks, tokens) / tokens.sum())
     objective = Objective(r, metric, lam, even)
     oracle = CorpusOracle(blocks, tokens, feasible.vertex, budget)
@@ -105,7 +105,7 @@ def optimise(
     by_value = choosable[descending(marginal[choosable])]
     whole = fill_whole(by_value, tokens, budget)
     tau = float(marginal[whole].min())
-    if polytope is None:
+    if feasible is None:
         herded = herd(blocks, tokens, budget, weights, marginal - tau, metric, lam)
         value = marginal[choosable]
         by_herd = choosable[descending(herded[choosable], weights[choosable], value)]
@@ -113,7 +113,7 @@ def optimise(
     else:
         # At the optimum a fractional chunk is worth what its constraints charge: nothing in excess.
         herded = herd(blocks, tokens, budget, weights, np.zeros(blocks.n), metric, lam)
-        rounded = [polytope.round(weights, marginal), polytope.round(herded.astype(np.float64), marginal)]
+        rounded = [feasible.round(weights, marginal), feasible.round(herded.astype(np.float64), marginal)]
     membership, value = _best(blocks, tokens, rounded, objective)
     upper = found.value + found.missing
     return Selection(
@@ -164,10 +164,10 @@ def check_even(even: Floats) -> Floats:
     return even
 
 
-def _check_polytope(polytope: Polytope, n: int, budget: int, allowed: NDArray[np.bool_] | None) -> None:
-    if len(polytope.n_tokens) != n or polytope.budget != budget:
+def _check_polytope(feasible: FeasibleSet, n: int, budget: int, allowed: NDArray[np.bool_] | None) -> None:
+    if len(feasible.n_tokens) != n or feasible.budget != budget:
         raise ConfigError(
-            f"the constraints are for {len(polytope.n_tokens)} chunks and {polytope.budget:,} tokens, the "
+            f"the constraints are for {len(feasible.n_tokens)} chunks and {feasible.budget:,} tokens, the "
             f"selection for {n} and {budget:,}; build them from the same corpus and budget"
         )
     if allowed is not None:
