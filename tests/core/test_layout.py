@@ -16,6 +16,7 @@ import resources
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: dict[str, int] = {
+    "grasp_pipeline.arrays": 0,
     "grasp_pipeline.config": 0,
     "grasp_pipeline.errors": 0,
     "grasp_pipeline.locations": 0,

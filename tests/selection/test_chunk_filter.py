@@ -104,8 +104,8 @@ def test_a_band_of_losses_decides_like_nearness_to_the_median() -> None:
 
 def test_a_linear_arm_is_its_direction() -> None:
     entry = ENTRIES["surrogate-0.7"]
-    assert entry.rule is not None
-    view = linear_view(GIVEN, entry.rule, entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    assert entry.linear is not None
+    view = linear_view(GIVEN, entry.linear, entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
     found = direction_filter(view)
     np.testing.assert_allclose(found.values(inputs_of(GIVEN)), view.marginal, rtol=1e-4, atol=1e-5)
     assert agreement(found, inputs_of(GIVEN), entry.arm.membership) >= AGREEMENT_FLOOR

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
-from grasp_pipeline.selection.certification.cross_fit import Field, Runs, cross_fit
+from grasp_pipeline.selection.certification.cross_fit import Entrants, Runs, cross_fit
 
 SIMPLE = [f"simple {k}" for k in range(8)]
 CANDIDATES = [f"candidate {k}" for k in range(5)]
@@ -85,7 +85,7 @@ class World:
         """Whether the bound of a contest holds for the mean of both folds' picks, and for the arm that ships."""
         arms = [*SIMPLE, *CANDIDATES]
         contest = cross_fit(
-            Field(arms, arms, SIMPLE, DRAWS),
+            Entrants(arms, arms, SIMPLE, DRAWS),
             self.measure,
             "mean",
             ["mean"],

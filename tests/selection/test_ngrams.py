@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.corpus import ngrams
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_unigrams, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.corpus import ngrams
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.candidates.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
@@ -236,4 +236,4 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="offsets must rise"):
         TokenLists(np.array([1, 2], dtype=np.int32), np.array([0, 3]))
     with pytest.raises(InputError, match="token ids must be"):
-        TokenLists.of([[-1]])
+        dsir_scores(TokenLists.of([[-1]]), chunks)

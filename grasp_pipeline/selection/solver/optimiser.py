@@ -94,10 +94,10 @@ def optimise(
     if feasible is not None:
         _check_polytope(feasible, len(tokens), budget, allowed)
         tokens = np.asarray(feasible.n_tokens, dtype=np.float64)
-    feasible = feasible or TokenBudget(tokens, budget)
+    region: FeasibleSet = feasible or TokenBudget(tokens, budget)
     even = check_even(weighted_sum(blocks, tokens) / tokens.sum())
     objective = Objective(r, metric, lam, even)
-    oracle = CorpusOracle(blocks, tokens, feasible.vertex, budget)
+    oracle = CorpusOracle(blocks, tokens, region.vertex, budget)
     found = ascend(objective, oracle, even, gap, max_passes, listener)
 
     weights, marginal = found.hull.weights(), oracle.gains
