@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Corpus:
     """All chunks, sorted by chunk_id, at one version of `tokenized_shards`.
 
-    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows).
+    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows); pool: their
+    token ids, none where only the frame is asked for.
     """
 
     version: int
@@ -37,14 +38,19 @@ class Corpus:
     pool: TokenLists
 
     @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return self.frame.height
+
+    @property
     def n_tokens(self) -> NDArray[np.int64]:
         """Tokens per chunk, (n,)."""
-        return self.pool.lengths
+        return self.frame["n_tokens"].to_numpy().astype(np.int64)
 
     @property
     def total(self) -> int:
         """Tokens in all."""
-        return int(self.pool.offsets[-1])
+        return int(self.frame["n_tokens"].sum())
 
     def ids(self, membership: NDArray[np.bool_]) -> list[str]:
         """Return the chunk ids of a subset (n,)."""
@@ -163,8 +169,8 @@ def load_sketches(step: Step, corpus: Corpus, kind: str) -> SketchBlocks:
     read = step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     stored = step.tables.sketches(read.version, kind)
     ids = corpus.frame["chunk_id"]
-    sketches = scratch_array(step.store, (corpus.pool.n, stored.d), np.dtype(np.float16))
-    have = np.zeros(corpus.pool.n, dtype=bool)
+    sketches = scratch_array(step.store, (corpus.n, stored.d), np.dtype(np.float16))
+    have = np.zeros(corpus.n, dtype=bool)
     for block in stored.blocks():
         rows, known = places(ids, block.ids)
         sketches[rows] = block.sketches[known]
@@ -262,7 +268,7 @@ def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
         )
     commit = step.tables.latest(tables.SUBSETS, {"split": split})
     assert commit is not None, "pinned above"
-    membership = np.stack([unpack_membership(data, corpus.pool.n) for data in frame["membership"]])
+    membership = np.stack([unpack_membership(data, corpus.n) for data in frame["membership"]])
     return Subsets(
         frame["subset_id"].to_list(),
         membership,

@@ -306,7 +306,7 @@ def load_finalists(step: Step, corpus: Corpus, refitted: bool = True) -> Arms:
     if every["pool_version"].unique().to_list() != [corpus.version]:
         raise StoreError("the finalists belong to another version of the corpus; materialize finalists again")
     memberships = {
-        row["subset_id"]: unpack_membership(row["membership"], corpus.pool.n)
+        row["subset_id"]: unpack_membership(row["membership"], corpus.n)
         for row in every.iter_rows(named=True)
     }
     return Arms(pl.concat(frames), commit.statistics, memberships)

@@ -171,7 +171,7 @@ def load_pool(
             by_task = dict(zip(row["tasks"], row["utilities"], strict=True))
             memberships.append(membership)
             utilities.append([by_task[name] for name in names])
-    members = np.array(memberships, dtype=bool).reshape(-1, corpus.pool.n)
+    members = np.array(memberships, dtype=bool).reshape(-1, corpus.n)
     values = np.array(utilities, dtype=np.float64).reshape(-1, len(names))
     # In the order of subset ids, which are digests: which clusters stay says nothing of what they were worth.
     clusters = overlap_clusters(members, corpus.n_tokens)
@@ -209,7 +209,7 @@ class _Mapping:
         rows = np.full(len(ids), -1, dtype=np.int64)
         found, known = places(corpus.frame["chunk_id"], ids)
         rows[known] = found
-        return _Mapping(rows, corpus.pool.n)
+        return _Mapping(rows, corpus.n)
 
     def carry(self, packed: bytes) -> NDArray[np.bool_] | None:
         """Return an old membership as one of the present corpus (n,); None when a chunk is gone."""

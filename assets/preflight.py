@@ -147,7 +147,6 @@ def _old_seal(delta: DeltaTables) -> str | None:
 
 def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> None:
     """Ask what needs the chunks."""
-    import numpy as np
 
     from assets.data import Corpus, chunk_frame
     from assets.finalists import make_feasible_sets
@@ -156,8 +155,7 @@ def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTabl
 
     read = delta.pin(tables.TOKENIZED_SHARDS)
     frame = chunk_frame(delta, read.version, delta.pin(tables.DOCUMENTS).version)
-    offsets = np.concatenate([[0], np.cumsum(frame["n_tokens"].to_numpy())]).astype(np.int64)
-    corpus = Corpus(read.version, frame, TokenLists(np.empty(0, np.int32), offsets))
+    corpus = Corpus(read.version, frame, TokenLists.of([]))
     budget, documents = _budget(context, steps, delta), frame["doc_id"].n_unique()
     _refuse([preflight.impossible_budget(budget, corpus.total, documents)])
     tokens = budget.resolve(corpus.total, documents)

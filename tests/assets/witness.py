@@ -109,7 +109,7 @@ def watching() -> Iterator[Witness]:
         "grasp_pipeline.proxy.reference:train_reference": proxy,
         "grasp_pipeline.proxy.conditional:fine_tune": tuned,
         "grasp_pipeline.selection.candidates.bigram_likelihood:BigramLikelihood.__init__": judged,
-        "grasp_pipeline.selection.candidates.context:Ingredients.__init__": built,
+        "grasp_pipeline.selection.candidates.context:SelectionContext.__init__": built,
         "assets.retraining:Bench.run": retrained,
         "assets.data:load_task_vectors": loaded,
         "assets.finalists:load_task_vectors": loaded,

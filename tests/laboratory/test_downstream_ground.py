@@ -148,12 +148,12 @@ def test_runs_are_made_once_and_kept(ground: Ground, plans: list[Plan], tmp_path
     path = tmp_path / "case.npz"
     case.save(path)
     read = Case.load(path)
-    for entrants in fields(Case):
-        one, other = getattr(case, entrants.name), getattr(read, entrants.name)
+    for field in fields(Case):
+        one, other = getattr(case, field.name), getattr(read, field.name)
         if isinstance(one, dict):
             assert list(one) == list(other)
             one, other = np.array(list(one.values())), np.array(list(other.values()))
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=entrants.name)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=field.name)
 
 
 def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: Path) -> None:
