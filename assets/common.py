@@ -19,7 +19,7 @@ from resources.store import DeltaStore
 if TYPE_CHECKING:
     import polars as pl
 
-    from resources.delta import Commit, Provenance, Read
+    from resources.delta.commits import Commit, Provenance, Read
 
 OWNERS = ["team:data-curation"]
 GPU_POOL = "gpu"
@@ -103,7 +103,7 @@ class Step:
 
     def read_beside(self, commit: Commit, table: Table) -> pl.LazyFrame:
         """Pin and read a table as another commit saw it, so that what is told of it belongs to what it holds."""
-        from resources.delta import Read
+        from resources.delta.commits import Read
 
         seen = self.tables.beside(commit, table)
         if seen is None:
@@ -114,7 +114,7 @@ class Step:
 
     def provenance(self, *more: Read) -> Provenance:
         """Return the provenance of what this step writes; `more` are reads of one shard alone."""
-        from resources.delta import Provenance
+        from resources.delta.commits import Provenance
 
         self._named = True
         return Provenance(

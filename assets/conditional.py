@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from grasp_pipeline.proxy.objective import CausalLM, Parameters
-    from resources.delta import Commit, Read
+    from resources.delta.commits import Commit, Read
 
 SPLITS = ("query", "judge")
 BATCH_ROWS = 4096

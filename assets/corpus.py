@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from grasp_pipeline.corpus.files import InputFile
     from grasp_pipeline.corpus.readers import Block
-    from resources.delta import Provenance
+    from resources.delta.commits import Provenance
 
 GROUP = "corpus"
 

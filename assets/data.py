@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
-    from resources.delta import DeltaTables, Read
+    from resources.delta.commits import Read
+    from resources.delta.tables import DeltaTables
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def load_sketches(step: Step, corpus: Corpus, kind: str) -> SketchBlocks:
     """
     from assets.scratch import scratch_array
     from grasp_pipeline.attribution.blocks import TILE_ROWS, ArrayBlocks
+    from resources.sketches import SketchReader
 
     read = step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-    stored = step.tables.sketches(read.version, kind)
+    stored = SketchReader(step.tables, read.version, kind)
     ids = corpus.frame["chunk_id"]
     sketches = scratch_array(step.store, (corpus.n, stored.d), np.dtype(np.float16))
     have = np.zeros(corpus.n, dtype=bool)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter, ChunkInputs
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.sketch.run import SketchEngine
-    from resources.delta import Commit, Provenance
+    from resources.delta.commits import Commit, Provenance
 
 GROUP = "filtering"
 BOTH = (tables.FILTERED_SHARDS, tables.FILTERED_REJECTIONS)

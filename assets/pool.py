@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from assets.common import Step
     from assets.data import Corpus
-    from resources.delta import Read
+    from resources.delta.commits import Read
 
 RETRAINED = ("finalist", "refit")
 """Splits of `subsets` that hold what a run retrains for its certificate."""
@@ -85,7 +85,7 @@ def newest(step: Step) -> int | None:
 
 def snapshot(version: int | None) -> tuple[Read, ...]:
     """Return the read of the pool at a version for a step's provenance, none where there was no pool."""
-    from resources.delta import Read
+    from resources.delta.commits import Read
 
     return () if version is None else (Read(tables.CALIBRATION_POOL.name, version),)
 

@@ -20,7 +20,7 @@ from grasp_pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.config import FinalistsConfig
-    from resources.delta import DeltaTables
+    from resources.delta.tables import DeltaTables
     from resources.store import DeltaStore
 
 BEFORE_CHUNKS = ("manifest", "task_documents", "documents", "tokenizer", "tokenized_shards", "tasks")

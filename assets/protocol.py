@@ -262,6 +262,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
     from grasp_pipeline.calibration.near_copies import POOLED_SHARE, cluster_means
     from resources.audit import sealed_now
+    from resources.sketches import sketch_seconds
 
     step = Step(context, store, None, "5")
     candidates_read = step.pin(tables.CANDIDATES)
@@ -301,7 +302,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     predictions = np.concatenate(
         [predictions[:, :designed], cluster_means(predictions[:, designed:], pooled.clusters, axis=1)], axis=1
     )
-    seconds = {kind: step.tables.sketch_seconds(kind) for kind in grid["sketch_kind"].unique()}
+    seconds = {kind: sketch_seconds(step.tables, kind) for kind in grid["sketch_kind"].unique()}
     cost = [seconds[c.sketch_kind] for c in configurations]
     choice = choose_configuration(
         configurations,

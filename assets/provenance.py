@@ -10,7 +10,8 @@ from grasp_pipeline import tables
 
 if TYPE_CHECKING:
     from grasp_pipeline.tables import Table
-    from resources.delta import Commit, DeltaTables
+    from resources.delta.commits import Commit
+    from resources.delta.tables import DeltaTables
 
 
 def measured_elsewhere(

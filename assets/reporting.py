@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from grasp_pipeline.report.inputs import ReportInputs
     from grasp_pipeline.tables import Table
-    from resources.delta import Commit, DeltaTables
+    from resources.delta.commits import Commit
+    from resources.delta.tables import DeltaTables
 
 
 def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.proxy.retrain import Job, Outcome
     from grasp_pipeline.selection.certification.certificate import Evidence
     from resources.compute import Compute
-    from resources.delta import Commit, Provenance
+    from resources.delta.commits import Commit, Provenance
     from resources.models import LoadedProxy, LoadedTokenizer
 
 COMMIT_EVERY = 64

@@ -17,7 +17,8 @@ from grasp_pipeline.report.formats import public_location
 from grasp_pipeline.seeds import digest
 
 if TYPE_CHECKING:
-    from resources.delta import DeltaTables, Settings
+    from resources.delta.commits import Settings
+    from resources.delta.tables import DeltaTables
 
 KEPT = "grasp/kept_settings"
 """Run tag: JSON of step -> what the configuration file says of it, for the steps that the job does not run."""

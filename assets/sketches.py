@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.sketch.build import StoredSettings
     from grasp_pipeline.sketch.protocol import Sketcher
     from grasp_pipeline.sketch.run import Sketched, SketchEngine
-    from resources.delta import Commit, Provenance, Read
+    from resources.delta.commits import Commit, Provenance, Read
 
 GROUP = "sketches"
 

@@ -12,7 +12,7 @@ from resources.compute import Compute
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from resources.delta import Commit
+    from resources.delta.commits import Commit
 
 GROUP = "vision"
 SPLIT = "vision"

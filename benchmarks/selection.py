@@ -118,7 +118,8 @@ def shards(rows: int) -> list[str]:
 def generate(rows: int) -> None:
     """Write the shards that are not there yet."""
     from grasp_pipeline.sketch.storage import group_rows
-    from resources.delta import DeltaTables, Provenance
+    from resources.delta.commits import Provenance
+    from resources.delta.tables import DeltaTables
 
     tables = DeltaTables(str(store()))
     provenance = Provenance("benchmark", "benchmark_selection", "1", digest(D, CLUSTERS, POOL, COPIES))
@@ -145,7 +146,7 @@ class Stored:
     def __init__(self, rows: int) -> None:
         from deltalake import DeltaTable
 
-        from grasp_pipeline.sketch.reader import data_files
+        from resources.delta.files import data_files
 
         self.delta = DeltaTable(f"{store()}/{GRADIENT_SKETCHES.name}")
         wanted = set(shards(rows))
@@ -166,8 +167,8 @@ class Stored:
         return np.concatenate([column.to_numpy().astype(np.float32) for column in self._batches("n_tokens")])
 
     def _batches(self, column: str) -> Iterator[Any]:
-        from grasp_pipeline.sketch.reader import file_batches
         from grasp_pipeline.sketch.storage import group_rows
+        from resources.delta.files import file_batches
 
         for file in self.files:
             for batch in file_batches(self.delta, file, [column], group_rows(D)):

@@ -99,7 +99,7 @@ class Corpus:
 def load(store: Path) -> Corpus | None:
     """Return the current sketches of a store; None, said in the terminal, where it has none."""
     from grasp_pipeline.sketch.storage import decode, decode_vector
-    from resources.delta import DeltaTables
+    from resources.delta.tables import DeltaTables
 
     delta = DeltaTables(str(store))
     if delta.latest(GRADIENT_SKETCHES) is None or delta.latest(TASK_SKETCHES) is None:

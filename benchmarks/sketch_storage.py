@@ -20,7 +20,8 @@ from benchmarks.sketch_store import MADE, SHARD, draw_chunks, make_store, write_
 from grasp_pipeline import tables
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.storage import GROUP_ROWS
-from resources.delta import DeltaTables
+from resources.delta.tables import DeltaTables
+from resources.sketches import SketchReader
 
 KIND = "output"
 PRESET, VOCABULARY, CHUNK_TOKENS = "tiny", 257, 16
@@ -88,7 +89,7 @@ def reading(count: int, d: int, rounds: int) -> list[Figure]:
             commit = delta_tables.write_stream(
                 tables.GRADIENT_SKETCHES, copied(), MADE, partition, dict, GROUP_ROWS
             )
-        reader = delta_tables.sketches(commit.version, KIND)
+        reader = SketchReader(delta_tables, commit.version, KIND)
 
         def delta() -> int:
             return sum(len(block.sketches) for block in reader.blocks())

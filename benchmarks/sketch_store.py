@@ -22,7 +22,8 @@ from grasp_pipeline.proxy.reference import file_digest, save, shape_json
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest, generator
 from resources.compute import Compute
-from resources.delta import DeltaTables, Provenance
+from resources.delta.commits import Provenance
+from resources.delta.tables import DeltaTables
 from resources.models import Models
 from resources.store import DeltaStore
 

@@ -49,7 +49,8 @@ _TEXT = (
     "grasp_pipeline/corpus/tokenizer.py",
 )
 _FIDELITY = (*_CELL, *_TEXT, "benchmarks/fidelity.py", "benchmarks/fidelity_figures.py")
-_SKETCH = ("grasp_pipeline/sketch/*.py", "grasp_pipeline/proxy/*.py", "benchmarks/sketch*.py")
+_STORED = ("resources/sketches.py", "resources/delta/files.py")
+_SKETCH = ("grasp_pipeline/sketch/*.py", "grasp_pipeline/proxy/*.py", *_STORED, "benchmarks/sketch*.py")
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "demo": (
@@ -57,7 +58,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         *(f"grasp_pipeline/{room}/*.py" for room in ("config", "corpus", "evaluation", "report")),
         *_PROTOCOL,
         "assets/*.py",
-        "resources/*.py",
+        "resources/**/*.py",
         "config/demo.yaml",
         "benchmarks/demo.py",
     ),
@@ -81,7 +82,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "benchmarks/mutants.py",
     ),
     "retraining": ("grasp_pipeline/proxy/*.py", "benchmarks/retraining.py"),
-    "selection": ("grasp_pipeline/selection/**/*.py", "benchmarks/selection*.py"),
+    "selection": ("grasp_pipeline/selection/**/*.py", *_STORED[1:], "benchmarks/selection*.py"),
     "sketch": _SKETCH,
     "sketch-gpu": _SKETCH,
     "transfer": (

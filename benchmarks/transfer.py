@@ -90,7 +90,8 @@ def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:
     from grasp_pipeline.laboratory.proxies import take_views, text_trainer
     from grasp_pipeline.laboratory.text import build_text_corpus
     from grasp_pipeline.laboratory.transfer import choose_rows, run_transfer
-    from resources.delta import DeltaTables, Provenance
+    from resources.delta.commits import Provenance
+    from resources.delta.tables import DeltaTables
     from resources.utilities import DeltaUtilities
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -45,7 +45,8 @@ ATTRIBUTION = ("GradDot", "TracIn", "TRAK", "damped influence", "LoGRA", "GGDA")
 def cell_of(settings: VisionConfigSection) -> CellResult:
     """Return a cell, from its file or by running it."""
     from grasp_pipeline.laboratory.vision import prepare, run_vision
-    from resources.delta import DeltaTables, Provenance
+    from resources.delta.commits import Provenance
+    from resources.delta.tables import DeltaTables
     from resources.utilities import DeltaUtilities
 
     name = f"vision-{settings.data_set}-{settings.seed}"

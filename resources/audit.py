@@ -17,7 +17,8 @@ from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.evaluation.fidelity import TEXT
 from grasp_pipeline.seeds import digest
-from resources.delta import Commit, DeltaTables, Read
+from resources.delta.commits import Commit, Read
+from resources.delta.tables import DeltaTables
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,7 +18,7 @@ from grasp_pipeline.errors import StoreError, boundary
 from grasp_pipeline.locations import is_local, tidy_root
 
 if TYPE_CHECKING:
-    from resources.delta import DeltaTables
+    from resources.delta.tables import DeltaTables
 
 
 class DeltaStore(dg.ConfigurableResource):
@@ -50,7 +50,7 @@ class DeltaStore(dg.ConfigurableResource):
     @cached_property
     def tables(self) -> DeltaTables:
         """The tables below the root."""
-        from resources.delta import DeltaTables
+        from resources.delta.tables import DeltaTables
 
         return DeltaTables(self.root, self.storage_options)
 

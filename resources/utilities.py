@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from grasp_pipeline.laboratory.measure import Run
-    from resources.delta import DeltaTables, Provenance
+    from resources.delta.commits import Provenance
+    from resources.delta.tables import DeltaTables
 
 
 APART = "@"

@@ -14,7 +14,7 @@ from workplace import CLEANED, Workplace, materialized
 
 from assets.checks import no_document_lost
 from grasp_pipeline import tables
-from resources.delta import Provenance
+from resources.delta.commits import Provenance
 from resources.store import DeltaStore
 
 ROWS = [

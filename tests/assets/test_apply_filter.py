@@ -22,7 +22,7 @@ from grasp_pipeline.errors import TrainingError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.run import SketchEngine
 from grasp_pipeline.sketch.storage import decode, decode_vector, encode_vector
-from resources.delta import Provenance
+from resources.delta.commits import Provenance
 
 SECTION = {"text_column": "body", "source_column": "origin_name", "id_column": "key"}
 

@@ -20,7 +20,7 @@ from grasp_pipeline.definitions import defs
 from grasp_pipeline.sketch.storage import encode
 from grasp_pipeline.tables import Table
 from resources.audit import documents_digest, sealed_now, short_ids
-from resources.delta import Provenance, Read
+from resources.delta.commits import Provenance, Read
 from resources.store import DeltaStore
 
 TEXTS = {"a": "first text", "b": "second"}

@@ -17,7 +17,7 @@ from grasp_pipeline.corpus.chunking import chunk_documents
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.corpus.tokenizer import train_bpe
 from grasp_pipeline.errors import ConfigError
-from resources.delta import Provenance
+from resources.delta.commits import Provenance
 from resources.store import DeltaStore
 
 ENCODER = train_bpe([text for source in WORDS for text in toy_texts(source, 20)], 300)

@@ -26,7 +26,8 @@ from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.storage import decode
-from resources.delta import DeltaTables, Provenance, Read
+from resources.delta.commits import Provenance, Read
+from resources.delta.tables import DeltaTables
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from toys import write_toy_corpus
 from workplace import Workplace
 
 from grasp_pipeline import tables
+from resources.sketches import SketchReader
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 ODD = "/".join(["my folder", "100%", "größe", unicodedata.normalize("NFD", "größe"), "it's {語}, a:b +&;~"])
@@ -36,7 +37,8 @@ def test_every_job_runs_in_a_folder_of_any_name(
     assert [path.name for path in tmp_path.iterdir()] == ["my folder"]
 
     pruned = place.read(tables.PRUNED_CORPUS)
-    assert place.delta.sketches(place.delta.pin(tables.GRADIENT_SKETCHES).version, "output").n > pruned.height
+    version = place.delta.pin(tables.GRADIENT_SKETCHES).version
+    assert SketchReader(place.delta, version, "output").n > pruned.height
     exported = pl.read_parquet(place.store / "export" / "corpus.parquet", glob=False)
     assert exported["n_tokens"].sum() == pruned["kept_tokens"].sum()
 

@@ -14,7 +14,7 @@ from workplace import CLEANED, Workplace, changed, changed_tables, steps_up_to_d
 
 from grasp_pipeline import tables
 from grasp_pipeline.tables import Table
-from resources.delta import DeltaTables
+from resources.delta.tables import DeltaTables
 
 FIRST, SECOND, NEW = "shard-0000", "shard-0001", "shard-0002"
 KINDS = ("full", "output", "output_early")

@@ -18,7 +18,8 @@ from grasp_pipeline.sketch.pca import Projection
 from grasp_pipeline.sketch.run import SketchEngine
 from grasp_pipeline.sketch.storage import decode
 from grasp_pipeline.tables import Table
-from resources.delta import Commit, Provenance
+from resources.delta.commits import Commit, Provenance
+from resources.sketches import SketchReader
 
 KINDS = ("full", "output", "output_early")
 SHARDS = ("shard-0000", "shard-0001")
@@ -216,7 +217,7 @@ def test_sketches_are_reduced_by_one_stored_projection(copied: Workplace) -> Non
         before = np.stack([np.frombuffer(b, "<f4") for b in one["sketch"]]) @ basis
         after = np.stack([np.frombuffer(b, "<f4") for b in other["sketch"]])
         np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
-    reader = copied.delta.sketches(copied.delta.pin(tables.GRADIENT_SKETCHES).version, "output")
+    reader = SketchReader(copied.delta, copied.delta.pin(tables.GRADIENT_SKETCHES).version, "output")
     assert reader.d == 10
     versions = copied.delta_versions()
     again = copied.run(changes=REDUCED, only=["sketchers", "gradient_sketches", "task_sketches"])

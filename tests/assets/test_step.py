@@ -12,7 +12,7 @@ import pytest
 
 from assets.common import Step
 from grasp_pipeline import tables
-from resources.delta import Provenance
+from resources.delta.commits import Provenance
 from resources.store import DeltaStore
 
 SPLITS = ("query", "judge", "calibration", "evaluation")

@@ -16,7 +16,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
 from grasp_pipeline.seeds import generator
-from resources.delta import Provenance
+from resources.delta.commits import Provenance
 
 TOY = {
     "pool": 100,

@@ -19,7 +19,8 @@ from assets import run as terminal
 from assets.partitions import WHOLE_RANGE
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.tables import ALL, Table
-from resources.delta import DeltaTables, Provenance
+from resources.delta.commits import Provenance
+from resources.delta.tables import DeltaTables
 
 Sections = Mapping[str, Mapping[str, Any]]
 Versions = dict[tuple[str, str], int]

@@ -14,7 +14,8 @@ from grasp_pipeline import tables
 from grasp_pipeline.attribution.blocks import ArrayBlocks, project_single
 from grasp_pipeline.selection.explanation.residual_filter import filter_agreement
 from grasp_pipeline.sketch.storage import encode_vector
-from resources.delta import DeltaTables, Provenance
+from resources.delta.commits import Provenance
+from resources.delta.tables import DeltaTables
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import grasp_pipeline.laboratory.measure as laboratory_measure
 from grasp_pipeline.laboratory.corpus import LabCorpus
 from grasp_pipeline.laboratory.measure import MemoryStore, Run, Trainer, UtilityStore, measure, subset_id
 from grasp_pipeline.proxy.retrain import Job, retrain
-from resources.delta import DeltaTables, Provenance
+from resources.delta.commits import Provenance
+from resources.delta.tables import DeltaTables
 from resources.utilities import DeltaUtilities
 
 SEEDS = (3, 0)

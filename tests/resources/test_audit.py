@@ -21,7 +21,8 @@ from resources.audit import (
     sealed_now,
     short_ids,
 )
-from resources.delta import Commit, DeltaTables, Provenance, Read
+from resources.delta.commits import Commit, Provenance, Read
+from resources.delta.tables import DeltaTables
 
 Rows = dict[str, str]
 

@@ -19,16 +19,10 @@ from hypothesis import strategies as st
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError, TrainingError
-from resources.content import content_digest
-from resources.delta import (
-    Commit,
-    DeltaTables,
-    Provenance,
-    Read,
-    Settings,
-    partition_predicate,
-    sql_literal,
-)
+from resources.delta.commits import Commit, Provenance, Read, Settings
+from resources.delta.content import content_digest
+from resources.delta.predicates import partition_predicate, sql_literal
+from resources.delta.tables import DeltaTables
 from resources.store import DeltaStore
 
 ODD = [
@@ -347,11 +341,11 @@ class TestStream:
         opened, interrupted = delta._open, []
 
         def late(*given: Any) -> Any:
-            delta = opened(*given)
+            table = opened(*given)
             if len(interrupted) == 1 and sys._getframe(1).f_code.co_name == "_commit":
                 interrupted.append(True)
                 self.put(DeltaTables(delta.root), "a", ["other"])
-            return delta
+            return table
 
         def statistics() -> dict[str, int]:
             interrupted.append(True)

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline import tables
-from grasp_pipeline.attribution.blocks import gather
 from grasp_pipeline.errors import InputError, StoreError
-from grasp_pipeline.sketch.reader import SketchReader
 from grasp_pipeline.sketch.storage import decode, encode
-from resources.delta import DeltaTables, Provenance
+from resources.delta.commits import Provenance
+from resources.delta.files import data_files
+from resources.delta.tables import DeltaTables
+from resources.sketches import SketchReader, sketch_seconds
 
 MADE = Provenance("run", "gradient_sketches", "1", "config")
 D, SCALE = 5, 0.25
@@ -67,7 +68,7 @@ def version(delta: DeltaTables) -> int:
 @given(st.integers(1, 60), st.sets(st.sampled_from(["a b", "x'y/z%", "é"]), min_size=1))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_are_the_tables_rows_in_a_fixed_order(delta: DeltaTables, rows: int, shards: set[str]) -> None:
-    reader = delta.sketches(version(delta), "output", sorted(shards))
+    reader = SketchReader(delta, version(delta), "output", sorted(shards))
     blocks = list(reader.blocks(rows))
     slow = pl.concat([rows_of("output", shard, SHARDS[shard]) for shard in sorted(shards)])
     assert (reader.n, reader.d, reader.scale) == (slow.height, D, SCALE)
@@ -79,25 +80,18 @@ def test_blocks_are_the_tables_rows_in_a_fixed_order(delta: DeltaTables, rows: i
     )
 
 
-def test_scaled_blocks_serve_the_attribution(delta: DeltaTables) -> None:
-    reader = delta.sketches(version(delta), "full")
-    slow = pl.concat([rows_of("full", shard, SHARDS[shard]) for shard in sorted(SHARDS)])
-    chosen = np.array([0, 7, 30, reader.n - 1])
-    np.testing.assert_array_equal(gather(reader.scaled(11), chosen), decode(slow["sketch"], D, SCALE)[chosen])
-
-
 def test_a_version_is_read_as_it_was(delta: DeltaTables) -> None:
     first = next(c for c in reversed(delta.commits(tables.GRADIENT_SKETCHES)))
     assert first.partition == {"sketch_kind": "output", "shard": "a b"}
-    assert delta.sketches(first.version, "output").n == SHARDS["a b"] + 3
+    assert SketchReader(delta, first.version, "output").n == SHARDS["a b"] + 3
 
 
 def test_what_is_not_there_is_named(delta: DeltaTables) -> None:
     now = version(delta)
     with pytest.raises(StoreError, match="no full sketches of the shards nowhere"):
-        delta.sketches(now, "full", ["a b", "nowhere"])
+        SketchReader(delta, now, "full", ["a b", "nowhere"])
     with pytest.raises(StoreError, match="no layers sketches at version"):
-        delta.sketches(now, "layers")
+        SketchReader(delta, now, "layers")
 
 
 def test_shards_that_do_not_match_are_refused(tmp_path: Path) -> None:
@@ -105,7 +99,7 @@ def test_shards_that_do_not_match_are_refused(tmp_path: Path) -> None:
     put(delta, "output", "a", rows_of("output", "a", 3))
     put(delta, "output", "b", rows_of("output", "b", 3, scale=0.5))
     with pytest.raises(StoreError, match="do not match in dimension or scale"):
-        delta.sketches(version(delta), "output")
+        SketchReader(delta, version(delta), "output")
 
 
 def test_a_row_of_another_width_names_the_file(tmp_path: Path) -> None:
@@ -113,7 +107,7 @@ def test_a_row_of_another_width_names_the_file(tmp_path: Path) -> None:
     wrong = rows_of("output", "a", 3).with_columns(sketch=pl.Series([b"12", b"1234567890", b"12"]))
     put(delta, "output", "a", wrong)
     with pytest.raises(InputError, match=r"shard=a/part-.*does not hold 5 float16"):
-        list(delta.sketches(version(delta), "output").blocks())
+        list(SketchReader(delta, version(delta), "output").blocks())
 
 
 def test_marked_deletions_are_refused(tmp_path: Path) -> None:
@@ -127,7 +121,16 @@ def test_marked_deletions_are_refused(tmp_path: Path) -> None:
         configuration={"delta.enableDeletionVectors": "true"},
     )
     with pytest.raises(StoreError, match="deletion vectors"):
-        SketchReader(DeltaTable(path), "output")
+        data_files(DeltaTable(path))
+
+
+def test_a_kind_took_what_its_shards_last_took(tmp_path: Path) -> None:
+    delta = DeltaTables(str(tmp_path))
+    took = [("output", "a", 2, 8.0), ("output", "a", 3, 1.0), ("output", "b", 3, 2.0), ("full", "a", 3, 4.0)]
+    for kind, shard, n, seconds in took:
+        partition = {"sketch_kind": kind, "shard": shard}
+        delta.write(tables.GRADIENT_SKETCHES, rows_of(kind, shard, n), MADE, partition, {"seconds": seconds})
+    assert [sketch_seconds(delta, kind) for kind in ("output", "full", "layers")] == [3.0, 4.0, 0]
 
 
 def test_batches_of_a_table_are_its_rows(delta: DeltaTables) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 
 from grasp_pipeline.seeds import digest
 from grasp_pipeline.tables import Table
-from resources.content import content_digest
+from resources.delta.content import content_digest
 
 
 class PartitionFile:

@@ -1,0 +1,268 @@
+"""Versioned Delta tables: reading at a version, and atomic writes of partitions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from grasp_pipeline.errors import StoreError
+from grasp_pipeline.tables import ALL, Table
+from resources.delta.commits import Commit, Partition, Provenance, Read, data_metadata
+from resources.delta.content import content_digest
+from resources.delta.files import data_files, file_batches
+from resources.delta.log import TableLogs
+from resources.delta.partition_file import PartitionFile
+from resources.delta.predicates import check_partition, partition_predicate
+
+_RETRIES = 4
+
+
+class DeltaTables(TableLogs):
+    """All tables below one root, a local folder or an object-store URI."""
+
+    def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
+        super().__init__(root, storage_options)
+        self._committing = threading.Lock()
+
+    def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:
+        """Return a lazy frame of the table, or one partition of it, at a version."""
+        frame = pl.scan_delta(self.open_to_read(table, version), storage_options=self._options)
+        for key, value in (partition or {}).items():
+            frame = frame.filter(pl.col(key) == value)
+        return frame.select(list(table.schema))
+
+    def rows(self, read: Read) -> pl.LazyFrame:
+        """Return a lazy frame of exactly the rows that a pinned read names."""
+        return self.read(ALL[read.table], read.version, dict(read.partition))
+
+    def count(self, table: Table, version: int) -> int:
+        """Return the number of rows at a version, from the log alone."""
+        return int(self._open(table, version).count())
+
+    def batches(
+        self,
+        table: Table,
+        version: int,
+        partition: Partition | None = None,
+        columns: Sequence[str] | None = None,
+        rows: int = 1024,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield (a partition of) the table at a version in frames of at most `rows` rows; one is held at a time.
+
+        Rows come in an order that is the same in every reading of the version. `columns`: those wanted; None for all.
+        """
+        delta = self.open_to_read(table, version)
+        wanted = list(table.schema if columns is None else columns)
+        stored = [name for name in wanted if name not in table.partition_by]
+        for file in data_files(delta, partition):
+            fixed = {name: pl.lit(file.partition[name]) for name in wanted if name in table.partition_by}
+            for batch in file_batches(delta, file, stored, rows, buffered=True):
+                frame = pl.DataFrame(batch).with_columns(**fixed)
+                yield frame.select(pl.col(name).cast(table.schema[name]) for name in wanted)
+
+    def create(self, table: Table, provenance: Provenance) -> None:
+        """Create the table where it does not exist yet; concurrent writers start after this."""
+        from deltalake import CommitProperties, DeltaTable
+
+        if self.exists(table):
+            return
+        metadata = replace(provenance, settings="").metadata()
+        with self._writing(table):
+            DeltaTable.create(
+                self._address(table),
+                table.empty().to_arrow().schema,
+                mode="ignore",
+                partition_by=list(table.partition_by),
+                name=table.name,
+                description=table.description,
+                storage_options=self._options,
+                commit_properties=CommitProperties(custom_metadata=metadata),
+            )
+
+    def write(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        partition: Partition | None = None,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> Commit:
+        """Replace a partition, or the whole table, in one commit.
+
+        Equal content from the same tables and splits, with equal statistics (seconds aside), makes no commit: the last
+        one is returned.
+
+        Raises:
+            StoreError: another writer kept winning the same partition.
+            ValueError: the frame breaks the table's contract.
+        """
+        from deltalake import WriterProperties, write_deltalake
+
+        frame = table.conform(frame)
+        check_partition(table, frame, partition)
+        content = content_digest(frame)
+        before = self._holding(table, content, partition)
+        if before is not None and before.says(provenance, statistics or {}):
+            return before
+        self.create(table, provenance)
+        metadata = data_metadata(provenance, partition or {}, content, statistics or {})
+
+        def commit(delta: Any, properties: Any) -> None:
+            write_deltalake(
+                delta,
+                frame,
+                mode="overwrite",
+                predicate=partition_predicate(partition) if partition else None,
+                commit_properties=properties,
+                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=65_536),
+            )
+
+        return self._commit(table, metadata, commit)
+
+    def write_stream(
+        self,
+        table: Table,
+        frames: Iterable[pl.DataFrame],
+        provenance: Provenance,
+        partition: Partition,
+        statistics: Callable[[], Mapping[str, Any]],
+        group_rows: int = 1024,
+    ) -> Commit:
+        """Replace a partition by rows that are still being made, in one commit and one file.
+
+        A frame is written while the next one is made; besides those two none is held. Nothing is visible before the
+        commit. An error while frames are made or written leaves the table as it was and no file; a commit that fails
+        leaves a file that no version refers to. Equal content makes no commit, as in `write`.
+
+        Args:
+            table: the table.
+            frames: its rows in pieces of any size.
+            provenance: what they are made from.
+            partition: a value for every partition column.
+            statistics: asked when all rows are written, just before the commit.
+            group_rows: rows of a row group of the file.
+
+        Raises:
+            StoreError: another writer kept winning the same partition.
+            ValueError: a frame breaks the table's contract, or the key is not unique over all of them.
+        """
+        from deltalake import CommitProperties, Transaction
+
+        from grasp_pipeline.sketch.storage import in_groups
+
+        if sorted(partition) != sorted(table.partition_by):
+            raise ValueError(
+                f"table {table.name}: a stream writes one partition of ({', '.join(table.partition_by)})"
+            )
+        self.create(table, provenance)
+        with PartitionFile(self._open(table), table, partition) as file, ThreadPoolExecutor(1) as writer:
+            written: Future[None] | None = None
+            for frame in in_groups((self._checked(table, frame, partition) for frame in frames), group_rows):
+                if written is not None:
+                    written.result()
+                written = writer.submit(file.append, frame)
+            if written is not None:
+                written.result()
+            action = file.finish()
+            told = statistics()
+        content = file.content()
+        before = self._holding(table, content, partition)
+        if before is not None and before.says(provenance, told):
+            file.discard()
+            return before
+        writing = f"{table.name}/{partition_predicate(partition)}"
+        metadata = data_metadata(provenance, partition, content, told)
+
+        def commit(delta: Any, _: Any) -> None:
+            # delta-rs sees no conflict between two writers that both found the partition empty; to have written the
+            # same application transaction is one.
+            delta.create_write_transaction(
+                [action] if action is not None else [],
+                "overwrite",
+                delta.schema(),
+                list(table.partition_by),
+                [(key, "=", value) for key, value in partition.items()],
+                commit_properties=CommitProperties(
+                    custom_metadata=metadata, app_transactions=[Transaction(writing, delta.version() + 1)]
+                ),
+            )
+
+        return self._commit(table, metadata, commit)
+
+    def _checked(self, table: Table, frame: pl.DataFrame, partition: Partition) -> pl.DataFrame:
+        frame = table.conform(frame)
+        check_partition(table, frame, partition)
+        return frame
+
+    def holds(self, table: Table, frame: pl.DataFrame, partition: Partition | None = None) -> bool:
+        """Return whether the last commit of the partition, or of the whole table, wrote exactly these rows."""
+        return self._holding(table, content_digest(table.conform(frame)), partition) is not None
+
+    def _holding(self, table: Table, content: str, partition: Partition | None) -> Commit | None:
+        last = self.latest(table, partition)
+        if last is None or last.partition != dict(partition or {}):
+            return None
+        return last if last.metadata.get("content_digest") == content else None
+
+    def upsert(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        partition: Partition | None = None,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> Commit:
+        """Insert rows, replacing those with the same key, in one commit.
+
+        Raises:
+            StoreError: another writer kept winning.
+            ValueError: the frame breaks the table's contract.
+        """
+        frame = table.conform(frame)
+        check_partition(table, frame, partition)
+        self.create(table, provenance)
+        metadata = data_metadata(provenance, partition or {}, content_digest(frame), statistics or {})
+        on = " AND ".join(
+            f't."{key}" = s."{key}"' for key in dict.fromkeys((*table.partition_by, *table.key))
+        )
+
+        def commit(delta: Any, properties: Any) -> None:
+            merge = delta.merge(frame, on, source_alias="s", target_alias="t", commit_properties=properties)
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        return self._commit(table, metadata, commit)
+
+    def _commit(self, table: Table, metadata: dict[str, str], action: Any) -> Commit:
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError
+
+        properties = CommitProperties(custom_metadata=metadata)
+        for attempt in range(_RETRIES):
+            try:
+                with self._committing:  # threads of one process take turns; conflicts are other processes'
+                    delta = self._open(table)
+                    before = delta.version()
+                    with self._writing(table, but=(CommitFailedError,)):
+                        action(delta, properties)
+            except CommitFailedError as error:
+                if attempt == _RETRIES - 1:
+                    raise StoreError(
+                        f"another writer kept changing {table.name} while it was written ({_RETRIES} tries); "
+                        "launch the step again when the other run has ended"
+                    ) from error
+                time.sleep(0.2 * 2**attempt)
+                continue
+            if delta.version() == before:
+                delta.update_incremental()
+            return next(
+                c
+                for c in self.commits(table)
+                if all(c.metadata.get(key) == value for key, value in metadata.items())
+            )
+        raise AssertionError("unreachable")
