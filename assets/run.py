@@ -206,7 +206,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         used = opened.store
         if job == "curate_vision":
             settings = (given.get("vision_fidelity") or {}).get("config") or {}
-            from grasp_pipeline.laboratory.cell import SELECTED
+            from grasp_pipeline.evaluation.experiment import SELECTED
 
             data_set = VisionConfigSection.model_validate(settings).data_set
             rows, reason = vision_inputs(used.tables, data_set)

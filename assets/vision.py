@@ -38,9 +38,9 @@ def vision_fidelity(
     import polars as pl
 
     from assets.plots import fidelity_chart
+    from grasp_pipeline.evaluation.experiment import SELECTED
     from grasp_pipeline.evaluation.fidelity import fidelity_rows
-    from grasp_pipeline.laboratory.cell import SELECTED
-    from grasp_pipeline.laboratory.vision import prepare, run_vision
+    from grasp_pipeline.evaluation.vision import prepare, run_vision
     from resources.utilities import DeltaUtilities
 
     step = Step(context, store, config, "1")

@@ -20,7 +20,7 @@ from grasp_pipeline.corpus.normalize import normalize_text
 if TYPE_CHECKING:
     import polars as pl
 
-    from grasp_pipeline.laboratory.text import TextPlan
+    from benchmarks.laboratory.text import TextPlan
 
 Pool = tuple[str, str, str, int, "TextPlan"]
 """Laboratory, corpus, its files, seed, plan."""
@@ -28,8 +28,8 @@ Pool = tuple[str, str, str, int, "TextPlan"]
 
 def pools() -> Iterator[Pool]:
     """Yield every pool that a laboratory draws."""
-    from grasp_pipeline.laboratory.downstream.settings import load_downstream_settings
-    from grasp_pipeline.laboratory.settings import load_settings
+    from benchmarks.downstream.settings import load_downstream_settings
+    from benchmarks.laboratory.settings import load_settings
 
     for name in ("fidelity", "fidelity-fresh"):
         settings = load_settings(ROOT / "config" / f"{name}.yaml")
@@ -45,7 +45,7 @@ def pools() -> Iterator[Pool]:
 
 def measure(documents: pl.DataFrame, pool: Pool) -> list[Figure]:
     """Return how much of a pool drawn without the rule is contaminated, and what the rule leaves out."""
-    from grasp_pipeline.laboratory.text import draw_documents
+    from benchmarks.laboratory.text import draw_documents
 
     laboratory, name, _, seed, plan = pool
     where = f"[{laboratory}, {name}, seed {seed}]"

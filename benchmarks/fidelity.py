@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.laboratory.settings import LaboratorySettings, load_settings
 from benchmarks.launch import run_apart
 from benchmarks.record import ROOT, origin, results_folder
-from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
@@ -66,9 +66,9 @@ def run_one(settings: LaboratorySettings, name: str) -> None:
     import polars as pl
     import torch
 
-    from grasp_pipeline.laboratory.cell import run_cell
-    from grasp_pipeline.laboratory.proxies import take_views, text_trainer
-    from grasp_pipeline.laboratory.text import build_text_corpus
+    from benchmarks.laboratory.text import build_text_corpus
+    from grasp_pipeline.evaluation.experiment import run_cell
+    from grasp_pipeline.evaluation.proxies import take_views, text_trainer
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
     from resources.utilities import DeltaUtilities
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_matrix(options.config.resolve(), settings, cell_names(settings), options.jobs)
     print(f"all cells are finished after {duration(time.monotonic() - begun)}", flush=True)
     from benchmarks.fidelity_figures import publish
-    from grasp_pipeline.laboratory.cell import CellResult
+    from grasp_pipeline.evaluation.experiment import CellResult
 
     cells = [CellResult.load(cell_file(settings, name)) for name in cell_names(settings)]
     path = publish(cells, options.name, f"make benchmark-{options.name}")

@@ -10,11 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fidelity_tables import BY_KIND, HEADLINE, methods_file, rivals_of, write_tables
-from benchmarks.record import ROOT, Figure, published_here, save, stamp
-from grasp_pipeline.calibration.rank import spearman, task_level_spearman
-from grasp_pipeline.laboratory.cell import SELECTED, CellResult
-from grasp_pipeline.laboratory.design import OPTIMISED
-from grasp_pipeline.laboratory.figures import (
+from benchmarks.laboratory.figures import (
     Bar,
     Kind,
     Line,
@@ -25,7 +21,7 @@ from grasp_pipeline.laboratory.figures import (
     predicted_measured,
     stratum_grid,
 )
-from grasp_pipeline.laboratory.summary import (
+from benchmarks.laboratory.summary import (
     ALL,
     OWN_TARGET,
     Row,
@@ -36,6 +32,10 @@ from grasp_pipeline.laboratory.summary import (
     strata_of,
     strongest_forms,
 )
+from benchmarks.record import ROOT, Figure, published_here, save, stamp
+from grasp_pipeline.calibration.rank import spearman, task_level_spearman
+from grasp_pipeline.calibration.strata import OPTIMISED
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult
 
 RESAMPLES = 1000
 REGRET_DRAWS = 2

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from benchmarks.laboratory.summary import ALL, Row, strongest_forms
 from benchmarks.record import RESULTS, ROOT, age, replace_between, source_line
-from grasp_pipeline.laboratory.cell import SELECTED
-from grasp_pipeline.laboratory.summary import ALL, Row, strongest_forms
+from grasp_pipeline.evaluation.experiment import SELECTED
 
 HEADLINE = "fidelity-fresh"
 """Cells of a seed that nothing was chosen on: what the README and the first tables of the document show."""

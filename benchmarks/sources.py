@@ -24,25 +24,15 @@ _PROTOCOL = (
 )
 _CELL = (
     *_PROTOCOL,
+    "grasp_pipeline/corpus/pool.py",
     *(
-        f"grasp_pipeline/laboratory/{name}.py"
-        for name in [
-            "cell",
-            "corpus",
-            "design",
-            "grid",
-            "measure",
-            "methods",
-            "proxies",
-            "selectors",
-            "settings",
-            "summary",
-            "views",
-        ]
+        f"grasp_pipeline/evaluation/{name}.py"
+        for name in ("archive", "experiment", "fidelity", "proxies", "selectors")
     ),
+    *(f"benchmarks/laboratory/{name}.py" for name in ("settings", "summary")),
 )
 _TEXT = (
-    "grasp_pipeline/laboratory/text.py",
+    "benchmarks/laboratory/text.py",
     "grasp_pipeline/corpus/contamination.py",
     "grasp_pipeline/corpus/words.py",
     "grasp_pipeline/corpus/normalize.py",
@@ -65,9 +55,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "downstream": (
         *_CELL,
         *_TEXT,
-        "grasp_pipeline/laboratory/downstream/*.py",
+        "benchmarks/downstream/*.py",
         "config/downstream.yaml",
-        "benchmarks/downstream*.py",
     ),
     "fidelity": (*_FIDELITY, "config/fidelity.yaml"),
     "fidelity-fresh": (*_FIDELITY, "config/fidelity-fresh.yaml"),
@@ -87,14 +76,14 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "sketch-gpu": _SKETCH,
     "transfer": (
         *_FIDELITY,
-        "grasp_pipeline/laboratory/transfer.py",
-        "grasp_pipeline/laboratory/decisions.py",
+        "benchmarks/laboratory/transfer.py",
+        "benchmarks/laboratory/decisions.py",
         "config/fidelity.yaml",
         "benchmarks/transfer.py",
     ),
     "vision": (
         *_CELL,
-        "grasp_pipeline/laboratory/vision.py",
+        "grasp_pipeline/evaluation/vision.py",
         "grasp_pipeline/corpus/images.py",
         "benchmarks/vision.py",
     ),

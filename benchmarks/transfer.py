@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
+from benchmarks.laboratory.settings import LaboratorySettings, load_settings
 from benchmarks.launch import run_apart
 from benchmarks.record import ROOT, Figure, Origin, origin, results_folder, save
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.laboratory.settings import LaboratorySettings, load_settings
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
 if TYPE_CHECKING:
-    from grasp_pipeline.laboratory.transfer import TransferFigure
+    from benchmarks.laboratory.transfer import TransferFigure
 
 VERSION = "2"
 """Part of a finished transfer's file name; raised when what a transfer computes changes."""
@@ -86,10 +86,10 @@ def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:
     import polars as pl
     import torch
 
-    from grasp_pipeline.laboratory.cell import CellResult
-    from grasp_pipeline.laboratory.proxies import take_views, text_trainer
-    from grasp_pipeline.laboratory.text import build_text_corpus
-    from grasp_pipeline.laboratory.transfer import choose_rows, run_transfer
+    from benchmarks.laboratory.text import build_text_corpus
+    from benchmarks.laboratory.transfer import choose_rows, run_transfer
+    from grasp_pipeline.evaluation.experiment import CellResult
+    from grasp_pipeline.evaluation.proxies import take_views, text_trainer
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
     from resources.utilities import DeltaUtilities
@@ -151,7 +151,7 @@ def figures(settings: LaboratorySettings) -> list[Figure]:
 
     An interval is that of the draws' mean over corpora; corpora themselves are not drawn.
     """
-    from grasp_pipeline.laboratory.transfer import TransferResult, transfer_rows
+    from benchmarks.laboratory.transfer import TransferResult, transfer_rows
 
     found: list[Figure] = []
     every = transfers(settings)
@@ -168,7 +168,7 @@ def figures(settings: LaboratorySettings) -> list[Figure]:
 
 def origins(settings: LaboratorySettings) -> list[Origin]:
     """Return which code measured the cells and the transfers that the figures come from."""
-    from grasp_pipeline.laboratory.transfer import TransferResult
+    from benchmarks.laboratory.transfer import TransferResult
 
     loaded = [TransferResult.load(transfer_file(settings, transfer)) for transfer in transfers(settings)]
     return [dict(each) for result in loaded for each in result.origins]
@@ -176,7 +176,7 @@ def origins(settings: LaboratorySettings) -> list[Origin]:
 
 def over_corpora(kind: str, head: str, rows: Mapping[str, Sequence[TransferFigure]]) -> Iterator[Figure]:
     """Yield every figure as the mean over the corpora that have it; the notes tell each corpus's own value."""
-    from grasp_pipeline.laboratory.decisions import mean_estimate
+    from benchmarks.laboratory.decisions import mean_estimate
 
     names = dict.fromkeys(row.name for each in rows.values() for row in each)
     for name in names:

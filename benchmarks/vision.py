@@ -17,12 +17,12 @@ from pathlib import Path
 
 from benchmarks.fidelity import VERSION as LABORATORY
 from benchmarks.fidelity import laboratory
+from benchmarks.laboratory.summary import ALL, Row, Sample, rows_of, sample, strata_of, strongest_forms
 from benchmarks.record import Figure, origin, results_folder, save
+from grasp_pipeline.attribution.methods import Method
 from grasp_pipeline.config import VisionConfigSection
 from grasp_pipeline.corpus.images import FASHION_MNIST
-from grasp_pipeline.laboratory.cell import SELECTED, CellResult
-from grasp_pipeline.laboratory.methods import Method
-from grasp_pipeline.laboratory.summary import ALL, Row, Sample, rows_of, sample, strata_of, strongest_forms
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult
 
 COMMAND = "make benchmark-vision"
 VERSION = "1"
@@ -44,7 +44,7 @@ ATTRIBUTION = ("GradDot", "TracIn", "TRAK", "damped influence", "LoGRA", "GGDA")
 
 def cell_of(settings: VisionConfigSection) -> CellResult:
     """Return a cell, from its file or by running it."""
-    from grasp_pipeline.laboratory.vision import prepare, run_vision
+    from grasp_pipeline.evaluation.vision import prepare, run_vision
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
     from resources.utilities import DeltaUtilities

@@ -12,7 +12,7 @@ from grasp_pipeline import tables
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from grasp_pipeline.laboratory.measure import Run
+    from grasp_pipeline.proxy.runs import Run
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
 

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 from toys import WORDS, toy_texts
 
-from grasp_pipeline.laboratory.downstream.case import FURTHER, PLAIN_JUDGE, PRODUCT, Case
-from grasp_pipeline.laboratory.downstream.ground import Ground, lay_ground, split_documents
-from grasp_pipeline.laboratory.downstream.settings import DownstreamSettings
+from benchmarks.downstream.case import FURTHER, PLAIN_JUDGE, PRODUCT, Case
+from benchmarks.downstream.ground import Ground, lay_ground, split_documents
+from benchmarks.downstream.settings import DownstreamSettings
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS
 

@@ -1,8 +1,11 @@
-"""A tree to publish from, whatever the one of this run is."""
+"""A tree to publish from, whatever the one of this run is; one thread: two on busy cores wait long for each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from benchmarks import record
 
@@ -13,3 +16,11 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "changed_files", list)
     monkeypatch.setattr(record, "commit", lambda: "abc1234")
     monkeypatch.delenv(record.ELSEWHERE, raising=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

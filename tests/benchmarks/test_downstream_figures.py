@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from downstream_toys import made_up_case, toy_settings
 
-from benchmarks import downstream, downstream_figures, record
+from benchmarks import record
+from benchmarks.downstream import figures as downstream_figures
+from benchmarks.downstream import run as downstream
+from benchmarks.downstream.coverage import load_repeats, repeat_contest, save_repeats
+from benchmarks.downstream.settings import load_downstream_settings
+from benchmarks.downstream.shipping import without
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.laboratory.downstream.coverage import load_repeats, repeat_contest, save_repeats
-from grasp_pipeline.laboratory.downstream.settings import load_downstream_settings
-from grasp_pipeline.laboratory.downstream.shipping import without
 
 SETTINGS = load_downstream_settings(record.ROOT / "config" / "downstream.yaml")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks import fidelity_figures, fidelity_tables, record
+from benchmarks.laboratory.summary import Row
 from grasp_pipeline.calibration.lcb import Configuration
+from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.laboratory.cell import SELECTED, CellResult
-from grasp_pipeline.laboratory.design import OPTIMISED
-from grasp_pipeline.laboratory.summary import Row
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult
 from grasp_pipeline.seeds import generator
 
 STRATA = ("uniform",) * 12 + ("tilted",) * 12 + (OPTIMISED,) * 16

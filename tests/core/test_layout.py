@@ -30,7 +30,6 @@ FLOORS: dict[str, int] = {
     "grasp_pipeline.calibration": 2,
     "grasp_pipeline.selection": 2,
     "grasp_pipeline.evaluation": 3,
-    "grasp_pipeline.laboratory": 3,
     "grasp_pipeline.report": 3,
     "resources": 4,
     "assets": 4,

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.downstream`."""
+
+from benchmarks.downstream.run import main
+
+main()

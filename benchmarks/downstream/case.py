@@ -1,0 +1,307 @@
+"""One case: a ground and a target. Every finalist is retrained and measured, whatever the judge thought of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.downstream.candidates import further_candidates
+from benchmarks.downstream.ground import Ground
+from benchmarks.downstream.ledger import Ledger
+from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+from grasp_pipeline.calibration.lcb import Configuration
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
+from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.selection.candidates.arms import Role, random_arm
+from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.finalists import TWICE, Finalist, build_finalists, shortlist
+from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, judge
+from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
+
+SEALED_SEED = 300
+"""First training seed of the runs that the truth is taken from."""
+
+PRODUCT, FURTHER = "product", "further"
+
+PLAIN_JUDGE = "judge without conditional"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything measured for one target on one ground.
+
+    Attributes:
+        name: CORPUS/SEED/TARGET; target: the task or the mean.
+        arms, roles, groups: c names, roles and `PRODUCT` or `FURTHER`, of all finalists.
+        membership: (c, n).
+        scores: name -> (c,) evidence before any retraining: judge, likelihood, early, final, own.
+        losses: (c, 1 + S, D) mean loss per document, nats per token; runs: of `PICK_SEED` and of the S sealed seeds.
+        draws: (R, 1 + S, D) of the contest's random draws: of the draw's own seed, and of the sealed seeds.
+        fresh_draws: (R', D) of further random draws, one run each.
+        multiples: multiple of the tokens -> (R'', S', D) of random.
+        fold, document_tokens, document_task: (D,) as in `Ground`.
+    """
+
+    name: str
+    target: str
+    arms: tuple[str, ...]
+    roles: tuple[Role, ...]
+    groups: tuple[str, ...]
+    membership: Bools
+    scores: dict[str, Floats]
+    losses: Floats
+    draws: Floats
+    fresh_draws: Floats
+    multiples: dict[int, Floats]
+    fold: NDArray[np.int64]
+    document_tokens: Floats
+    document_task: NDArray[np.str_]
+
+    @property
+    def optimised(self) -> Bools:
+        """(c,) arms that follow a score: not the full corpus and not random ones."""
+        return ranked(self.arms)
+
+    def save(self, path: Path) -> None:
+        """Write to one .npz file, atomically."""
+        words = {
+            "name": self.name,
+            "target": self.target,
+            "arms": self.arms,
+            "roles": self.roles,
+            "groups": self.groups,
+            "scores": list(self.scores),
+            "multiples": list(self.multiples),
+            "document_task": self.document_task.tolist(),
+        }
+        arrays = {
+            "membership": self.membership,
+            "scores": np.stack(list(self.scores.values())),
+            "losses": self.losses.astype(np.float32),
+            "draws": self.draws.astype(np.float32),
+            "fresh_draws": self.fresh_draws.astype(np.float32),
+            "fold": self.fold,
+            "document_tokens": self.document_tokens,
+        }
+        arrays |= {f"multiple {k}": values.astype(np.float32) for k, values in self.multiples.items()}
+        save_archive(path, words, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Case:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        words, arrays = load_archive(path, "case")
+        try:
+            multiples = {int(k): arrays.pop(f"multiple {k}").astype(np.float64) for k in words["multiples"]}
+            scores = dict(zip(words["scores"], arrays.pop("scores"), strict=True))
+            wide = {name: arrays.pop(name).astype(np.float64) for name in ("losses", "draws", "fresh_draws")}
+            return cls(
+                name=words["name"],
+                target=words["target"],
+                arms=tuple(words["arms"]),
+                roles=tuple(words["roles"]),
+                groups=tuple(words["groups"]),
+                scores=scores,
+                multiples=multiples,
+                document_task=np.asarray(words["document_task"], dtype=np.str_),
+                **wide,
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path, "case", error) from error
+
+
+def ranked(arms: Sequence[str]) -> Bools:
+    """Return (c,) which arms follow a score; the judge standardises over these."""
+    return np.array(
+        [arm not in ("full", "random-deduplicated", f"random-deduplicated{TWICE}") for arm in arms]
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A case before its retrainings: the finalists, their groups, and the evidence before any retraining.
+
+    given: what the finalists were built from.
+    """
+
+    target: str
+    context: SelectionContext
+    finalists: list[Finalist]
+    groups: list[str]
+    scores: dict[str, Floats]
+
+    @property
+    def membership(self) -> Bools:
+        """(c, n)."""
+        return np.stack([finalist.arm.membership for finalist in self.finalists])
+
+
+def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: GroundSettings) -> Plan:
+    """Build the finalists of a target and judge them; where the size has a shortlist, the others are left out."""
+    context = ground.ingredients(target)
+    selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
+    product = build_finalists(context, selected, settings.gap, settings.max_passes)
+    seen = {np.packbits(finalist.arm.membership).tobytes() for finalist in product}
+    further: list[Finalist] = []
+    for finalist in further_candidates(context, settings.gap, settings.max_passes) if size.extended else []:
+        key = np.packbits(finalist.arm.membership).tobytes()
+        if key not in seen:
+            seen.add(key)
+            further.append(finalist)
+    finalists = [*product, *further]
+    groups = [PRODUCT] * len(product) + [FURTHER] * len(further)
+    scores = evidence_of(ground, context, target, finalists)
+    if size.shortlist:
+        kept = np.flatnonzero(shortlist(finalists, scores["judge"], size.shortlist))
+        finalists, groups = [finalists[i] for i in kept], [groups[i] for i in kept]
+        scores = {name: values[kept] for name, values in scores.items()}
+    return Plan(target, context, finalists, groups, scores)
+
+
+def evidence_of(
+    ground: Ground, context: SelectionContext, target: str, finalists: Sequence[Finalist]
+) -> dict[str, Floats]:
+    """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
+
+    `PLAIN_JUDGE`: without the conditional losses, the judge that is to be beaten.
+    """
+    membership = np.stack([finalist.arm.membership for finalist in finalists])
+    names = [finalist.arm.name for finalist in finalists]
+    likelihood, early, final = ground.evidence_of_judge(target)
+    gained = ground.conditional(ground.judge_texts(target), "judge")
+    near = ~np.isin(names, OUTLYING)
+    judged, plain = (
+        judge(membership, context.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
+    )
+    means = subset_means(context.blocks, context.n_tokens, membership)
+    own = predict_from_means(means, context.target.weights @ context.targets, None, LAMBDA)[:, 0]
+    assert judged.conditional is not None, "given above"
+    return {
+        "judge": judged.score,
+        "likelihood": judged.likelihood,
+        "early": judged.early,
+        "final": judged.final,
+        "own": own,
+        "conditional": judged.conditional,
+        PLAIN_JUDGE: plain.score,
+    }
+
+
+def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
+    """Return the memberships of the contest's random draws, and of those that the truth is taken from."""
+    feasible = ground.feasible_sets.feasible_set()
+    every = [random_arm(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
+    return every[: size.random_draws], every[size.random_draws :]
+
+
+def wanted_runs(ground: Ground, plans: Sequence[Plan], size: GroundSettings) -> list[tuple[Bools, int]]:
+    """Return the (membership, seed) runs that the cases of a ground need, multiples of the tokens aside."""
+    draws, fresh = random_members(ground, size)
+    sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
+    runs = [(row, seed) for seed in (PICK_SEED, *sealed) for plan in plans for row in plan.membership]
+    runs += [(row, DRAW_SEED + number) for number, row in enumerate(draws)]
+    runs += [(row, seed) for seed in sealed for row in draws]
+    return runs + [(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
+
+
+def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
+    """Return random draws of `multiple` budgets, or of the whole pool where it has no more."""
+    tokens = ground.corpus.n_tokens
+    feasible = FeasibleSets.plain(tokens, min(multiple * ground.budget, int(tokens.sum()))).feasible_set()
+    return [random_arm(feasible, draw, seed=multiple).membership for draw in range(draws)]
+
+
+MULTIPLE_DRAWS, MULTIPLE_SEEDS = 2, 2
+
+
+def multiple_runs(ground: Ground, multiple: int) -> list[tuple[Bools, int]]:
+    """Return the runs of random at a multiple of the tokens."""
+    return [
+        (row, SEALED_SEED + s)
+        for row in multiple_members(ground, multiple, MULTIPLE_DRAWS)
+        for s in range(MULTIPLE_SEEDS)
+    ]
+
+
+def finish_case(
+    ground: Ground,
+    name: str,
+    plan: Plan,
+    size: GroundSettings,
+    ledger: Ledger,
+    longer: dict[int, Ledger],
+) -> Case:
+    """Gather the losses of a case whose runs were made."""
+    sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
+    draws, fresh = random_members(ground, size)
+    membership = plan.membership
+    losses = [[ledger.losses(row, seed) for seed in (PICK_SEED, *sealed)] for row in membership]
+    drawn = [
+        [ledger.losses(row, seed) for seed in (DRAW_SEED + number, *sealed)]
+        for number, row in enumerate(draws)
+    ]
+    further = [ledger.losses(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
+    multiples = {
+        multiple: np.stack([book.losses(row, seed) for row, seed in multiple_runs(ground, multiple)]).reshape(
+            MULTIPLE_DRAWS, MULTIPLE_SEEDS, -1
+        )
+        for multiple, book in longer.items()
+    }
+    return Case(
+        name,
+        plan.target,
+        tuple(finalist.arm.name for finalist in plan.finalists),
+        tuple(finalist.arm.role for finalist in plan.finalists),
+        tuple(plan.groups),
+        membership,
+        plan.scores,
+        np.array(losses),
+        np.array(drawn),
+        np.array(further),
+        multiples,
+        ground.fold,
+        ground.document_tokens,
+        ground.document_task,
+    )
+
+
+def make_runs(
+    ground: Ground,
+    plans: Sequence[Plan],
+    size: GroundSettings,
+    ledger: Ledger,
+    name: str,
+    listener: Listener = silent,
+) -> None:
+    """State the cost and retrain what is missing for all cases of a ground."""
+    runs = wanted_runs(ground, plans, size)
+    todo = len(ledger.missing(runs))
+    listener(
+        f"{name}: {sum(len(plan.finalists) for plan in plans)} finalists for {len(plans)} targets; {todo} retrainings "
+        f"ahead of {ledger.trainer.recipe.tokens:,} tokens each, {ledger.made} made before"
+    )
+    ledger.make(runs, name, listener)
+
+
+def case_names(case: Case, group: str | None = None) -> list[int]:
+    """Return the indices of a case's finalists: of one group, or all.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [i for i, each in enumerate(case.groups) if group in (None, each)]
+    if not found:
+        raise InputError(f"case {case.name} has no finalists of group {group!r}; run it again")
+    return found

@@ -1,0 +1,257 @@
+"""The coverage of certificates: the whole contest again and again, with other documents, seeds and draws each time.
+
+The contest is the product's: the shortlist, the on-policy refit, fresh runs of the picks. A refit is another corpus in
+every contest, so its runs cannot be made ahead: contests say which they lack (`Waiting`), and all are made together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.downstream.case import SEALED_SEED, Case, Plan, random_members
+from benchmarks.downstream.ground import Ground, split_documents
+from benchmarks.downstream.ledger import Ledger
+from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
+from benchmarks.downstream.shipping import evidence, shortlisted, target_loss
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
+from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.candidates.finalists import Finalist
+from grasp_pipeline.selection.candidates.refit import plan_of, refit_finalists
+from grasp_pipeline.selection.certification.certificate import FRESH, RANDOM, Evidence
+from grasp_pipeline.selection.certification.cross_fit import (
+    DRAW_SEED,
+    FRESH_SEED,
+    PICK_SEED,
+    Entrants,
+    Runs,
+    cross_fit,
+)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One contest and its truth.
+
+    Attributes:
+        case: name. arm: what ships. retrains: runs that the contest used.
+        improvement, lower: of the certificate against random, nats per token.
+        truth: improvement of the shipped arm over random on the sealed documents, by runs that the contest did not see.
+    """
+
+    case: str
+    arm: str
+    retrains: int
+    improvement: float
+    lower: float
+    truth: float
+
+    @property
+    def covered(self) -> bool:
+        """Whether the bound holds."""
+        return self.lower <= self.truth
+
+
+Refit = Callable[[Evidence, Sequence[int]], Mapping[int, Finalist]]
+"""(evidence of one run each, places of the random draws that take part) -> fold -> refitted corpus."""
+
+FurtherRuns = Callable[[Bools, Sequence[int]], Floats]
+"""(membership (n,), places of runs among a finalist's) -> (runs, D) losses of a corpus that is no finalist."""
+
+
+class Waiting(Exception):
+    """A contest lacks runs: (membership, training seed) each."""
+
+    def __init__(self, runs: Sequence[tuple[Bools, int]]) -> None:
+        super().__init__(f"{len(runs)} runs are still to be made")
+        self.runs = list(runs)
+
+
+def repeat_contest(
+    case: Case,
+    number: int,
+    size: int,
+    draws: int,
+    calibration: int,
+    tokens: int,
+    group: str | None = None,
+    refit: Refit | None = None,
+    further: FurtherRuns | None = None,
+) -> Repeat:
+    """Hold one contest on a case's measured runs.
+
+    Every repeat draws which documents are for calibration and their folds, which seeds pick and which certify, and
+    which random draws take part; the truth is taken from all other documents, seeds and draws.
+
+    Args:
+        case: the case, with at least 2 + `FRESH` runs of every finalist.
+        number: of the repeat; it names the draws.
+        size: of the shortlist.
+        draws: random draws in the contest.
+        calibration: calibration documents per task.
+        tokens: training tokens of a run.
+        group: finalists that enter; all by default.
+        refit: makes corpora from the first evidence; None for a contest without. further: their runs.
+
+    Raises:
+        Waiting: `further` lacks runs.
+    """
+    name = ("downstream coverage", case.name, number)
+    codes = np.unique(case.document_task, return_inverse=True)[1].ravel()
+    fold = split_documents(codes, calibration, *name)
+    sealed = fold < 0
+    order = generator(*name, "seeds").permutation(case.losses.shape[1])
+    pool = np.concatenate([case.draws[:, 0], case.fresh_draws])
+    drawn = generator(*name, "draws").permutation(len(pool))
+    entered = shortlisted(case, size, group)
+    run_of = {PICK_SEED: order[0]} | {FRESH_SEED + k: order[1 + k] for k in range(FRESH)}
+    made: set[tuple[str, int]] = set()
+    refitted: dict[str, Bools] = {}
+
+    def losses_of(arm: str, runs: Sequence[int]) -> Floats:
+        if arm not in refitted:
+            return case.losses[case.arms.index(arm)][list(runs)]
+        assert further is not None, "asked for with refit"
+        return further(refitted[arm], runs)
+
+    def measure(runs: Runs) -> Evidence:
+        made.update(run for each in runs.values() for run in each)
+        losses = {
+            arm: losses_of(arm, [run_of[seed] for _, seed in each])
+            for arm, each in runs.items()
+            if arm != RANDOM
+        }
+        losses[RANDOM] = pool[[drawn[seed - DRAW_SEED] for _, seed in runs[RANDOM]]]
+        return evidence(case, losses, fold)
+
+    def make_refits(measured: Evidence) -> dict[str, int]:
+        found = {} if refit is None else refit(measured, drawn[:draws].tolist())
+        refitted.update((entry.arm.name, entry.arm.membership) for entry in found.values())
+        return {entry.arm.name: fold for fold, entry in found.items()}
+
+    names = [case.arms[i] for i in entered]
+    simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
+    field = Entrants(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
+    contest = cross_fit(field, measure, case.target, [case.target], tokens, refit=make_refits)
+    found = dict(contest.certificates)[RANDOM]
+    ship = losses_of(found.arm, order[1 + FRESH :].tolist())
+    truth = target_loss(case, pool[drawn[draws:]], sealed).mean() - target_loss(case, ship, sealed).mean()
+    return Repeat(case.name, found.arm, len(made), found.improvement, found.lower_bound, float(truth))
+
+
+class Refitting:
+    """The product's refit in the contests of one case, and the runs of what it makes.
+
+    Args:
+        ground, plan, ledger: of the case.
+        settings: of the benchmark; size: of the ground.
+    """
+
+    def __init__(
+        self, ground: Ground, plan: Plan, ledger: Ledger, settings: DownstreamSettings, size: GroundSettings
+    ) -> None:
+        self._given, self._ledger, self._settings = plan.context, ledger, settings
+        made = (
+            plan_of(entry.arm.name, entry.linear, entry.dedup, entry.arm.repeats) for entry in plan.finalists
+        )
+        self._plans = {found.name: found for found in made if found}
+        self._members = {entry.arm.name: entry.arm.membership for entry in plan.finalists}
+        draws, fresh = random_members(ground, size)
+        self._draws = [*draws, *fresh]
+        self._seeds = [PICK_SEED, *(SEALED_SEED + s for s in range(size.sealed_seeds))]
+        self._target = plan.target
+        self._made: dict[int, dict[int, Finalist]] = {}
+
+    def of(self, number: int) -> Refit:
+        """Return the refit of one contest, which is made once however often the contest is tried."""
+
+        def corpora(measured: Evidence, drawn: Sequence[int]) -> dict[int, Finalist]:
+            if number not in self._made:
+                self._made[number] = refit_finalists(
+                    self._given,
+                    self._plans,
+                    self._members,
+                    [self._draws[k] for k in drawn],
+                    measured,
+                    self._target,
+                    self._settings.gap,
+                    self._settings.max_passes,
+                )
+            return self._made[number]
+
+        return corpora
+
+    def losses(self, membership: Bools, runs: Sequence[int]) -> Floats:
+        """Return the losses (runs, D) of a refitted corpus.
+
+        Raises:
+            Waiting: some were not made yet.
+        """
+        wanted = [(membership, self._seeds[run]) for run in runs]
+        if self._ledger.missing(wanted):
+            raise Waiting(wanted)
+        return np.stack([self._ledger.losses(*run) for run in wanted])
+
+
+def hold_repeats(
+    ground: Ground,
+    plans: Sequence[Plan],
+    cases: Sequence[Case],
+    ledger: Ledger,
+    settings: DownstreamSettings,
+    size: GroundSettings,
+    group: str | None,
+    listener: Listener = silent,
+) -> list[list[Repeat]]:
+    """Return the repeated contests of every case of a ground; their runs are made together, round by round."""
+    tokens = settings.recipe(size).tokens
+    refits = [Refitting(ground, plan, ledger, settings, size) for plan in plans]
+    waiting = [(case, number) for case in range(len(cases)) for number in range(settings.coverage_repeats)]
+    found: dict[tuple[int, int], Repeat] = {}
+    while waiting:
+        runs: list[tuple[Bools, int]] = []
+        for case, number in waiting:
+            try:
+                found[case, number] = repeat_contest(
+                    cases[case],
+                    number,
+                    size.shortlist or len(cases[case].arms),
+                    size.random_draws,
+                    size.calibration_documents,
+                    tokens,
+                    group,
+                    refits[case].of(number),
+                    refits[case].losses,
+                )
+            except Waiting as lacks:
+                runs += lacks.runs
+        waiting = [key for key in waiting if key not in found]
+        ledger.make(runs, f"{ground.corpus.name}: runs of refitted corpora", listener)
+    return [
+        [found[case, number] for number in range(settings.coverage_repeats)] for case in range(len(cases))
+    ]
+
+
+def save_repeats(path: Path, repeats: Sequence[Repeat]) -> None:
+    """Write repeated contests to one .npz file, atomically."""
+    save_archive(path, {"repeats": [asdict(repeat) for repeat in repeats]}, {})
+
+
+def load_repeats(path: Path) -> list[Repeat]:
+    """Read what `save_repeats` wrote.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    words, _ = load_archive(path, "batch of contests")
+    try:
+        return [
+            Repeat(**{field.name: row[field.name] for field in fields(Repeat)}) for row in words["repeats"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise damaged(path, "batch of contests", error) from error

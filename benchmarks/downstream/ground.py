@@ -1,0 +1,250 @@
+"""The ground of a contest: a pool, three tasks with documents split for every purpose, and sketches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
+from benchmarks.laboratory.text import build_text_corpus
+from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
+from grasp_pipeline.proxy.conditional import fine_tune
+from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
+from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.proxy.packing import TextStream
+from grasp_pipeline.proxy.runs import Trainer
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.judge import View as JudgeView
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
+from grasp_pipeline.selection.target import MEAN, Target
+from grasp_pipeline.sketch.output import OutputSketcher
+from grasp_pipeline.sketch.views import View, compress, take_view, train_checkpoints
+
+SEALED = -1
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What one pool and one seed offer to the contests of all targets.
+
+    Attributes:
+        corpus: the pool; its `evaluation` has one example per held-out document.
+        fold: (D,) 0 or 1 for calibration documents, `SEALED` for those that are never used for picking.
+        early, final: output sketches of the pool at both checkpoints of the reference.
+        objective, reference: the proxy and its trained parameters.
+        trainer: how subsets are retrained.
+        budget: tokens to keep.
+    """
+
+    corpus: LabCorpus
+    fold: NDArray[np.int64]
+    early: View
+    final: View
+    objective: CausalLM
+    reference: Parameters
+    trainer: Trainer
+    budget: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The single tasks and their mean."""
+        return (*self.corpus.tasks, MEAN)
+
+    @property
+    def document_tokens(self) -> Floats:
+        """Tokens per held-out document, (D,)."""
+        return self.corpus.evaluation.n_tokens.astype(np.float64)
+
+    @property
+    def document_task(self) -> NDArray[np.str_]:
+        """Task per held-out document, (D,)."""
+        return np.asarray(self.corpus.tasks)[self.corpus.evaluation.task]
+
+    @property
+    def survivors(self) -> NDArray[np.bool_]:
+        """Chunks of the first document of each near-duplicate cluster, (n,)."""
+        _, head, cluster = np.unique(self.corpus.cluster, return_index=True, return_inverse=True)
+        return self.corpus.document == self.corpus.document[head][cluster]
+
+    @property
+    def feasible_sets(self) -> FeasibleSets:
+        """What an arm may hold: the budget alone."""
+        corpus = self.corpus
+        return FeasibleSets(corpus.n_tokens, self.budget, self.survivors, corpus.document, corpus.cluster)
+
+    def ingredients(self, target: str) -> SelectionContext:
+        """Return what the arms of a target are built from: query documents alone."""
+        wanted = Target.of(target, self.corpus.tasks)
+        queries, task = self._texts(self.corpus.queries, wanted)
+        return SelectionContext(
+            ArrayBlocks(self.final.sketches),
+            wanted,
+            self.final.targets,
+            _text(self.corpus),
+            queries,
+            task,
+            self.final.losses.astype(np.float64),
+            self.conditional(queries, "query"),
+            self.feasible_sets,
+            self.trainer.recipe.tokens,
+        )
+
+    def conditional(self, wanted: TokenLists, name: str) -> Floats:
+        """Return (n,) how much fine-tuning the reference on wanted chunks lowers each chunk's loss, nats per token."""
+        stream, corpus = self.corpus.stream, self.corpus
+        assert isinstance(stream, TextStream), "a text corpus"
+        texts = {name: wanted}
+        weights = fine_tune(self.objective, self.reference, texts, self.trainer.recipe, stream.bos)
+        (after,) = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
+        return self.final.losses.astype(np.float64) - (after / corpus.sizes).numpy()
+
+    def evidence_of_judge(self, target: str) -> tuple[BigramLikelihood, JudgeView, JudgeView]:
+        """Return what the judge sees of a target: judge documents alone."""
+        wanted = Target.of(target, self.corpus.tasks)
+        judges = self.judge_texts(target)
+        position = np.arange(self.corpus.n)
+        position -= np.unique(self.corpus.document, return_index=True)[1][self.corpus.document]
+        likelihood = BigramLikelihood(
+            _text(self.corpus), judges, repeat_groups(self.corpus.cluster, position)
+        )
+        early, final = (
+            JudgeView(ArrayBlocks(view.sketches), wanted.weights @ view.judges)
+            for view in (self.early, self.final)
+        )
+        return likelihood, early, final
+
+    def judge_texts(self, target: str) -> TokenLists:
+        """Return the judge documents' chunks of a target."""
+        return self._texts(self.corpus.judges, Target.of(target, self.corpus.tasks))[0]
+
+    def _texts(
+        self, per_task: Sequence[TokenLists] | None, target: Target
+    ) -> tuple[TokenLists, NDArray[np.int64]]:
+        """Return the chunks of the tasks that count, and each chunk's task as its place in `target.tasks`."""
+        assert per_task is not None, "a text corpus"
+        counted = [t for t, name in enumerate(target.tasks) if name in target.counted]
+        lists = [_token_lists(per_task[t]) for t in counted]
+        return TokenLists.of([ids for part in lists for ids in part]), np.repeat(
+            counted, [len(part) for part in lists]
+        )
+
+
+def lay_ground(
+    name: str, documents: pl.DataFrame, settings: DownstreamSettings, size: GroundSettings, seed: int
+) -> Ground:
+    """Draw the pool, train the reference on it and sketch it.
+
+    Args:
+        name: of the corpus; its targets are `settings.targets[name]`.
+        documents: columns source and text.
+        settings: of the benchmark.
+        size: of this kind of ground.
+        seed: of the pool, the splits, the proxy and the sketches.
+
+    Raises:
+        ConfigError: a target is not among the corpus's largest sources.
+        InputError: a source has too few documents.
+    """
+    whole = build_text_corpus(name, documents, settings.text_plan(size), seed)
+    corpus = restrict(whole, settings.targets[name])
+    objective, trainer = text_trainer(
+        settings.preset, corpus, settings.recipe(size), seed, settings.stacked_models
+    )
+    found = train_checkpoints(
+        objective,
+        trainer.initial,
+        corpus.stream,
+        np.arange(corpus.n),
+        settings.recipe(size, settings.reference_factor),
+        EARLY_FRACTION,
+        seed,
+    )
+    early, final = (
+        compress(
+            take_view(
+                OutputSketcher(objective, found[role], settings.sketch_side, settings.sketch_side, seed),
+                corpus,
+            )
+        )
+        for role in ("early", "reference")
+    )
+    fold = split_documents(corpus.evaluation.task, size.calibration_documents, name, seed)
+    budget = round(settings.budget_fraction * int(corpus.n_tokens.sum()))
+    return Ground(corpus, fold, early, final, objective, found["reference"], trainer, budget)
+
+
+def split_documents(task: NDArray[np.int64], calibration: int, *name: str | int) -> NDArray[np.int64]:
+    """Return per document its calibration fold (0 or 1) or `SEALED`: `calibration` documents of every task.
+
+    Raises:
+        ConfigError: a task has too few documents.
+    """
+    fold = np.full(len(task), SEALED, dtype=np.int64)
+    for code in np.unique(task):
+        mine = np.flatnonzero(task == code)
+        if len(mine) < calibration + 2:
+            raise ConfigError(
+                f"a task has {len(mine)} held-out documents; {calibration} calibration_documents leave fewer "
+                "than 2 sealed ones: raise sealed_documents"
+            )
+        chosen = generator("downstream documents", *name, int(code)).permutation(mine)[:calibration]
+        fold[chosen] = np.arange(calibration) % 2
+    return fold
+
+
+def restrict(corpus: LabCorpus, tasks: list[str]) -> LabCorpus:
+    """Return the corpus with some of its tasks, and one evaluation example per document.
+
+    Raises:
+        ConfigError: a task is not one of the corpus's.
+    """
+    missing = sorted(set(tasks) - set(corpus.tasks))
+    if missing:
+        raise ConfigError(
+            f"target {missing[0]!r} of {corpus.name} is not among its tasks {', '.join(corpus.tasks)}; "
+            "name some of them, or raise tasks"
+        )
+    codes = [corpus.tasks.index(name) for name in sorted(tasks)]
+    assert corpus.queries is not None, "a text corpus"
+    assert corpus.judges is not None, "a text corpus"
+    first = np.zeros(len(corpus.evaluation.document), dtype=np.bool_)
+    first[np.unique(corpus.evaluation.document, return_index=True)[1]] = True
+    return replace(
+        corpus,
+        tasks=tuple(sorted(tasks)),
+        query=_only(corpus.query, codes, None),
+        judge=_only(corpus.judge, codes, None),
+        evaluation=_only(corpus.evaluation, codes, first),
+        queries=[corpus.queries[code] for code in codes],
+        judges=[corpus.judges[code] for code in codes],
+    )
+
+
+def _only(held: HeldOut, codes: list[int], also: NDArray[np.bool_] | None) -> HeldOut:
+    kept = np.isin(held.task, codes)
+    if also is not None:
+        kept &= also
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    return HeldOut(
+        held.rows[rows], held.sizes[rows], np.searchsorted(codes, held.task[kept]), held.document[kept]
+    )
+
+
+def _token_lists(chunks: TokenLists) -> list[list[int]]:
+    return [part.tolist() for part in np.split(chunks.tokens, chunks.offsets[1:-1])]
+
+
+def _text(corpus: LabCorpus) -> TokenLists:
+    assert corpus.chunks is not None, "a text corpus"
+    return corpus.chunks

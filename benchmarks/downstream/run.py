@@ -1,0 +1,164 @@
+"""What ships against every comparison arm, on sealed documents; the coverage of certificates; the judge's ranks.
+
+    python -m benchmarks.downstream --config config/downstream.yaml
+
+Losses of every run are kept below `$GRASP_STORE/laboratory/downstream`: a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.downstream.settings import (
+    DownstreamSettings,
+    GroundSettings,
+    load_downstream_settings,
+)
+from benchmarks.fidelity import laboratory
+from benchmarks.launch import run_apart
+from benchmarks.record import ROOT, results_folder
+from grasp_pipeline.progress import duration
+from grasp_pipeline.seeds import digest
+
+VERSION = "4"
+"""Part of a finished case's file name; raised when what a case holds changes."""
+
+CONTESTS = "2"
+"""Likewise for its repeated contests: raised when what a certificate says of the same runs changes."""
+
+KINDS = ("main", "coverage")
+
+
+def size_of(settings: DownstreamSettings, kind: str) -> GroundSettings:
+    """Return the sizes of a kind of ground."""
+    return settings.main if kind == "main" else settings.coverage
+
+
+def ground_names(settings: DownstreamSettings) -> list[str]:
+    """Return KIND/CORPUS/SEED of every ground, the ones of full size first."""
+    return [
+        f"{kind}/{corpus}/{seed}"
+        for kind in KINDS
+        for seed in size_of(settings, kind).seeds
+        for corpus in settings.corpora
+    ]
+
+
+def case_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
+    """Return target -> where its finished case lies."""
+    from grasp_pipeline.selection.target import MEAN
+
+    kind, corpus, _ = ground.split("/")
+    size = size_of(settings, kind).model_copy(update={"seeds": [0]})
+    shared = settings.model_dump(
+        exclude={"corpora", "targets", "main", "coverage", "coverage_repeats", "shortlist"}
+    )
+    key = digest(VERSION, shared, size.model_dump(), settings.corpora[corpus], settings.targets[corpus])[:12]
+    folder = laboratory() / "downstream" / ground
+    return {
+        target: folder / f"case-{target}-{key}.npz" for target in (*sorted(settings.targets[corpus]), MEAN)
+    }
+
+
+def contest_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
+    """Return target -> where its repeated contests lie; none for a ground of full size."""
+    if ground.split("/")[0] != "coverage":
+        return {}
+    key = f"contests-{CONTESTS}-{settings.coverage_repeats}"
+    return {
+        target: path.with_name(path.name.replace("case", key, 1))
+        for target, path in case_files(settings, ground).items()
+    }
+
+
+def run_ground(settings: DownstreamSettings, name: str) -> None:
+    """Run all cases of one ground in this process."""
+    import polars as pl
+    import torch
+
+    from benchmarks.downstream.case import (
+        PRODUCT,
+        finish_case,
+        make_runs,
+        multiple_runs,
+        plan_case,
+    )
+    from benchmarks.downstream.coverage import hold_repeats, save_repeats
+    from benchmarks.downstream.ground import lay_ground
+    from benchmarks.downstream.ledger import Ledger
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    kind, corpus, seed = name.split("/")
+    size = size_of(settings, kind)
+
+    def say(message: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+
+    begun = time.monotonic()
+    documents = pl.read_parquet(ROOT / settings.corpora[corpus])
+    ground = lay_ground(corpus, documents, settings, size, int(seed))
+    plans = [plan_case(ground, target, settings, size) for target in ground.targets]
+    say(f"{name}: pool, sketches and finalists after {duration(time.monotonic() - begun)}")
+    files = case_files(settings, name)
+    folder = next(iter(files.values())).parent
+    ledger = Ledger(folder, ground.trainer, ground.corpus)
+    make_runs(ground, plans, size, ledger, name, say)
+    longer = {1: ledger} if size.multiples else {}
+    for multiple in size.multiples:
+        trainer = replace(ground.trainer, recipe=settings.recipe(size, multiple))
+        longer[multiple] = Ledger(folder, trainer, ground.corpus)
+    for multiple, book in longer.items():
+        book.make(multiple_runs(ground, multiple), f"{name}: random at {multiple} times the tokens", say)
+    cases = [finish_case(ground, f"{name}/{plan.target}", plan, size, ledger, longer) for plan in plans]
+    for case in cases:
+        case.save(files[case.target])
+    if contests := contest_files(settings, name):
+        held = hold_repeats(ground, plans, cases, ledger, settings, size, PRODUCT, say)
+        for case, repeats in zip(cases, held, strict=True):
+            save_repeats(contests[case.target], repeats)
+    say(f"{name}: finished after {duration(time.monotonic() - begun)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run every ground, or one, and write results and tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "config" / "downstream.yaml", help="settings (YAML)"
+    )
+    parser.add_argument("--ground", help="run this ground alone, in this process: KIND/CORPUS/SEED")
+    parser.add_argument(
+        "--only", choices=KINDS, help="grounds of this kind alone; other figures stay as they are"
+    )
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="grounds at a time")
+    options = parser.parse_args(arguments)
+    settings = load_downstream_settings(options.config)
+    if options.ground:
+        run_ground(settings, options.ground)
+        return
+    results_folder()
+    kinds = KINDS if options.only is None else (options.only,)
+    names = [name for name in ground_names(settings) if name.split("/")[0] in kinds]
+    waiting = [
+        name
+        for name in names
+        if not all(
+            path.exists() for files in (case_files, contest_files) for path in files(settings, name).values()
+        )
+    ]
+    print(f"{len(names)} grounds, {len(names) - len(waiting)} finished before", flush=True)
+    module = [sys.executable, "-m", "benchmarks.downstream", "--config", str(options.config.resolve())]
+    run_apart({name: [*module, "--ground", name] for name in waiting}, options.jobs)
+    from benchmarks.downstream.figures import publish
+
+    command = "make benchmark-downstream"
+    if options.only is not None:
+        command = f"python -m benchmarks.downstream --only {options.only}"
+    print(f"wrote {publish(settings, command, options.only)}")

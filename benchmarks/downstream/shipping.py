@@ -1,0 +1,169 @@
+"""What ships in a case, and how it fares on the sealed documents: margins with paired bounds, and tokens saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from benchmarks.downstream.case import Case, case_names
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.selection.candidates.arms import Arm
+from grasp_pipeline.selection.candidates.finalists import COMPARED, Finalist, shortlist
+from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, plan_picks
+from grasp_pipeline.selection.target import MEAN
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Loss of an arm minus that of the shipped corpus, nats per token, with its one-sided 95% lower bound."""
+
+    case: str
+    arm: str
+    margin: float
+    lower: float
+
+
+def sealed(case: Case) -> Bools:
+    """Return (D,) the documents that nothing is picked on."""
+    return case.fold < 0
+
+
+def groups_of(case: Case, within: Bools) -> list[Bools]:
+    """Return one (D,) mask per task of the case's target, within some documents."""
+    names = np.unique(case.document_task).tolist()
+    return [within & (case.document_task == name) for name in names if case.target in (MEAN, name)]
+
+
+def target_loss(case: Case, losses: Floats, within: Bools) -> Floats:
+    """Return the loss (...) on the case's target of losses (..., D): tokens alike within a task, tasks alike."""
+    weights = case.document_tokens
+    return np.mean([losses[..., g] @ weights[g] / weights[g].sum() for g in groups_of(case, within)], axis=0)
+
+
+def evidence(case: Case, losses: dict[str, Floats], fold: NDArray[np.int64]) -> Evidence:
+    """Return the certificate's evidence on the calibration documents, those of fold 0 or 1."""
+    used = fold >= 0
+    return Evidence(
+        {arm: values[:, used] for arm, values in losses.items()},
+        case.document_tokens[used],
+        fold[used],
+        case.document_task[used],
+    )
+
+
+def shortlisted(case: Case, size: int, group: str | None = None, score: str = "judge") -> list[int]:
+    """Return the indices of the finalists that the protocol retrains: of one group, or of all."""
+    mine = case_names(case, group)
+    finalists = [
+        Finalist(Arm(case.arms[i], "", case.roles[i], case.membership[i], 0, ""), None) for i in mine
+    ]
+    chosen = shortlist(finalists, case.scores[score][mine], size)
+    return [i for i, on in zip(mine, chosen, strict=True) if on]
+
+
+def shipped(case: Case, size: int, group: str | None = None, runs: int = 1, score: str = "judge") -> int:
+    """Return the index of the finalist that the protocol publishes, picked on the first run on calibration documents.
+
+    Args:
+        case: the case.
+        size: of the shortlist.
+        group: finalists that enter; all by default.
+        runs: runs averaged by the pick: 1 is the protocol, more ask what more seeds would bring.
+        score: evidence that shortlists.
+    """
+    entered = shortlisted(case, size, group, score)
+    losses = {case.arms[i]: case.losses[i, :runs].mean(axis=0)[None] for i in entered}
+    picks = plan_picks(evidence(case, losses, case.fold), list(losses), case.target, fresh=0)
+    return case.arms.index(picks.arm)
+
+
+def margins(case: Case, ship: int) -> list[Margin]:
+    """Return the margins of the shipped finalist over random and over every other method's arm, repeated or not."""
+    return [margin_over(case, ship, arm) for arm in (RANDOM, *COMPARED) if arm == RANDOM or arm in case.arms]
+
+
+def margin_over(case: Case, ship: int, arm: str) -> Margin:
+    """Return the margin of the shipped finalist over an arm, on sealed documents and paired sealed seeds.
+
+    Random is the mean of its draws for each seed.
+    """
+    losses = case.draws.mean(axis=0)[1:] if arm == RANDOM else case.losses[case.arms.index(arm), 1:]
+    return Margin(case.name, arm, *paired_bound(case, losses - case.losses[ship, 1:], sealed(case)))
+
+
+def paired_bound(
+    case: Case, difference: Floats, within: Bools, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the mean of paired differences (S, D) on the target and its one-sided lower bound.
+
+    bound = mean - t sqrt(V_doc + V_seed): V_doc is the linearised variance of the token-weighted ratio over documents
+    (Cochran 1977, 6.5), V_seed the variance over seeds divided by S; df is Satterthwaite's.
+    """
+    each = target_loss(case, difference, within)
+    mean = float(each.mean())
+    parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1)]
+    groups = groups_of(case, within)
+    averaged = difference.mean(axis=0)
+    for group in groups:
+        weights, values = case.document_tokens[group], averaged[group]
+        residual = weights * (values - values @ weights / weights.sum()) / weights.mean()
+        count = len(values)
+        parts.append((float(residual @ residual) / (count * (count - 1)) / len(groups) ** 2, count - 1))
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return mean, mean
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts)
+    return mean, mean - float(student.ppf(confidence, freedom)) * total**0.5
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """Tokens that random needs over those of the shipped corpus; beyond: it did not get there within the largest."""
+
+    value: float
+    beyond: bool
+
+
+def token_multiplier(case: Case, ship: int) -> Multiplier:
+    """Return how many times the training tokens random needs for the shipped corpus's sealed loss.
+
+    A token that is trained on twice counts twice, for random as for the shipped corpus; random's text is all distinct
+    until the pool is used up.
+
+    Loss is interpolated linearly in log tokens between the measured multiples of random. Outside of them nothing is
+    extrapolated: 1 where random is as good at equal tokens, the largest multiple where it does not get there.
+    """
+    multiples = sorted(case.multiples)
+    within = sealed(case)
+    losses = [float(target_loss(case, case.multiples[k], within).mean()) for k in multiples]
+    return interpolate(multiples, losses, float(target_loss(case, case.losses[ship, 1:], within).mean()))
+
+
+def interpolate(multiples: Sequence[int], losses: Sequence[float], goal: float) -> Multiplier:
+    """Return the multiple at which a falling curve of losses first reaches the goal."""
+    if goal >= losses[0]:
+        return Multiplier(float(multiples[0]), False)
+    for k in range(1, len(multiples)):
+        if losses[k] <= goal:
+            share = (losses[k - 1] - goal) / (losses[k - 1] - losses[k])
+            step = np.log(multiples[k] / multiples[k - 1])
+            return Multiplier(float(multiples[k - 1] * np.exp(share * step)), False)
+    return Multiplier(float(multiples[-1]), True)
+
+
+def without(case: Case, names: Sequence[str]) -> Case:
+    """Return the case without some finalists, to learn what they bring."""
+    kept = [i for i, arm in enumerate(case.arms) if arm not in names]
+    return replace(
+        case,
+        arms=tuple(case.arms[i] for i in kept),
+        roles=tuple(case.roles[i] for i in kept),
+        groups=tuple(case.groups[i] for i in kept),
+        membership=case.membership[kept],
+        scores={name: values[kept] for name, values in case.scores.items()},
+        losses=case.losses[kept],
+    )

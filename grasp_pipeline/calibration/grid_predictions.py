@@ -1,0 +1,76 @@
+"""The surrogate's configurations over several views, and their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.metric import metric_matrix, second_moment
+from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms, subset_means
+from grasp_pipeline.calibration.grid import build_grid
+from grasp_pipeline.calibration.lcb import Configuration
+from grasp_pipeline.errors import InputError
+from grasp_pipeline.sketch.views import View
+
+
+@dataclass(frozen=True)
+class Grid:
+    """configurations: K of them. views: what each sketch kind sees. n_tokens: (n,)."""
+
+    configurations: tuple[Configuration, ...]
+    views: Mapping[str, View]
+    n_tokens: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        views: Mapping[str, View],
+        n_tokens: NDArray[np.int64],
+        metrics: Sequence[float],
+        lambdas: Sequence[float],
+    ) -> Grid:
+        """Return the grid of all views with metrics of damping rho (0: M = I) and penalties lambda."""
+        return cls(tuple(build_grid(list(views), metrics, lambdas)), views, n_tokens)
+
+    def predict(self, membership: NDArray[np.bool_]) -> Floats:
+        """Return (K, m, T) predicted utilities; each view is read once and each metric made once.
+
+        Raises:
+            InputError: a configuration's sketch kind has no view.
+        """
+        missing = {c.sketch_kind for c in self.configurations} - set(self.views)
+        if missing:
+            raise InputError(
+                f"there is no view of the sketch kind {min(missing)!r}; take it, or leave it out of the grid"
+            )
+        out: list[Floats | None] = [None] * len(self.configurations)
+        for kind, view in self.views.items():
+            means = subset_means(view.sketches, self.n_tokens, membership)
+            second = second_moment(view.sketches, self.n_tokens)
+            for rho in dict.fromkeys(c.rho for c in self.configurations if c.sketch_kind == kind):
+                linear, norms = terms(means, view, second, rho)
+                for k, c in enumerate(self.configurations):
+                    if c.sketch_kind == kind and c.rho == rho:
+                        out[k] = value(linear, norms, means.tokens, c)
+        return np.stack([each for each in out if each is not None])
+
+
+def terms(means: SubsetMeans, view: View, second: Floats, rho: float) -> tuple[Floats, Floats]:
+    """Return <r_t, mu_S>_M (m, T) and ||mu_S||_M^2 (m,) for one damping (0: M = I).
+
+    rho is in units of tr(C) / view.dimension, whether the view is compressed or not.
+    """
+    metric = None if rho == 0 else metric_matrix(second, rho * len(second) / view.dimension)
+    directions = view.targets if metric is None else view.targets @ metric
+    return means.means @ directions.T, squared_norms(means, metric)
+
+
+def value(linear: Floats, norms: Floats, tokens: Floats, configuration: Configuration) -> Floats:
+    """Return the (m, T) predictions of one configuration from its terms."""
+    if configuration.form == "sum":
+        return linear * tokens[:, None]
+    return linear - configuration.lam / 2 * norms[:, None]

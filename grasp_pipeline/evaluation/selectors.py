@@ -1,0 +1,100 @@
+"""Task-optimised subsets: finalists of several selector families for several tasks, as a curation would build them.
+
+An optimiser exploits what its score gets wrong, so these are the subsets that are hardest to rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.attribution.metric import metric_matrix, second_moment
+from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
+from grasp_pipeline.corpus.ngram_features import NgramFeatures
+from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.selection.candidates.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.dsir import dsir_scores
+from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
+from grasp_pipeline.selection.candidates.judge import combine
+from grasp_pipeline.selection.candidates.views import stack_views
+from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
+from grasp_pipeline.sketch.views import View
+
+GROUPS = 64
+LAMBDAS = (0.4, 0.7, 1.0)
+
+
+def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Subsets:
+    """Return the finalists of every selector for some of the tasks (codes); equal ones once."""
+    budget, tokens = budget_of(corpus), corpus.n_tokens
+    second = second_moment(view.sketches, tokens)
+    inverse = metric_matrix(second, 1.0)
+    ranking = metric_matrix(second, 3.0)
+    blocks = ArrayBlocks(view.sketches)
+    groups = group_chunks(blocks, min(GROUPS, corpus.n // 8), "laboratory")
+    _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
+    feasible_sets = FeasibleSets.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
+    feasible = feasible_sets.feasible_set()
+    text = corpus.chunks
+    ngrams = None if text is None else NgramFeatures.fit(text)
+    features = None if text is None or ngrams is None else ArrayBlocks(ngrams.transform(text))
+    parts = []
+    for task in tasks:
+        target = view.targets[task]
+        alignment = view.sketches @ target
+
+        surrogate = partial(
+            surrogate_arm, family="surrogate", feasible=feasible, target=target, description=""
+        )
+        arms = [surrogate(f"surrogate {lam:g}", blocks=blocks, lam=lam) for lam in LAMBDAS]
+        arms += [
+            surrogate("surrogate whitened", blocks=blocks, metric=ranking, lam=1.0),
+            surrogate("surrogate deduplicated", blocks=blocks, feasible=feasible_sets.feasible_set("hard")),
+            top_k_arm("graddot", alignment, feasible, ""),
+            top_k_arm("influence", view.sketches @ (inverse @ target), feasible, ""),
+            group_arm(groups, alignment, feasible),
+        ]
+        if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
+            query = corpus.queries[task]
+            wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
+            both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
+            arms += [
+                dsir_arm(dsir_scores(text, query), feasible),
+                surrogate("surrogate ngrams", blocks=both, target=direction),
+            ]
+        members = np.stack([arm.membership for arm in arms])
+        parts.append(Subsets((OPTIMISED,) * len(arms), members, np.full(len(arms), task, dtype=np.int64)))
+    return join(parts)
+
+
+def judge_predictions(corpus: LabCorpus, early: View, final: View, membership: Bools) -> Floats | None:
+    """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
+
+    J of `grasp_pipeline.selection.candidates.judge`, standardised over the subsets it ranks.
+    """
+    if corpus.chunks is None or corpus.judges is None:
+        return None
+    parts = [
+        predict_from_means(
+            subset_means(view.sketches, corpus.n_tokens, membership), view.judges, None, JUDGE_LAMBDA
+        )
+        for view in (early, final)
+    ]
+    position = np.arange(corpus.n) - np.unique(corpus.document, return_index=True)[1][corpus.document]
+    repeats = repeat_groups(corpus.cluster, position)
+    columns = [
+        combine(
+            BigramLikelihood(corpus.chunks, query, repeats).scores(membership),
+            *(part[:, task] for part in parts),
+            optimised=None,
+        ).score
+        for task, query in enumerate(corpus.judges)
+    ]
+    return np.stack(columns, axis=1)

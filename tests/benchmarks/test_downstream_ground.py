@@ -1,0 +1,190 @@
+"""A toy ground from documents to cases: splits apart, every run kept and made once, cases read back whole."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from downstream_toys import DOCUMENTS, TARGETS, toy_ground, toy_settings
+
+from benchmarks.downstream.candidates import scored_view
+from benchmarks.downstream.case import (
+    FURTHER,
+    PRODUCT,
+    Case,
+    Plan,
+    finish_case,
+    make_runs,
+    multiple_runs,
+    plan_case,
+)
+from benchmarks.downstream.coverage import hold_repeats, load_repeats, save_repeats
+from benchmarks.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
+from benchmarks.downstream.ledger import Ledger
+from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.proxy.runs import MemoryStore, measure
+from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, TWINS, scored_finalists
+from grasp_pipeline.selection.candidates.refit import REFIT
+from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
+from grasp_pipeline.selection.target import MEAN
+
+SETTINGS = toy_settings()
+SIZE = SETTINGS.main
+
+
+@pytest.fixture(scope="module")
+def ground() -> Ground:
+    return toy_ground()
+
+
+@pytest.fixture(scope="module")
+def plans(ground: Ground) -> list[Plan]:
+    return [plan_case(ground, target, SETTINGS, SIZE) for target in (TARGETS[0], MEAN)]
+
+
+def test_documents_are_split_by_purpose_and_none_serves_two(ground: Ground) -> None:
+    corpus = ground.corpus
+    assert corpus.tasks == tuple(TARGETS)
+    assert ground.targets == (*TARGETS, MEAN)
+    purposes = [set(held.document.tolist()) for held in (corpus.query, corpus.judge, corpus.evaluation)]
+    held = [{tuple(row.tolist()) for row in part.rows} for part in (corpus.query, corpus.evaluation)]
+    assert all(purposes)
+    assert not held[0] & held[1]
+    assert len(np.unique(corpus.evaluation.document)) == len(corpus.evaluation.document)
+    for code in range(len(TARGETS)):
+        mine = ground.fold[corpus.evaluation.task == code]
+        assert [int((mine == fold).sum()) for fold in (0, 1, SEALED)] == [4, 4, 6]
+
+
+def test_a_split_depends_on_its_name_and_refuses_too_few_documents() -> None:
+    task = np.repeat(np.arange(2), 20)
+    first, second = split_documents(task, 8, "a"), split_documents(task, 8, "b")
+    assert np.array_equal(first, split_documents(task, 8, "a"))
+    assert not np.array_equal(first, second)
+    with pytest.raises(ConfigError, match="raise sealed_documents"):
+        split_documents(task, 19, "a")
+
+
+def test_targets_are_sources_that_hold_documents_out(ground: Ground) -> None:
+    with pytest.raises(ConfigError, match="target 'nowhere'"):
+        restrict(ground.corpus, ["nowhere"])
+    wrong = toy_settings(targets={"toy": ["nowhere"]})
+    with pytest.raises(ConfigError, match="nowhere"):
+        lay_ground("toy", DOCUMENTS, wrong, wrong.main, 0)
+
+
+def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, plans: list[Plan]) -> None:
+    for plan in plans:
+        names = [finalist.arm.name for finalist in plan.finalists]
+        assert len(set(names)) == len(names)
+        assert set(COMPARISON_ARMS) - {"random-deduplicated"} <= set(names)
+        assert {"conditional", "blend", "surrogate-blend-1-twice"} <= set(names)
+        assert set(plan.groups) == {PRODUCT, FURTHER}
+        assert len(np.unique(np.packbits(plan.membership, axis=1), axis=0)) == len(names)
+        assert all(values.shape == (len(names),) for values in plan.scores.values())
+        for finalist in plan.finalists:
+            if finalist.arm.name != "full":
+                spent = finalist.arm.repeats * int(ground.corpus.n_tokens[finalist.arm.membership].sum())
+                assert ground.budget - 32 < spent <= ground.budget, finalist.arm.name
+
+
+def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Ground, plans: list[Plan]) -> None:
+    size = SIZE.model_copy(update={"shortlist": 2})
+    short, whole = plan_case(ground, MEAN, SETTINGS, size), plans[1]
+    names = [finalist.arm.name for finalist in short.finalists]
+    every = [finalist.arm.name for finalist in whole.finalists]
+    judged = dict(zip(every, whole.scores["judge"], strict=True))
+    best = sorted(judged, key=lambda name: -judged[name])
+    assert set([name for name in best if name not in (*COMPARISON_ARMS, *TWINS)][:2]) <= set(names)
+    assert set([name for name in best if name in TWINS][:2]) == set(names) & set(TWINS)
+    assert len(set(names) - set(COMPARISON_ARMS)) <= 5
+    assert set(COMPARISON_ARMS) & set(every) <= set(names)
+
+
+def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground) -> None:
+    given = ground.ingredients(MEAN)
+    score = np.linspace(-1, 1, ground.corpus.n)
+    blocks, target = scored_view(given, score, 2.0)
+    plain, direction = scored_view(given, score, 0.0)
+    dense = np.concatenate([part for _, part in blocks]).astype(np.float64)
+    without = np.concatenate([part for _, part in plain]).astype(np.float64) @ direction
+    gained = dense @ target - without
+    assert np.corrcoef(gained, score)[0, 1] > 0.9999
+    assert gained.std() == pytest.approx(2.0 * without.std(), rel=1e-3)
+    assert np.abs(dense[:, -1]).max() < 0.01
+
+
+def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> None:
+    target = TARGETS[0]
+    found = scored_finalists(ground.ingredients(target))
+    arm = next(finalist.arm for finalist in found if finalist.arm.name == "conditional")
+    sources = sorted(set(DOCUMENTS["source"].to_list()))
+    mine = ground.corpus.source == sources.index(target)
+    assert arm.membership[mine].mean() > 1.5 * arm.membership.mean()
+
+
+def test_runs_are_made_once_and_kept(ground: Ground, plans: list[Plan], tmp_path: Path) -> None:
+    said: list[str] = []
+    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
+    make_runs(ground, plans, SIZE, ledger, "toy", said.append)
+    assert f"{ledger.made} retrainings ahead" in said[0]
+    again = Ledger(tmp_path, ground.trainer, ground.corpus)
+    make_runs(ground, plans, SIZE, again, "toy", said.append)
+    assert "; 0 retrainings ahead" in said[-1]
+    assert again.made == ledger.made
+    row = plans[0].membership[3]
+    slow = measure(ground.trainer, ground.corpus, row[None], [PICK_SEED], MemoryStore(), "twin")[0, :, 0]
+    fast = ground.corpus.evaluation.task_means(again.losses(row, PICK_SEED), len(TARGETS))
+    np.testing.assert_allclose(fast, -slow, atol=1e-5)
+
+    again.make(multiple_runs(ground, 2), "toy")
+    case = finish_case(ground, "main/toy/0/x", plans[0], SIZE, again, {2: again})
+    assert case.losses.shape == (len(case.arms), 1 + SIZE.sealed_seeds, len(ground.fold))
+    assert case.draws.shape == (SIZE.random_draws, 1 + SIZE.sealed_seeds, len(ground.fold))
+    assert np.isfinite(case.losses).all()
+    assert case.arms[0] == "full"
+    path = tmp_path / "case.npz"
+    case.save(path)
+    read = Case.load(path)
+    for field in fields(Case):
+        one, other = getattr(case, field.name), getattr(read, field.name)
+        if isinstance(one, dict):
+            assert list(one) == list(other)
+            one, other = np.array(list(one.values())), np.array(list(other.values()))
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=field.name)
+
+
+def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: Path) -> None:
+    """Shortlist, refit and fresh runs; what refits lack is made in rounds, once, and a second time nothing is."""
+    size = SETTINGS.coverage
+    plan = plan_case(ground, MEAN, SETTINGS, size)
+    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
+    make_runs(ground, [plan], size, ledger, "toy")
+    case = finish_case(ground, "coverage/toy/0/mean", plan, size, ledger, {})
+    before = ledger.made
+    settings = toy_settings(coverage_repeats=6)
+    (repeats,) = hold_repeats(ground, [plan], [case], ledger, settings, size, PRODUCT)
+    assert ledger.made > before, "no refit was retrained"
+    again = Ledger(tmp_path, ground.trainer, ground.corpus)
+    assert hold_repeats(ground, [plan], [case], again, settings, size, PRODUCT) == [repeats]
+    assert again.made == ledger.made
+    beside = size.random_draws + len(plan.finalists)
+    assert {repeat.retrains - beside for repeat in repeats} <= {2, 3, 4, 5, 6}
+    assert any(repeat.retrains - beside in (3, 5, 6) or repeat.arm.startswith(REFIT) for repeat in repeats)
+    assert all(np.isfinite([repeat.truth, repeat.lower]).all() for repeat in repeats)
+    save_repeats(tmp_path / "contests.npz", repeats)
+    assert load_repeats(tmp_path / "contests.npz") == repeats
+    (tmp_path / "contests.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="batch of contests"):
+        load_repeats(tmp_path / "contests.npz")
+
+
+def test_a_damaged_batch_is_named(ground: Ground, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
+    ledger.make([(np.ones(ground.corpus.n, dtype=bool), 0)], "toy")
+    path = next(tmp_path.rglob("*.npz"))
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=path.name):
+        Ledger(tmp_path, ground.trainer, ground.corpus)
