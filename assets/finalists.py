@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from assets.common import Step
     from assets.data import Corpus
     from grasp_pipeline.proxy.training import Recipe
+    from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
     from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
-    from grasp_pipeline.selection.candidates.finalists import Finalist, Plan
     from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.selection.target import Target
@@ -167,7 +167,7 @@ def task_directions(
 
 def finalist_frames(
     corpus: Corpus,
-    entries: Sequence[Finalist],
+    entries: Sequence[Candidate],
     scores: Sequence[float | None],
     listed: Sequence[bool],
     constraints: ConstraintsConfig,
@@ -182,14 +182,14 @@ def finalist_frames(
     asked = constraints.model_dump_json()
     rows, subsets = [], {}
     for entry, score, on in zip(entries, scores, listed, strict=True):
-        arm, linear = entry.arm, entry.linear
-        subset_id = digest(ids[arm.membership].tolist())
+        linear = entry.linear
+        subset_id = digest(ids[entry.membership].tolist())
         rows.append(
             {
-                "arm": arm.name,
-                "family": arm.family,
+                "arm": entry.name,
+                "family": entry.family,
                 "subset_id": subset_id,
-                "role": arm.role,
+                "role": entry.role,
                 "features": linear.features if linear else None,
                 "rho": linear.rho if linear else None,
                 "lam": linear.lam if linear else None,
@@ -198,29 +198,29 @@ def finalist_frames(
                 if linear and linear.target is not None
                 else None,
                 "near_duplicates": entry.dedup,
-                "repeats": arm.repeats,
+                "repeats": entry.repeats,
                 "constraints": asked,
                 # The full corpus meets no constraint beside the budget, nor the budget.
-                "pickable": arm.role != "random" and (arm.role != "full" or not constraints.asked()),
+                "pickable": entry.role != "random" and (entry.role != "full" or not constraints.asked()),
                 "judge_score": score,
                 "shortlisted": on,
-                "surrogate_value": arm.surrogate_value,
-                "relative_gap": arm.relative_gap,
-                "passes": arm.passes,
-                "n_chunks": arm.n_chunks,
-                "n_tokens": arm.n_tokens,
-                "description": arm.description,
+                "surrogate_value": entry.surrogate_value,
+                "relative_gap": entry.relative_gap,
+                "passes": entry.passes,
+                "n_chunks": entry.n_chunks,
+                "n_tokens": entry.n_tokens,
+                "description": entry.description,
             }
         )
         subsets[subset_id] = {
             "subset_id": subset_id,
             "split": split,
-            "stratum": arm.family,
-            "n_chunks": arm.n_chunks,
-            "n_tokens": arm.n_tokens,
+            "stratum": entry.family,
+            "n_chunks": entry.n_chunks,
+            "n_tokens": entry.n_tokens,
             "seed": 0,
             "pool_version": corpus.version,
-            "membership": pack_membership(arm.membership),
+            "membership": pack_membership(entry.membership),
         }
     return (
         pl.DataFrame(rows, schema=tables.FINALISTS.schema),
@@ -253,13 +253,13 @@ class Arms:
         direction = None if row["direction"] is None else np.frombuffer(row["direction"], "<f8")
         return LinearScore(row["features"], row["rho"], row["lam"], row["ngram_weight"], direction)
 
-    def refit_plans(self) -> dict[str, Plan]:
-        """Return the plans of the arms that an on-policy refit may start from."""
-        from grasp_pipeline.selection.candidates.refit import plan_of
+    def refit_specs(self) -> dict[str, CandidateSpec]:
+        """Return the specs of the arms that an on-policy refit may start from."""
+        from grasp_pipeline.selection.candidates.refit import spec_of
 
         rows = ((row, self.linear(row["arm"])) for row in self.frame.iter_rows(named=True))
-        plans = (plan_of(row["arm"], linear, row["near_duplicates"], row["repeats"]) for row, linear in rows)
-        return {plan.name: plan for plan in plans if plan}
+        specs = (spec_of(row["arm"], linear, row["near_duplicates"], row["repeats"]) for row, linear in rows)
+        return {spec.name: spec for spec in specs if spec}
 
     def subset_id(self, arm: str) -> str:
         """Return the arm's subset id."""

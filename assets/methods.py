@@ -27,7 +27,7 @@ def predict_methods(
     from grasp_pipeline.attribution.quadratic_only import quadratic_from_means
     from grasp_pipeline.attribution.random_score import RandomScore
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-    from grasp_pipeline.selection.candidates.finalists import INFLUENCE_RHO
+    from grasp_pipeline.selection.candidates.families.influence import INFLUENCE_RHO
 
     kind = chosen["sketch_kind"]
     sketches = load_sketches(step, corpus, kind)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from assets.data import Corpus
     from assets.finalists import Arms
     from grasp_pipeline.selection.candidates.context import LinearView, SelectionContext
-    from grasp_pipeline.selection.candidates.ranking import Ranking
+    from grasp_pipeline.selection.candidates.family import Ranking
     from grasp_pipeline.selection.explanation.reasons import TaskExtremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
@@ -92,7 +92,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.candidates.context import linear_view
-    from grasp_pipeline.selection.candidates.ranking import ranking
+    from grasp_pipeline.selection.candidates.families import FAMILIES
     from grasp_pipeline.selection.explanation.reasons import task_extremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
@@ -134,7 +134,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     assert rule is not None, "a linear arm has one"
     allowed = feasible_sets.allowed(arms.row(linear)["near_duplicates"])
     view = linear_view(selection, rule, arms.membership(linear), allowed)
-    ranked = ranking(selection, shipped["family"])
+    ranked = FAMILIES[shipped["family"]].ranking(selection)
     own_worth = view.alignment if ranked is None else ranked.values
     worth = view.marginal if linear == head["arm"] else own_worth
 
@@ -215,24 +215,23 @@ def filter_row(
     head: the certificate that ships; linear, view, making: the shipped arm where it ranks by one direction, else the
     linear arm that kept most of the same tokens, which filters where the shipped arm cannot.
     """
-    from grasp_pipeline.selection.candidates.context import INFLUENCE_RHO
+    from grasp_pipeline.selection.candidates.families import FAMILIES
     from grasp_pipeline.selection.explanation.chunk_filter import (
         AGREEMENT_FLOOR,
         ChunkInputs,
         agreement,
         direction_filter,
-        own_filter,
     )
     from grasp_pipeline.sketch.storage import encode_vector
 
     arm, shipped = head["arm"], arms.row(head["arm"])
     kept, allowed = arms.membership(arm), selection.feasible_sets.allowed(shipped["near_duplicates"])
-    found = (
-        direction_filter(view) if linear == arm else own_filter(selection, shipped["family"], kept, allowed)
-    )
-    filtering = arm if found is not None else linear
-    found = found or direction_filter(view)
-    directed = found.kind == "direction"
+    family, rule = FAMILIES[shipped["family"]], arms.linear(linear)
+    assert rule is not None, "a linear arm has one"
+    found = None if linear == arm else family.filter(selection, kept, allowed)
+    directed = found is None
+    filtering = linear if found is None else arm
+    found = found or direction_filter(view.q, view.tau, rule.rho)
     features = view.blocks if directed else selection.blocks
     inputs = ChunkInputs(selection.chunks, features, selection.losses, selection.conditional)
     agreed = agreement(found, inputs, kept)
@@ -259,11 +258,10 @@ def filter_row(
         "lower_bound": None if warning else head["lower_bound"],
     }
     if found.q is not None:
-        rule = arms.linear(linear) if directed else None
         row |= {
-            "rho": INFLUENCE_RHO if rule is None else rule.rho,
-            "lam": 0.0 if rule is None else rule.lam,
-            "features": "gradient" if rule is None else rule.features,
+            "rho": found.rho,
+            "lam": rule.lam if directed else 0.0,
+            "features": rule.features if directed else "gradient",
             "d": len(found.q),
             "q": encode_vector(found.q),
             "view_factors": list(making.factors) if directed else [1.0],
@@ -322,6 +320,8 @@ def explain_dropped(
     import numpy as np
     import polars as pl
 
+    from grasp_pipeline.selection.candidates.families import FAMILIES
+    from grasp_pipeline.selection.candidates.family import NOTHING
     from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
     from grasp_pipeline.selection.explanation.reasons import ALIGNMENT, drop_reasons
 
@@ -346,7 +346,7 @@ def explain_dropped(
         clusters=corpus.codes("cluster"),
         allowed=allowed,
         quotas=quotas,
-        random_draw=shipped["family"] == "random-deduplicated",
+        random_draw=FAMILIES[shipped["family"]].ranks_by == NOTHING,
         score_name=ALIGNMENT if ranked is None else ranked.name,
     )
     ids = corpus.frame["chunk_id"].to_numpy()

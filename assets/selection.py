@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from assets.finalists import Arms
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.calibration.lcb import Configuration
+    from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.candidates.context import SelectionContext
-    from grasp_pipeline.selection.candidates.finalists import Finalist
     from grasp_pipeline.selection.candidates.judge import Judgement
     from grasp_pipeline.selection.certification.certificate import Evidence
     from grasp_pipeline.selection.certification.cross_fit import CrossFitResult, Runs
@@ -78,8 +78,8 @@ def finalists(
     from assets.data import load_corpus
     from assets.finalists import finalist_frames, load_selection_context, load_target, make_feasible_sets
     from grasp_pipeline.calibration.budget import Budget
-    from grasp_pipeline.selection.candidates.arms import random_arm
-    from grasp_pipeline.selection.candidates.finalists import Finalist, build_finalists, shortlist
+    from grasp_pipeline.selection.candidates.families.random import Random
+    from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
     from grasp_pipeline.sketch.build import EARLY
 
     step = Step(context, store, config, "5")
@@ -99,9 +99,7 @@ def finalists(
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     feasible_sets = make_feasible_sets(corpus, budget, config.constraints, config.trust_share)
-    draws = [
-        Finalist(random_arm(feasible_sets.feasible_set(), draw), None) for draw in range(config.random_draws)
-    ]
+    draws = [Random().draw(feasible_sets.feasible_set(), number) for number in range(config.random_draws)]
     beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
     most = config.max_retrainings - beside if config.max_retrainings else None
 
@@ -136,17 +134,17 @@ def finalists(
     extra = {
         "candidates": len(entries),
         "shortlisted": dg.MetadataValue.json(
-            [entry.arm.name for entry, on in zip(entries, listed, strict=True) if on]
+            [entry.name for entry, on in zip(entries, listed, strict=True) if on]
         ),
         "budget_tokens": budget,
         "retrainings_ahead": runs,
-        "largest_gap": float(np.max([entry.arm.relative_gap or 0.0 for entry in entries])),
+        "largest_gap": float(np.max([entry.relative_gap or 0.0 for entry in entries])),
     }
     return step.result(tables.FINALISTS, commit, frame.height, extra)
 
 
 def judge_finalists(
-    step: Step, corpus: "Corpus", selection: "SelectionContext", entries: "list[Finalist]", kind: str
+    step: Step, corpus: "Corpus", selection: "SelectionContext", entries: "list[Candidate]", kind: str
 ) -> "Judgement":
     """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
     import numpy as np
@@ -156,10 +154,11 @@ def judge_finalists(
     from assets.finalists import load_conditional
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
     from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
-    from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, combine, mean_over_tokens
+    from grasp_pipeline.selection.candidates.families import OUTLYING
+    from grasp_pipeline.selection.candidates.judge import LAMBDA, combine, mean_over_tokens
     from grasp_pipeline.sketch.build import EARLY
 
-    membership = np.stack([entry.arm.membership for entry in entries])
+    membership = np.stack([entry.membership for entry in entries])
     judged = step.read(tables.TASKS, {"split": "judge"}).filter(
         pl.col("task").is_in(selection.target.counted)
     )
@@ -174,7 +173,7 @@ def judge_finalists(
         return predict_from_means(subset_means(sketches, tokens, members), direction, None, LAMBDA)[:, 0]
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
-    ranked = np.array([entry.arm.name not in OUTLYING for entry in entries])
+    ranked = np.array([entry.name not in OUTLYING for entry in entries])
     conditional = load_conditional(step, corpus, "judge", selection.losses)
     return combine(
         likelihood.scores(membership),
@@ -284,7 +283,7 @@ def certificates(
     )
     bench = Bench(corpus, tokenizer, proxy, held_out, compute)
     members = {arm: arms.membership(arm) for arm in listed["arm"]}
-    refits: list[Finalist] = []
+    refits: list[Candidate] = []
     retrained = 0
 
     def measure(runs: "Runs") -> "Evidence":
@@ -301,8 +300,8 @@ def certificates(
     def refit(measured: "Evidence") -> dict[str, int]:
         made = refit_corpora(step, corpus, arms, measured, target, chosen["sketch_kind"])
         refits.extend(made.values())
-        members.update((entry.arm.name, entry.arm.membership) for entry in refits)
-        return {entry.arm.name: fold for fold, entry in made.items()}
+        members.update((entry.name, entry.membership) for entry in refits)
+        return {entry.name: fold for fold, entry in made.items()}
 
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
     refitting = refit if arms.settings["refit"] and not target.worst else None
@@ -345,7 +344,7 @@ def certificates(
 
 def refit_corpora(
     step: Step, corpus: "Corpus", arms: "Arms", measured: "Evidence", target: "Target", kind: str
-) -> "dict[int, Finalist]":
+) -> "dict[int, Candidate]":
     """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
     from assets.finalists import load_selection_context, make_feasible_sets
     from grasp_pipeline.calibration.budget import Budget
@@ -357,7 +356,7 @@ def refit_corpora(
     feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings["trust_share"])
     return refit_finalists(
         load_selection_context(step, corpus, kind, target, feasible_sets),
-        arms.refit_plans(),
+        arms.refit_specs(),
         {arm: arms.membership(arm) for arm in measured.losses if arm != RANDOM},
         [arms.membership(arm) for arm in draws],
         measured,

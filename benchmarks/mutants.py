@@ -56,14 +56,16 @@ ALSO = {
     "relaxation": ["test_constraints", "test_constraint_refusals"],
     "feasibility": ["test_constraints", "test_constraint_refusals"],
     "pricing": ["test_constraints"],
-    "whole_units": ["test_constraints", "test_arms"],
-    "context": ["test_finalists", "test_arms"],
+    "whole_units": ["test_constraints", "test_candidates"],
+    "context": ["test_finalists", "test_candidates"],
+    "candidate": ["test_candidates", "test_finalists"],
+    "families": ["test_families", "test_finalists", "test_chunk_filter"],
+    "family": ["test_families", "test_finalists", "test_chunk_filter"],
     "cross_fit": ["test_contest", "test_certificate"],
-    "groups": ["test_arms"],
     "views": ["test_finalists"],
     "ngram_features": ["test_ngrams", "test_finalists"],
 }
-"""File -> tests that work on it through others."""
+"""File, or folder of files -> tests that work on it through others."""
 
 MOST_TESTS = 3
 """Test files of one mutated file."""
@@ -145,7 +147,7 @@ def fast_tests(path: str) -> tuple[str, ...]:
     def rank(file: Path) -> int | None:
         if file.stem == f"test_{name}":
             return 0
-        if file.stem in ALSO.get(name, ()):
+        if file.stem in (*ALSO.get(name, ()), *ALSO.get(Path(path).parent.name, ())):
             return 1
         text, (package, _, last) = file.read_text(), module.rpartition(".")
         return 2 if f"from {module} import" in text or f"from {package} import {last}" in text else None

@@ -10,7 +10,7 @@ from benchmarks.downstream.case import FURTHER, PLAIN_JUDGE, PRODUCT, Case
 from benchmarks.downstream.ground import Ground, lay_ground, split_documents
 from benchmarks.downstream.settings import DownstreamSettings
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS
+from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
 
 DOCUMENTS = pl.DataFrame(
     [(source, text) for source in WORDS for text in toy_texts(source, 120)],

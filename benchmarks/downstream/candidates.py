@@ -6,16 +6,17 @@ term, so that it is diverse as well.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from grasp_pipeline.arrays import Floats
+from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, StackedBlocks, project
-from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
+from grasp_pipeline.selection.candidates.candidate import Candidate, maximise, top_k
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
-from grasp_pipeline.selection.candidates.finalists import Finalist
+from grasp_pipeline.selection.candidates.families.blend import Blend, blended
+from grasp_pipeline.selection.candidates.family import TWICE
 from grasp_pipeline.selection.candidates.judge import standardise
+from grasp_pipeline.selection.constraints.feasible_sets import Dedup
+from grasp_pipeline.selection.solver.optimiser import Selection
 
 LAMBDA = 0.7
 
@@ -23,34 +24,44 @@ STRENGTHS = (0.5, 1.0)
 """Weights of the blended score beside the surrogate, in standard deviations of its linear term over chunks."""
 
 
-def further_candidates(context: SelectionContext, gap: float, max_passes: int) -> list[Finalist]:
+def further_candidates(context: SelectionContext, gap: float, max_passes: int) -> list[Candidate]:
     """Return candidates beside those of `build_finalists`, all of role `candidate`."""
-    two = np.mean(
-        [standardise(score) for score in (context.influence, context.dsir / context.n_tokens)], axis=0
+    influence, ngrams, _ = blended(context)
+    two, blend = (
+        np.mean([standardise(score) for score in (influence, ngrams)], axis=0),
+        Blend().values(context),
     )
-    feasible = context.feasible_sets.feasible_set()
-    arm = top_k_arm("blend", two, feasible, "Without conditional losses.", "blend-influence-dsir")
-    found = [Finalist(replace(arm, role="candidate"), None)]
-    if context.feasible_sets.offers("hard"):
-        arm = top_k_arm(
-            "blend", context.blend, context.feasible_sets.feasible_set("hard"), "Hard.", "blend-deduplicated"
-        )
-        found.append(Finalist(replace(arm, role="candidate"), None, "hard"))
-    for strength, repeats in ((STRENGTHS[0], 1), (STRENGTHS[1], 1), (STRENGTHS[1], 2)):
-        blocks, target = scored_view(context, context.blend, strength)
-        arm = surrogate_arm(
-            f"surrogate-blend-{strength:g}" + "-twice" * (repeats - 1),
-            "surrogate-blend",
-            blocks,
-            context.feasible_sets.feasible_set(copies=repeats),
-            target,
-            "The surrogate with the blended score.",
-            lam=LAMBDA,
+
+    def made(
+        name: str,
+        membership: Bools,
+        selection: Selection | None = None,
+        dedup: Dedup = "none",
+        repeats: int = 1,
+    ) -> Candidate:
+        tokens = int(context.n_tokens[membership].sum())
+        return Candidate(
+            name,
+            "blend" if selection is None else "surrogate-blend",
+            "candidate",
+            membership,
+            tokens,
+            "",
+            dedup=dedup,
             repeats=repeats,
-            gap=gap,
-            max_passes=max_passes,
+            selection=selection,
         )
-        found.append(Finalist(arm, None))
+
+    found = [made("blend-influence-dsir", top_k(two, context.feasible_sets.feasible_set()))]
+    if context.feasible_sets.offers("hard"):
+        kept = top_k(blend, context.feasible_sets.feasible_set("hard"))
+        found.append(made("blend-deduplicated", kept, dedup="hard"))
+    for strength, repeats in ((STRENGTHS[0], 1), (STRENGTHS[1], 1), (STRENGTHS[1], 2)):
+        blocks, target = scored_view(context, blend, strength)
+        feasible = context.feasible_sets.feasible_set(copies=repeats)
+        best = maximise(blocks, feasible, target, lam=LAMBDA, gap=gap, max_passes=max_passes)
+        name = f"surrogate-blend-{strength:g}" + TWICE * (repeats - 1)
+        found.append(made(name, best.membership, best, repeats=repeats))
     return found
 
 

@@ -19,10 +19,13 @@ from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.candidates.arms import Role, random_arm
+from grasp_pipeline.selection.candidates.candidate import Candidate, Role
 from grasp_pipeline.selection.candidates.context import SelectionContext
-from grasp_pipeline.selection.candidates.finalists import TWICE, Finalist, build_finalists, shortlist
-from grasp_pipeline.selection.candidates.judge import LAMBDA, OUTLYING, judge
+from grasp_pipeline.selection.candidates.families import OUTLYING
+from grasp_pipeline.selection.candidates.families.random import Random
+from grasp_pipeline.selection.candidates.family import TWICE
+from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
+from grasp_pipeline.selection.candidates.judge import LAMBDA, judge
 from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
@@ -138,14 +141,14 @@ class Plan:
 
     target: str
     context: SelectionContext
-    finalists: list[Finalist]
+    finalists: list[Candidate]
     groups: list[str]
     scores: dict[str, Floats]
 
     @property
     def membership(self) -> Bools:
         """(c, n)."""
-        return np.stack([finalist.arm.membership for finalist in self.finalists])
+        return np.stack([finalist.membership for finalist in self.finalists])
 
 
 def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: GroundSettings) -> Plan:
@@ -153,10 +156,10 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
     context = ground.ingredients(target)
     selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
     product = build_finalists(context, selected, settings.gap, settings.max_passes)
-    seen = {np.packbits(finalist.arm.membership).tobytes() for finalist in product}
-    further: list[Finalist] = []
+    seen = {np.packbits(finalist.membership).tobytes() for finalist in product}
+    further: list[Candidate] = []
     for finalist in further_candidates(context, settings.gap, settings.max_passes) if size.extended else []:
-        key = np.packbits(finalist.arm.membership).tobytes()
+        key = np.packbits(finalist.membership).tobytes()
         if key not in seen:
             seen.add(key)
             further.append(finalist)
@@ -171,14 +174,14 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
 
 
 def evidence_of(
-    ground: Ground, context: SelectionContext, target: str, finalists: Sequence[Finalist]
+    ground: Ground, context: SelectionContext, target: str, finalists: Sequence[Candidate]
 ) -> dict[str, Floats]:
     """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
 
     `PLAIN_JUDGE`: without the conditional losses, the judge that is to be beaten.
     """
-    membership = np.stack([finalist.arm.membership for finalist in finalists])
-    names = [finalist.arm.name for finalist in finalists]
+    membership = np.stack([finalist.membership for finalist in finalists])
+    names = [finalist.name for finalist in finalists]
     likelihood, early, final = ground.evidence_of_judge(target)
     gained = ground.conditional(ground.judge_texts(target), "judge")
     near = ~np.isin(names, OUTLYING)
@@ -202,7 +205,7 @@ def evidence_of(
 def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
     """Return the memberships of the contest's random draws, and of those that the truth is taken from."""
     feasible = ground.feasible_sets.feasible_set()
-    every = [random_arm(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
+    every = [Random().draw(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
     return every[: size.random_draws], every[size.random_draws :]
 
 
@@ -220,7 +223,7 @@ def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
     """Return random draws of `multiple` budgets, or of the whole pool where it has no more."""
     tokens = ground.corpus.n_tokens
     feasible = FeasibleSets.plain(tokens, min(multiple * ground.budget, int(tokens.sum()))).feasible_set()
-    return [random_arm(feasible, draw, seed=multiple).membership for draw in range(draws)]
+    return [Random().draw(feasible, draw, seed=multiple).membership for draw in range(draws)]
 
 
 MULTIPLE_DRAWS, MULTIPLE_SEEDS = 2, 2
@@ -262,8 +265,8 @@ def finish_case(
     return Case(
         name,
         plan.target,
-        tuple(finalist.arm.name for finalist in plan.finalists),
-        tuple(finalist.arm.role for finalist in plan.finalists),
+        tuple(finalist.name for finalist in plan.finalists),
+        tuple(finalist.role for finalist in plan.finalists),
         tuple(plan.groups),
         membership,
         plan.scores,

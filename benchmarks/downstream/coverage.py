@@ -21,8 +21,8 @@ from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.finalists import Finalist
-from grasp_pipeline.selection.candidates.refit import plan_of, refit_finalists
+from grasp_pipeline.selection.candidates.candidate import Candidate
+from grasp_pipeline.selection.candidates.refit import refit_finalists, spec_of
 from grasp_pipeline.selection.certification.certificate import FRESH, RANDOM, Evidence
 from grasp_pipeline.selection.certification.cross_fit import (
     DRAW_SEED,
@@ -57,7 +57,7 @@ class Repeat:
         return self.lower <= self.truth
 
 
-Refit = Callable[[Evidence, Sequence[int]], Mapping[int, Finalist]]
+Refit = Callable[[Evidence, Sequence[int]], Mapping[int, Candidate]]
 """(evidence of one run each, places of the random draws that take part) -> fold -> refitted corpus."""
 
 FurtherRuns = Callable[[Bools, Sequence[int]], Floats]
@@ -131,8 +131,8 @@ def repeat_contest(
 
     def make_refits(measured: Evidence) -> dict[str, int]:
         found = {} if refit is None else refit(measured, drawn[:draws].tolist())
-        refitted.update((entry.arm.name, entry.arm.membership) for entry in found.values())
-        return {entry.arm.name: fold for fold, entry in found.items()}
+        refitted.update((entry.name, entry.membership) for entry in found.values())
+        return {entry.name: fold for fold, entry in found.items()}
 
     names = [case.arms[i] for i in entered]
     simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
@@ -156,25 +156,23 @@ class Refitting:
         self, ground: Ground, plan: Plan, ledger: Ledger, settings: DownstreamSettings, size: GroundSettings
     ) -> None:
         self._given, self._ledger, self._settings = plan.context, ledger, settings
-        made = (
-            plan_of(entry.arm.name, entry.linear, entry.dedup, entry.arm.repeats) for entry in plan.finalists
-        )
-        self._plans = {found.name: found for found in made if found}
-        self._members = {entry.arm.name: entry.arm.membership for entry in plan.finalists}
+        made = (spec_of(each.name, each.linear, each.dedup, each.repeats) for each in plan.finalists)
+        self._specs = {found.name: found for found in made if found}
+        self._members = {each.name: each.membership for each in plan.finalists}
         draws, fresh = random_members(ground, size)
         self._draws = [*draws, *fresh]
         self._seeds = [PICK_SEED, *(SEALED_SEED + s for s in range(size.sealed_seeds))]
         self._target = plan.target
-        self._made: dict[int, dict[int, Finalist]] = {}
+        self._made: dict[int, dict[int, Candidate]] = {}
 
     def of(self, number: int) -> Refit:
         """Return the refit of one contest, which is made once however often the contest is tried."""
 
-        def corpora(measured: Evidence, drawn: Sequence[int]) -> dict[int, Finalist]:
+        def corpora(measured: Evidence, drawn: Sequence[int]) -> dict[int, Candidate]:
             if number not in self._made:
                 self._made[number] = refit_finalists(
                     self._given,
-                    self._plans,
+                    self._specs,
                     self._members,
                     [self._draws[k] for k in drawn],
                     measured,

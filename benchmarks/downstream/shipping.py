@@ -11,8 +11,9 @@ from scipy.stats import t as student
 
 from benchmarks.downstream.case import Case, case_names
 from grasp_pipeline.arrays import Bools, Floats
-from grasp_pipeline.selection.candidates.arms import Arm
-from grasp_pipeline.selection.candidates.finalists import COMPARED, Finalist, shortlist
+from grasp_pipeline.selection.candidates.candidate import Candidate
+from grasp_pipeline.selection.candidates.families import COMPARED
+from grasp_pipeline.selection.candidates.finalists import shortlist
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, plan_picks
 from grasp_pipeline.selection.target import MEAN
 
@@ -58,9 +59,7 @@ def evidence(case: Case, losses: dict[str, Floats], fold: NDArray[np.int64]) -> 
 def shortlisted(case: Case, size: int, group: str | None = None, score: str = "judge") -> list[int]:
     """Return the indices of the finalists that the protocol retrains: of one group, or of all."""
     mine = case_names(case, group)
-    finalists = [
-        Finalist(Arm(case.arms[i], "", case.roles[i], case.membership[i], 0, ""), None) for i in mine
-    ]
+    finalists = [Candidate(case.arms[i], "", case.roles[i], case.membership[i], 0, "") for i in mine]
     chosen = shortlist(finalists, case.scores[score][mine], size)
     return [i for i, on in zip(mine, chosen, strict=True) if on]
 

@@ -17,10 +17,10 @@ from grasp_pipeline.attribution.surrogate import predict_from_means, subset_mean
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import LabCorpus
-from grasp_pipeline.selection.candidates.arms import dsir_arm, group_arm, surrogate_arm, top_k_arm
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.candidates.dsir import dsir_scores
-from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates.candidate import maximise, top_k
+from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
+from grasp_pipeline.selection.candidates.families.ggda import best_groups, group_chunks
 from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
 from grasp_pipeline.selection.candidates.judge import combine
 from grasp_pipeline.selection.candidates.views import stack_views
@@ -50,27 +50,25 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
         target = view.targets[task]
         alignment = view.sketches @ target
 
-        surrogate = partial(
-            surrogate_arm, family="surrogate", feasible=feasible, target=target, description=""
-        )
-        arms = [surrogate(f"surrogate {lam:g}", blocks=blocks, lam=lam) for lam in LAMBDAS]
-        arms += [
-            surrogate("surrogate whitened", blocks=blocks, metric=ranking, lam=1.0),
-            surrogate("surrogate deduplicated", blocks=blocks, feasible=feasible_sets.feasible_set("hard")),
-            top_k_arm("graddot", alignment, feasible, ""),
-            top_k_arm("influence", view.sketches @ (inverse @ target), feasible, ""),
-            group_arm(groups, alignment, feasible),
+        surrogate = partial(maximise, feasible=feasible, target=target)
+        members = [surrogate(blocks, lam=lam).membership for lam in LAMBDAS]
+        members += [
+            surrogate(blocks, metric=ranking, lam=1.0).membership,
+            surrogate(blocks, feasible=feasible_sets.feasible_set("hard")).membership,
+            top_k(alignment, feasible),
+            top_k(view.sketches @ (inverse @ target), feasible),
+            best_groups(groups, alignment, feasible),
         ]
         if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
             query = corpus.queries[task]
             wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
-            arms += [
-                dsir_arm(dsir_scores(text, query), feasible),
-                surrogate("surrogate ngrams", blocks=both, target=direction),
+            members += [
+                dsir_resample(dsir_scores(text, query), feasible, 0),
+                surrogate(both, target=direction).membership,
             ]
-        members = np.stack([arm.membership for arm in arms])
-        parts.append(Subsets((OPTIMISED,) * len(arms), members, np.full(len(arms), task, dtype=np.int64)))
+        count = len(members)
+        parts.append(Subsets((OPTIMISED,) * count, np.stack(members), np.full(count, task, dtype=np.int64)))
     return join(parts)
 
 

@@ -25,7 +25,7 @@ from benchmarks.downstream.ground import SEALED, Ground, lay_ground, restrict, s
 from benchmarks.downstream.ledger import Ledger
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.proxy.runs import MemoryStore, measure
-from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, TWINS, scored_finalists
+from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, TWINS
 from grasp_pipeline.selection.candidates.refit import REFIT
 from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
 from grasp_pipeline.selection.target import MEAN
@@ -77,7 +77,7 @@ def test_targets_are_sources_that_hold_documents_out(ground: Ground) -> None:
 
 def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, plans: list[Plan]) -> None:
     for plan in plans:
-        names = [finalist.arm.name for finalist in plan.finalists]
+        names = [finalist.name for finalist in plan.finalists]
         assert len(set(names)) == len(names)
         assert set(COMPARISON_ARMS) - {"random-deduplicated"} <= set(names)
         assert {"conditional", "blend", "surrogate-blend-1-twice"} <= set(names)
@@ -85,16 +85,16 @@ def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, p
         assert len(np.unique(np.packbits(plan.membership, axis=1), axis=0)) == len(names)
         assert all(values.shape == (len(names),) for values in plan.scores.values())
         for finalist in plan.finalists:
-            if finalist.arm.name != "full":
-                spent = finalist.arm.repeats * int(ground.corpus.n_tokens[finalist.arm.membership].sum())
-                assert ground.budget - 32 < spent <= ground.budget, finalist.arm.name
+            if finalist.name != "full":
+                spent = finalist.repeats * int(ground.corpus.n_tokens[finalist.membership].sum())
+                assert ground.budget - 32 < spent <= ground.budget, finalist.name
 
 
 def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Ground, plans: list[Plan]) -> None:
     size = SIZE.model_copy(update={"shortlist": 2})
     short, whole = plan_case(ground, MEAN, SETTINGS, size), plans[1]
-    names = [finalist.arm.name for finalist in short.finalists]
-    every = [finalist.arm.name for finalist in whole.finalists]
+    names = [finalist.name for finalist in short.finalists]
+    every = [finalist.name for finalist in whole.finalists]
     judged = dict(zip(every, whole.scores["judge"], strict=True))
     best = sorted(judged, key=lambda name: -judged[name])
     assert set([name for name in best if name not in (*COMPARISON_ARMS, *TWINS)][:2]) <= set(names)
@@ -118,8 +118,8 @@ def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground)
 
 def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> None:
     target = TARGETS[0]
-    found = scored_finalists(ground.ingredients(target))
-    arm = next(finalist.arm for finalist in found if finalist.arm.name == "conditional")
+    arm = FAMILIES["conditional"].candidate(ground.ingredients(target))
+    assert arm is not None
     sources = sorted(set(DOCUMENTS["source"].to_list()))
     mine = ground.corpus.source == sources.index(target)
     assert arm.membership[mine].mean() > 1.5 * arm.membership.mean()

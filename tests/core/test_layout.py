@@ -21,6 +21,7 @@ FLOORS: dict[str, int] = {
     "grasp_pipeline.errors": 0,
     "grasp_pipeline.locations": 0,
     "grasp_pipeline.progress": 0,
+    "grasp_pipeline.registry": 0,
     "grasp_pipeline.seeds": 0,
     "grasp_pipeline.tables": 0,
     "grasp_pipeline.corpus": 1,

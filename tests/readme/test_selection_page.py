@@ -30,7 +30,8 @@ def test_the_example_is_accepted_and_names_every_constraint() -> None:
 
 
 def test_every_comparison_arm_is_listed() -> None:
-    from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, NGRAM_WEIGHTS
+    from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
+    from grasp_pipeline.selection.candidates.families.surrogate import NGRAM_WEIGHTS
 
     (row,) = [line for line in PAGE.splitlines() if line.startswith("| comparison |")]
     assert len(COMPARISON_ARMS) == len(row.split("|")[2].split(":")[0].split(","))

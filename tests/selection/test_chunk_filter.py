@@ -12,21 +12,20 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, gather
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.selection.candidates.context import SelectionContext, linear_view
-from grasp_pipeline.selection.candidates.dsir import dsir_scores
+from grasp_pipeline.selection.candidates.families import FAMILIES
+from grasp_pipeline.selection.candidates.families.dsir import dsir_scores
 from grasp_pipeline.selection.candidates.finalists import build_finalists
-from grasp_pipeline.selection.candidates.ranking import ranking
 from grasp_pipeline.selection.explanation.chunk_filter import (
     AGREEMENT_FLOOR,
     ChunkFilter,
     ChunkInputs,
     agreement,
     direction_filter,
-    own_filter,
 )
 from grasp_pipeline.selection.explanation.residual_filter import kept_agreement
 
 GIVEN = ingredients()
-ENTRIES = {entry.arm.name: entry for entry in build_finalists(GIVEN, SELECTED, 1e-3, 200)}
+ENTRIES = {entry.name: entry for entry in build_finalists(GIVEN, SELECTED, 1e-3, 200)}
 SCORED = ("dsir", "conditional", "blend", "lowest-loss", "middle-perplexity")
 
 
@@ -59,8 +58,8 @@ def one_by_one(context: SelectionContext, found: ChunkFilter) -> np.ndarray:
 @pytest.mark.parametrize("name", [*SCORED, "conditional-twice", "blend-twice", "full"])
 def test_the_filter_keeps_what_the_arm_keeps(name: str) -> None:
     entry = ENTRIES[name]
-    kept, allowed = entry.arm.membership, GIVEN.feasible_sets.allowed(entry.dedup)
-    found = own_filter(GIVEN, entry.arm.family, kept, allowed)
+    kept, allowed = entry.membership, GIVEN.feasible_sets.allowed(entry.dedup)
+    found = FAMILIES[entry.family].filter(GIVEN, kept, allowed)
     assert found is not None
     decided = one_by_one(GIVEN, found) >= found.tau - 1e-6
     least = 0.7 if name == "dsir" else AGREEMENT_FLOOR  # a resampling has luck, and copies tie
@@ -72,8 +71,8 @@ def test_the_filter_keeps_what_the_arm_keeps(name: str) -> None:
 def test_a_value_is_the_score_that_the_family_ranks_by(name: str) -> None:
     entry = ENTRIES[name]
     everything = np.ones(GIVEN.chunks.n, dtype=bool)
-    found = own_filter(GIVEN, entry.arm.family, entry.arm.membership, everything)
-    ranked = ranking(GIVEN, entry.arm.family)
+    found = FAMILIES[entry.family].filter(GIVEN, entry.membership, everything)
+    ranked = FAMILIES[entry.family].ranking(GIVEN)
     assert found is not None
     assert ranked is not None
     np.testing.assert_allclose(one_by_one(GIVEN, found), ranked.values, rtol=1e-4, atol=1e-4)
@@ -81,7 +80,7 @@ def test_a_value_is_the_score_that_the_family_ranks_by(name: str) -> None:
 
 def test_dsir_is_a_table_that_asks_for_tokens_alone() -> None:
     entry = ENTRIES["dsir"]
-    found = own_filter(GIVEN, "dsir", entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    found = FAMILIES["dsir"].filter(GIVEN, entry.membership, np.ones(GIVEN.chunks.n, dtype=bool))
     assert found is not None
     assert found.q is None
     assert not found.reads_proxy
@@ -93,7 +92,7 @@ def test_dsir_is_a_table_that_asks_for_tokens_alone() -> None:
 
 def test_a_band_of_losses_decides_like_nearness_to_the_median() -> None:
     entry = ENTRIES["middle-perplexity"]
-    found = own_filter(GIVEN, "middle-perplexity", entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    found = FAMILIES["middle-perplexity"].filter(GIVEN, entry.membership, np.ones(GIVEN.chunks.n, dtype=bool))
     assert found is not None
     decided = found.apply(inputs_of(GIVEN))
     inside = GIVEN.losses[decided]
@@ -105,16 +104,16 @@ def test_a_band_of_losses_decides_like_nearness_to_the_median() -> None:
 def test_a_linear_arm_is_its_direction() -> None:
     entry = ENTRIES["surrogate-0.7"]
     assert entry.linear is not None
-    view = linear_view(GIVEN, entry.linear, entry.arm.membership, np.ones(GIVEN.chunks.n, dtype=bool))
-    found = direction_filter(view)
+    view = linear_view(GIVEN, entry.linear, entry.membership, np.ones(GIVEN.chunks.n, dtype=bool))
+    found = direction_filter(view.q, view.tau, entry.linear.rho)
     np.testing.assert_allclose(found.values(inputs_of(GIVEN)), view.marginal, rtol=1e-4, atol=1e-5)
-    assert agreement(found, inputs_of(GIVEN), entry.arm.membership) >= AGREEMENT_FLOOR
+    assert agreement(found, inputs_of(GIVEN), entry.membership) >= AGREEMENT_FLOOR
 
 
 @pytest.mark.parametrize("family", ["ggda", "random", "random-deduplicated"])
 def test_a_draw_and_groups_have_no_score_for_a_single_chunk(family: str) -> None:
     everything = np.ones(GIVEN.chunks.n, dtype=bool)
-    assert own_filter(GIVEN, family, everything, everything) is None
+    assert FAMILIES[family].filter(GIVEN, everything, everything) is None
 
 
 def test_a_missing_part_is_named() -> None:

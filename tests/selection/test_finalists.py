@@ -10,7 +10,8 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext, linear_view
-from grasp_pipeline.selection.candidates.finalists import COMPARISON_ARMS, TWINS, build_finalists, shortlist
+from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, TWINS
+from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.target import Target
 
@@ -51,7 +52,7 @@ def ingredients(
 
 def test_every_family_competes_within_the_budget() -> None:
     context = ingredients()
-    finalists = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
+    finalists = {entry.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
     assert {*COMPARISON_ARMS, "surrogate-0.7", "surrogate-selected"} <= set(finalists)
     assert {"surrogate-0.7-deduplicated", "surrogate-ngrams-2", "dsir-deduplicated"} <= set(finalists)
     assert {"blend", "blend-twice", "conditional", "conditional-twice", "dsir-twice"} <= set(finalists)
@@ -60,21 +61,21 @@ def test_every_family_competes_within_the_budget() -> None:
     place = np.arange(240)
     aligned = (place < 80) | ((place >= 100) & (place < 140))
     for name, entry in finalists.items():
-        tokens = int(context.n_tokens[entry.arm.membership].sum())
-        assert tokens == entry.arm.n_tokens
+        tokens = int(context.n_tokens[entry.membership].sum())
+        assert tokens == entry.n_tokens
         if name == "full":
-            assert entry.arm.membership.all()
+            assert entry.membership.all()
         else:
-            budget = context.feasible_sets.budget // entry.arm.repeats
+            budget = context.feasible_sets.budget // entry.repeats
             assert budget - longest < tokens <= budget, name
-        assert context.feasible_sets.allowed(entry.dedup)[entry.arm.membership].all(), name
+        assert context.feasible_sets.allowed(entry.dedup)[entry.membership].all(), name
         if name.startswith("surrogate"):
-            kept = entry.arm.membership
+            kept = entry.membership
             assert kept[aligned].mean() > 2 * kept[~aligned].mean(), name
 
 
 def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
-    names = [entry.arm.name for entry in build_finalists(ingredients(duplicates=False), SELECTED, 1e-3, 200)]
+    names = [entry.name for entry in build_finalists(ingredients(duplicates=False), SELECTED, 1e-3, 200)]
     assert not any(name.endswith("deduplicated") and name != "random-deduplicated" for name in names)
     assert len(names) == len(set(names))
 
@@ -82,34 +83,34 @@ def test_without_near_duplicates_there_are_no_deduplicated_twins() -> None:
 def test_every_comparison_arm_has_the_twin_that_the_candidates_have() -> None:
     """Half the budget's text, every chunk twice, by the same score: what repeats bring is theirs as well."""
     context = ingredients()
-    finalists = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
+    finalists = {entry.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
     assert set(TWINS) == {f"{arm}-twice" for arm in COMPARISON_ARMS if arm != "full"}
     assert set(TWINS) <= set(finalists)
     for name in TWINS:
         twin, once = finalists[name], finalists[name.removesuffix("-twice")]
-        tokens = int(context.n_tokens[twin.arm.membership].sum())
-        assert (twin.arm.repeats, twin.arm.role, twin.arm.family) == (2, "simple", once.arm.family), name
+        tokens = int(context.n_tokens[twin.membership].sum())
+        assert (twin.repeats, twin.role, twin.family) == (2, "simple", once.family), name
         assert (
             context.feasible_sets.budget // 2 - context.n_tokens.max()
             < tokens
             <= context.feasible_sets.budget // 2
         ), name
-        assert twin.arm.n_tokens == tokens, name
-        assert twin.arm.description.endswith("every chunk twice."), name
+        assert twin.n_tokens == tokens, name
+        assert twin.description.endswith("every chunk twice."), name
         assert repr(twin.linear) == repr(once.linear), name
     for name in ("influence", "graddot", "lowest-loss", "middle-perplexity"):
-        best = finalists[name].arm.membership
-        assert (best | ~finalists[f"{name}-twice"].arm.membership).all(), f"half of {name} is its better half"
+        best = finalists[name].membership
+        assert (best | ~finalists[f"{name}-twice"].membership).all(), f"half of {name} is its better half"
 
 
 def test_chunks_count_twice_only_where_a_retraining_sees_the_budget() -> None:
     short = ingredients(training_tokens=ingredients().feasible_sets.budget - 1)
-    assert all(entry.arm.repeats == 1 for entry in build_finalists(short, SELECTED, 1e-3, 200))
+    assert all(entry.repeats == 1 for entry in build_finalists(short, SELECTED, 1e-3, 200))
 
 
 def test_equal_corpora_enter_once() -> None:
     memberships = [
-        entry.arm.membership.tobytes() for entry in build_finalists(ingredients(), SELECTED, 1e-3, 200)
+        entry.membership.tobytes() for entry in build_finalists(ingredients(), SELECTED, 1e-3, 200)
     ]
     assert len(memberships) == len(set(memberships))
 
@@ -118,9 +119,9 @@ def test_equal_corpora_enter_once() -> None:
 def test_the_shortlist_follows_the_judge_and_keeps_the_simple_arms(size: int) -> None:
     finalists = build_finalists(ingredients(), SELECTED, 1e-3, 200)
     score = np.random.default_rng(1).random(len(finalists))
-    chosen = {f.arm.name for f, on in zip(finalists, shortlist(finalists, score, size), strict=True) if on}
+    chosen = {f.name for f, on in zip(finalists, shortlist(finalists, score, size), strict=True) if on}
     assert set(COMPARISON_ARMS) <= chosen
-    judged = [finalists[i].arm.name for i in np.argsort(-score)]
+    judged = [finalists[i].name for i in np.argsort(-score)]
     by_score = [name for name in judged if name not in (*COMPARISON_ARMS, *TWINS)]
     assert set(by_score[:size]) <= chosen
     best = next(name for name in by_score if name != "dsir-deduplicated")
@@ -135,11 +136,11 @@ def test_a_limit_leaves_out_comparison_arms_from_the_last_on_and_then_the_worst_
 
     def chosen(most: int | None) -> set[str]:
         listed = shortlist(finalists, score, 2, most)
-        return {finalist.arm.name for finalist, on in zip(finalists, listed, strict=True) if on}
+        return {finalist.name for finalist, on in zip(finalists, listed, strict=True) if on}
 
     everything = chosen(None)
     assert everything - chosen(len(everything) - 2) == set(COMPARISON_ARMS[-2:])
-    by_score = [finalists[i].arm.name for i in np.argsort(-score)]
+    by_score = [finalists[i].name for i in np.argsort(-score)]
     best = next(name for name in by_score if name not in (*COMPARISON_ARMS, *TWINS, "dsir-deduplicated"))
     assert chosen(1) == {best}
     assert len(chosen(5) & set(TWINS)) == 2
@@ -152,9 +153,9 @@ def test_the_worst_task_gains_more_than_under_the_mean() -> None:
     worst.targets[1] = mean.targets[1] = np.eye(12)[5] * 1.5
     gains = {}
     for name, context in (("mean", mean), ("worst", worst)):
-        arms = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
+        arms = {entry.name: entry for entry in build_finalists(context, SELECTED, 1e-3, 200)}
         entry = arms["surrogate-0.7"]
-        kept = entry.arm.membership * context.n_tokens
+        kept = entry.membership * context.n_tokens
         sketches = context.blocks.sketches.astype(float)  # type: ignore[attr-defined]
         every = context.n_tokens @ sketches / context.n_tokens.sum()
 
@@ -165,16 +166,16 @@ def test_the_worst_task_gains_more_than_under_the_mean() -> None:
         assert entry.linear is not None
         if name == "worst":
             assert entry.linear.target is not None
-            view = linear_view(context, entry.linear, entry.arm.membership, np.ones(240, dtype=bool))
-            agreement = ((view.marginal >= view.tau) == entry.arm.membership).mean()
+            view = linear_view(context, entry.linear, entry.membership, np.ones(240, dtype=bool))
+            agreement = ((view.marginal >= view.tau) == entry.membership).mean()
             assert agreement > 0.9
-            assert entry.arm.surrogate_value == pytest.approx(gains[name].min(), rel=1e-5)
+            assert entry.surrogate_value == pytest.approx(gains[name].min(), rel=1e-5)
     assert gains["worst"].min() > gains["mean"].min() + 1e-3
 
 
 def test_a_linear_view_explains_its_arm() -> None:
     context = ingredients()
-    entries = {entry.arm.name: entry for entry in build_finalists(context, SELECTED, 1e-4, 500)}
+    entries = {entry.name: entry for entry in build_finalists(context, SELECTED, 1e-4, 500)}
     for name in (
         "influence",
         "graddot",
@@ -186,10 +187,10 @@ def test_a_linear_view_explains_its_arm() -> None:
         entry = entries[name]
         assert isinstance(entry.linear, LinearScore)
         allowed = context.feasible_sets.allowed(entry.dedup)
-        view = linear_view(context, entry.linear, entry.arm.membership, allowed)
+        view = linear_view(context, entry.linear, entry.membership, allowed)
         inside = (view.marginal >= view.tau) & allowed
         tokens = context.n_tokens
-        agreement = tokens[inside == entry.arm.membership].sum() / tokens.sum()
+        agreement = tokens[inside == entry.membership].sum() / tokens.sum()
         assert agreement > 0.95, name
         if entry.linear.lam == 0:
             np.testing.assert_allclose(view.marginal, view.alignment, rtol=1e-6)

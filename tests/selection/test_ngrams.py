@@ -17,7 +17,7 @@ from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_uni
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
-from grasp_pipeline.selection.candidates.dsir import dsir_resample, dsir_scores
+from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
 TEXTS = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=20)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.arms import surrogate_arm, top_k_arm
+from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.explanation.nearest import (
     nearest_by_cosine,
@@ -52,9 +52,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
     names = np.where(generator("quota names", seed).random(N) < 0.3, "cap of source web", "")
     allowed = world.survivors if hard else np.ones(N, dtype=bool)
     feasible = FeasibleSets.plain(world.tokens, world.budget, allowed).feasible_set("hard")
-    arm = surrogate_arm("f", "f", world.blocks, feasible, world.target, "", lam=1.0)
-    assert arm.score is not None
-    assert arm.tau is not None
+    arm = maximise(world.blocks, feasible, world.target, lam=1.0)
     kept = arm.membership
     found = drop_reasons(
         kept,
@@ -62,7 +60,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
         world.tokens,
         world.budget,
         world.blocks,
-        marginal=arm.score,
+        marginal=arm.marginal,
         tau=arm.tau,
         clusters=world.clusters,
         allowed=allowed,
@@ -79,7 +77,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
     assert found.chunk.tolist() == [i for i in range(N) if not kept[i]]
     for k, i in enumerate(found.chunk):
         mates = [j for j in range(N) if kept[j] and world.clusters[j] == world.clusters[i]]
-        lacking, value = world.alignment[i] - threshold, arm.score[i] - arm.tau
+        lacking, value = world.alignment[i] - threshold, arm.marginal[i] - arm.tau
         pool = [j for j in range(N) if kept[j]]
         limited = named and names[i] != ""
         if not allowed[i] and limited:
@@ -100,7 +98,7 @@ def test_reasons_equal_a_loop(seed: int, hard: bool, random_draw: bool, named: b
         np.testing.assert_allclose(found.margin[k], margin)
         if not math.isnan(margin):
             low = expected == "low_alignment"
-            assert found.value[k] == pytest.approx(float(world.alignment[i] if low else arm.score[i]))
+            assert found.value[k] == pytest.approx(float(world.alignment[i] if low else arm.marginal[i]))
             assert found.threshold[k] == pytest.approx(threshold if low else arm.tau)
         limit = "cap of source web" if limited else TOKEN_BUDGET
         assert found.quota[k] == (limit if expected == "quota" else "")
@@ -120,14 +118,14 @@ def test_every_reason_occurs() -> None:
     for seed in range(5):
         world = World(seed)
         feasible = FeasibleSets.plain(world.tokens, 150, world.survivors).feasible_set("hard")
-        arm = surrogate_arm("f", "f", world.blocks, feasible, world.target, "", lam=1.5)
+        arm = maximise(world.blocks, feasible, world.target, lam=1.5)
         found = drop_reasons(
             arm.membership,
             world.alignment,
             world.tokens,
             150,
             world.blocks,
-            marginal=arm.score,
+            marginal=arm.marginal,
             tau=arm.tau,
             clusters=world.clusters,
             allowed=world.survivors,
@@ -139,16 +137,14 @@ def test_every_reason_occurs() -> None:
 def test_an_arm_with_a_score_of_its_own_names_it_and_has_no_redundant_chunks() -> None:
     world = World(0)
     score = generator("own score").standard_normal(N)
-    arm = top_k_arm("dsir", score, FeasibleSets.plain(world.tokens, world.budget).feasible_set(), "")
-    found = drop_reasons(
-        arm.membership, score, world.tokens, world.budget, world.blocks, score_name="ngram_importance"
-    )
+    kept = top_k(score, FeasibleSets.plain(world.tokens, world.budget).feasible_set())
+    found = drop_reasons(kept, score, world.tokens, world.budget, world.blocks, score_name="ngram_importance")
     assert set(found.reason.tolist()) <= {"low_alignment", "quota"}
     assert (found.margin <= 0).all()
     assert set(found.score.tolist()) == {"ngram_importance"}
     for row, nearest, similarity in zip(found.chunk, found.nearest_kept, found.similarity, strict=True):
-        assert arm.membership[nearest]
-        others = [world.cosine(row, j) for j in np.flatnonzero(arm.membership)]
+        assert kept[nearest]
+        others = [world.cosine(row, int(j)) for j in np.flatnonzero(kept)]
         assert similarity == pytest.approx(max(others), abs=1e-5)
 
 

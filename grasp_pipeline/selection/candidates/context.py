@@ -1,10 +1,11 @@
-"""What the finalists are built from, and the rules that rank by one direction."""
+"""What candidates are built from, and the scores that rank by one direction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +15,20 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, project
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
-from grasp_pipeline.corpus.ngrams import ngram_sums
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.candidates.dsir import dsir_weights
-from grasp_pipeline.selection.candidates.groups import group_chunks
-from grasp_pipeline.selection.candidates.judge import standardise
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
 from grasp_pipeline.selection.target import Target
 
-GROUPS = 256
-"""Groups of the GGDA arm."""
-
-INFLUENCE_RHO = 1.0
-"""Damping of the influence arm, in units of the mean eigenvalue of the second moment."""
+Computed = TypeVar("Computed")
 
 Features = Literal["gradient", "gradient+ngrams"]
 
 
 @dataclass(frozen=True, eq=False)
 class LinearScore:
-    """What a linear arm ranks by: <M (r - lambda mu), features>.
+    """What a linear candidate ranks by: <M (r - lambda mu), features>.
 
     rho: damping of the metric M, 0 for the identity; ngram_weight: of the n-grams' F beside the gradients'; target: r
     (d,) in the features, None for the direction of the target's tasks.
@@ -50,7 +43,7 @@ class LinearScore:
 
 @dataclass(frozen=True, eq=False)
 class SelectionContext:
-    """What the arms are built from.
+    """What the candidates are built from.
 
     Attributes:
         blocks: sketches (n, d) of the chosen kind.
@@ -77,6 +70,13 @@ class SelectionContext:
     feasible_sets: FeasibleSets
     training_tokens: int
     _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)
+    _once: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, name: str, compute: Callable[[], Computed]) -> Computed:
+        """Return what a family computes from this, computed once; name: unique to it."""
+        if name not in self._once:
+            self._once[name] = compute()
+        return self._once[name]
 
     @cached_property
     def n_tokens(self) -> NDArray[np.int64]:
@@ -92,38 +92,6 @@ class SelectionContext:
     def alignment(self) -> Floats:
         """GradDot's score per token, (n,)."""
         return project(self.blocks, self.target.weights @ self.targets)
-
-    @cached_property
-    def groups(self) -> NDArray[np.int64]:
-        """GGDA's group of every chunk, (n,)."""
-        return group_chunks(self.blocks, min(GROUPS, max(1, self.chunks.n // 8)), "ggda")
-
-    @cached_property
-    def dsir_weights(self) -> Floats:
-        """DSIR's log ratios by hashed n-gram, (buckets,)."""
-        return dsir_weights(self.chunks, self.queries)
-
-    @cached_property
-    def dsir(self) -> Floats:
-        """DSIR's log importance weights, (n,)."""
-        return ngram_sums(self.chunks, self.dsir_weights)
-
-    @cached_property
-    def influence(self) -> Floats:
-        """Damped influence per token, (n,)."""
-        return project(
-            self.blocks, apply_metric(self.metric(INFLUENCE_RHO), self.target.weights @ self.targets)
-        )
-
-    @property
-    def blended(self) -> tuple[Floats, Floats, Floats]:
-        """Parts of the blend: influence, DSIR weight per token and conditional loss reduction, each (n,)."""
-        return self.influence, self.dsir / self.n_tokens, self.conditional
-
-    @cached_property
-    def blend(self) -> Floats:
-        """Mean of the standardised parts, (n,)."""
-        return np.mean([standardise(part) for part in self.blended], axis=0)
 
     @cached_property
     def query_share(self) -> Floats:

@@ -43,17 +43,6 @@ class Judgement:
     conditional: Floats | None = None
 
 
-OUTLYING = (
-    "full",
-    *(
-        f"{arm}{end}"
-        for arm in ("random-deduplicated", "lowest-loss", "middle-perplexity")
-        for end in ("", "-twice")
-    ),
-)
-"""Arms that z is not taken over: they follow no task, and their values are far from all others."""
-
-
 def judge(
     membership: NDArray[np.bool_],
     n_tokens: ArrayLike,

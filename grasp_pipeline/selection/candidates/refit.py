@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
-from grasp_pipeline.selection.candidates.finalists import Finalist, Plan, optimised
+from grasp_pipeline.selection.candidates.families.surrogate import optimised
 from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
 from grasp_pipeline.selection.constraints.feasible_sets import Dedup
 
@@ -32,16 +33,16 @@ REFIT = "surrogate-refit-"
 """Start of the name of a refitted corpus; the fold whose losses it was built with follows."""
 
 
-def plan_of(name: str, linear: LinearScore | None, dedup: Dedup, repeats: int) -> Plan | None:
-    """Return the plan of an arm that a refit may start from: optimised, M = I, lambda > 0; None for others."""
+def spec_of(name: str, linear: LinearScore | None, dedup: Dedup, repeats: int) -> CandidateSpec | None:
+    """Return the spec of a candidate that a refit may start from: optimised, M = I, lambda > 0; None for others."""
     if linear is None or linear.rho != 0 or linear.lam == 0:
         return None
-    return Plan(name, linear, dedup, repeats)
+    return CandidateSpec(name, linear, dedup, repeats)
 
 
 def refit_finalists(
     context: SelectionContext,
-    plans: Mapping[str, Plan],
+    specs: Mapping[str, CandidateSpec],
     membership: Mapping[str, NDArray[np.bool_]],
     draws: Sequence[NDArray[np.bool_]],
     measured: Evidence,
@@ -49,14 +50,14 @@ def refit_finalists(
     gap: float,
     max_passes: int,
     listener: Listener = silent,
-) -> dict[int, Finalist]:
+) -> dict[int, Candidate]:
     """Return by fold the corpus that the surrogate chooses once its losses on that fold have corrected it.
 
     The arm to be refitted is the one with the lowest loss on the fold among optimised ones with M = I.
 
     Args:
-        given: what the arms are built from.
-        plans: of arms that a refit may start from (see `plan_of`).
+        context: what candidates are built from.
+        specs: of candidates that a refit may start from (see `spec_of`).
         membership: (n,) of every measured arm. draws: (n,) of the random draws, in the order of their runs.
         measured: losses of one run each.
         target: what is selected for.
@@ -64,7 +65,7 @@ def refit_finalists(
         listener: told what came of either fold.
     """
     names = [arm for arm in measured.losses if arm != RANDOM]
-    fitting = [arm for arm in names if arm in plans]
+    fitting = [arm for arm in names if arm in specs]
     if not fitting:
         listener("no optimised corpus was retrained that a refit could start from")
         return {}
@@ -78,16 +79,17 @@ def refit_finalists(
             ]
         )
         base = min(fitting, key=lambda arm: loss[names.index(arm)])
-        plan = plans[base]
-        linear = plan.linear
+        spec = specs[base]
+        linear = spec.linear
         means = subset_means(context.view(linear)[0], context.n_tokens, members).means
         corrected = refit_direction(context.direction(linear), means, linear.lam, -loss)
         if corrected is None:
             listener(f"fold {fold}: the finalists' losses correct nothing that {base} could be improved by")
             continue
         better = LinearScore(linear.features, 0.0, linear.lam, linear.ngram_weight, corrected)
-        entry = optimised(context, Plan(f"{REFIT}{fold}", better, plan.dedup, plan.repeats), gap, max_passes)
-        if (members == entry.arm.membership).all(axis=1).any():
+        made_of = CandidateSpec(f"{REFIT}{fold}", better, spec.dedup, spec.repeats)
+        entry = optimised(context, made_of, gap, max_passes)
+        if (members == entry.membership).all(axis=1).any():
             listener(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
             continue
         made[fold] = entry

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from grasp_pipeline.selection.candidates.finalists import COMPARED
+from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.certification.certificate import (
     FRESH,
     RANDOM,

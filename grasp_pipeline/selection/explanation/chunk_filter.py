@@ -10,7 +10,7 @@ chunk could be given; beside them the linear arm that kept most of the same toke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks
-from grasp_pipeline.attribution.metric import apply_metric
 from grasp_pipeline.corpus.ngrams import ngram_sums
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.selection.candidates.context import (
-    INFLUENCE_RHO,
-    LinearView,
-    SelectionContext,
-    last_taken,
-)
-from grasp_pipeline.selection.candidates.judge import centre_and_spread
-from grasp_pipeline.selection.candidates.ranking import ranking
 from grasp_pipeline.selection.explanation.residual_filter import ResidualFilter, kept_agreement
 
 AGREEMENT_FLOOR = 0.9
@@ -59,9 +50,9 @@ class ChunkInputs:
 class ChunkFilter:
     """The parts of a value and its threshold; parts that do not count are None.
 
-    q: (d,) float32 direction in the features; ngrams: (buckets,) float32 weight of every hashed unigram and bigram,
-    summed over a chunk, or with `per_token` divided by its tokens; loss_centre: nats, of the band of losses;
-    reduction_weight: c.
+    q: (d,) float32 direction in the features; rho: damping of the metric that it was made with; ngrams: (buckets,)
+    float32 weight of every hashed unigram and bigram, summed over a chunk, or with `per_token` divided by its tokens;
+    loss_centre: nats, of the band of losses; reduction_weight: c.
     """
 
     kind: FilterKind
@@ -72,6 +63,7 @@ class ChunkFilter:
     per_token: bool = False
     loss_centre: float | None = None
     reduction_weight: float | None = None
+    rho: float = 0.0
 
     @property
     def reads_loss(self) -> bool:
@@ -112,57 +104,9 @@ class ChunkFilter:
         return self.values(inputs) >= self.tau
 
 
-def own_filter(
-    context: SelectionContext, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
-) -> ChunkFilter | None:
-    """Return the filter of an arm that does not rank by one direction; None where a single chunk has no such score.
-
-    kept: (n,) the arm; allowed: (n,) what its near-de-duplication left. The threshold is where the allowed chunks of
-    highest value fill the arm's tokens.
-    """
-    if family == "full":
-        return ChunkFilter("everything")
-    made = _parts(context, family, kept, allowed)
-    if made is None:
-        return None
-    blocks = context.blocks if made.q is not None else None
-    inputs = ChunkInputs(context.chunks, blocks, context.losses, context.conditional)
-    return replace(made, tau=last_taken(made.values(inputs), context.n_tokens, kept, allowed))
-
-
-def _parts(
-    context: SelectionContext, family: str, kept: NDArray[np.bool_], allowed: NDArray[np.bool_]
-) -> ChunkFilter | None:
-    if family == "dsir":
-        return ChunkFilter("ngram_table", ngrams=context.dsir_weights.astype(np.float32))
-    if family == "conditional":
-        return ChunkFilter("conditional", reduction_weight=1.0)
-    if family == "lowest-loss":
-        return ChunkFilter("loss", loss_centre=0.0)
-    if family == "middle-perplexity":
-        ranked = ranking(context, family)
-        assert ranked is not None, "it has a score"
-        least = last_taken(ranked.values, context.n_tokens, kept, allowed)
-        band = context.losses[allowed & (ranked.values >= least)]
-        return ChunkFilter("loss", loss_centre=float(band.min() + band.max()) / 2)
-    if family == "blend":
-        moments = [centre_and_spread(part) for part in context.blended]
-        weights = [1 / (len(moments) * spread) if spread else 0.0 for _, spread in moments]
-        q = apply_metric(context.metric(INFLUENCE_RHO), context.target.weights @ context.targets)
-        return ChunkFilter(
-            "blend",
-            offset=-sum(weight * centre for weight, (centre, _) in zip(weights, moments, strict=True)),
-            q=(weights[0] * q).astype(np.float32),
-            ngrams=(weights[1] * context.dsir_weights).astype(np.float32),
-            per_token=True,
-            reduction_weight=weights[2],
-        )
-    return None
-
-
-def direction_filter(view: LinearView) -> ChunkFilter:
-    """Return the filter of an arm that ranks by one direction."""
-    return ChunkFilter("direction", view.tau, q=view.q.astype(np.float32))
+def direction_filter(q: Floats, tau: float, rho: float) -> ChunkFilter:
+    """Return the filter of a candidate that ranks by one direction."""
+    return ChunkFilter("direction", tau, q=q.astype(np.float32), rho=rho)
 
 
 def agreement(found: ChunkFilter, inputs: ChunkInputs, kept: NDArray[np.bool_]) -> float:

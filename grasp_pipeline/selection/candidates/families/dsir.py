@@ -9,14 +9,53 @@ that makes one unseen n-gram cost ten nats or more, so `smoothing` counts are ad
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from collections.abc import Iterator
+from dataclasses import replace
 
-from grasp_pipeline.arrays import Floats, TokenLists
+import numpy as np
+from numpy.typing import ArrayLike
+
+from grasp_pipeline.arrays import Bools, Floats, TokenLists
 from grasp_pipeline.corpus.ngrams import bucket, hashed, ngram_sums, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.candidates.candidate import Candidate, checked
+from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.family import Family, Search
+from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
+
+
+class Dsir(Family):
+    """A resample by importance weights, and one without near duplicates where that leaves out more."""
+
+    name = "dsir"
+    description = "Resampled by hashed n-gram importance weights (DSIR, arXiv 2302.03169)."
+    source = "arXiv 2302.03169"
+    ranks_by = "ngram_importance"
+    comparison = 3
+
+    def values(self, context: SelectionContext) -> Floats:
+        """Return the log importance weights, (n,)."""
+        return context.once(self.name, lambda: ngram_sums(context.chunks, log_ratios(context)))
+
+    def choose(self, context: SelectionContext, feasible: FeasibleSet) -> Bools:
+        """Return the resample."""
+        return dsir_resample(self.values(context), feasible, 0)
+
+    def further(self, context: SelectionContext, search: Search) -> Iterator[Candidate]:
+        """Yield the resample from one document per near-duplicate cluster."""
+        if context.feasible_sets.offers("hard"):
+            yield replace(self.filling(context, "hard"), name="dsir-deduplicated")
+
+    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+        """Return the log ratios as a table: tokens alone decide."""
+        return ChunkFilter("ngram_table", ngrams=log_ratios(context).astype(np.float32))
+
+
+def log_ratios(context: SelectionContext) -> Floats:
+    """Return the log ratios by hashed n-gram, (buckets,)."""
+    return context.once("dsir log ratios", lambda: dsir_weights(context.chunks, context.queries))
 
 
 def dsir_weights(
@@ -61,13 +100,16 @@ def dsir_scores(
     return total / np.maximum(grams, 1) * grams.mean()
 
 
-def dsir_resample(scores: ArrayLike, feasible: FeasibleSet, *name: str | int) -> NDArray[np.bool_]:
+def dsir_resample(scores: ArrayLike, feasible: FeasibleSet, *name: str | int) -> Bools:
     """Return a membership (n,) drawn without replacement in proportion to exp(scores) until the budget is full.
 
     Gumbel top-k: chunks in descending order of score plus standard Gumbel noise named by `name`. Where documents are
     kept as one, theirs is the sum of their chunks' scores.
+
+    Raises:
+        InputError: the scores have another shape, or are not finite.
     """
-    weights = np.asarray(scores, dtype=np.float64)
+    weights = checked(scores, feasible)
     units = np.arange(len(weights)) if feasible.unit is None else feasible.unit
     total = np.bincount(units, weights)
     noise = generator("dsir", *name).gumbel(size=len(total))

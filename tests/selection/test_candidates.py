@@ -1,4 +1,4 @@
-"""Arms: every builder spends the budget, keeps to the allowed chunks, and repeats itself by name."""
+"""Candidates: every way of choosing spends the budget, keeps to the allowed chunks, and repeats itself by name."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grasp_pipeline.arrays import Bools
 from grasp_pipeline.attribution.blocks import ArrayBlocks, mean_token_norm
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates import arms
-from grasp_pipeline.selection.candidates.arms import (
-    Arm,
-    dedup_random_arm,
-    dsir_arm,
-    full_arm,
-    group_arm,
-    maximise,
-    middle_perplexity_arm,
-    random_arm,
-    surrogate_arm,
-    top_k_arm,
-)
-from grasp_pipeline.selection.candidates.groups import group_chunks
+from grasp_pipeline.selection.candidates import candidate
+from grasp_pipeline.selection.candidates.candidate import Candidate, maximise, top_k
+from grasp_pipeline.selection.candidates.families.dsir import dsir_resample
+from grasp_pipeline.selection.candidates.families.full import full_corpus
+from grasp_pipeline.selection.candidates.families.ggda import best_groups, group_chunks
+from grasp_pipeline.selection.candidates.families.middle_perplexity import nearness_to_median
+from grasp_pipeline.selection.candidates.families.random import Random
+from grasp_pipeline.selection.candidates.families.random_deduplicated import drawn
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
@@ -47,15 +42,18 @@ class World:
     def feasible_sets(self, budget: int) -> FeasibleSets:
         return FeasibleSets.plain(self.tokens, budget, self.survivors)
 
-    def arms(self, feasible: FeasibleSet) -> list[Arm]:
-        return [
-            random_arm(feasible, 0),
-            dedup_random_arm(feasible),
-            top_k_arm("graddot", self.scores, feasible, "GradDot."),
-            dsir_arm(self.scores, feasible),
-            group_arm(self.labels, self.scores, feasible),
-            surrogate_arm("f", "surrogate", self.blocks, feasible, self.target, "F."),
-        ]
+    def chosen(self, feasible: FeasibleSet) -> dict[str, Bools]:
+        draw = Random().draw(feasible, 0)
+        assert draw.n_tokens == self.tokens[draw.membership].sum()
+        assert draw.n_chunks == draw.membership.sum()
+        return {
+            "random": draw.membership,
+            "random-deduplicated": drawn(feasible),
+            "top k": top_k(self.scores, feasible),
+            "dsir": dsir_resample(self.scores, feasible, 0),
+            "ggda": best_groups(self.labels, self.scores, feasible),
+            "surrogate": maximise(self.blocks, feasible, self.target).membership,
+        }
 
 
 @settings(max_examples=15, deadline=None)
@@ -63,19 +61,17 @@ class World:
 def test_every_arm_spends_the_budget_to_within_one_chunk_and_repeats_itself(seed: int, share: float) -> None:
     world = World(seed)
     budget = max(L, int(share * world.tokens.sum()))
-    made = [one.arms(one.feasible_sets(budget).feasible_set()) for one in (world, World(seed))]
-    for arm, again in zip(*made, strict=True):
-        assert arm.membership.dtype == np.bool_
-        assert arm.n_tokens == world.tokens[arm.membership].sum()
-        assert budget - L < arm.n_tokens <= budget
-        assert arm.n_chunks == arm.membership.sum()
-        np.testing.assert_array_equal(arm.membership, again.membership)
+    made = [one.chosen(one.feasible_sets(budget).feasible_set()) for one in (world, World(seed))]
+    for name, kept in made[0].items():
+        assert kept.dtype == np.bool_
+        assert budget - L < world.tokens[kept].sum() <= budget
+        np.testing.assert_array_equal(kept, made[1][name])
 
 
 def test_masks_are_kept() -> None:
     world = World()
-    for arm in world.arms(world.feasible_sets(600).feasible_set("hard")):
-        assert not arm.membership[~world.survivors].any(), arm.name
+    for name, kept in world.chosen(world.feasible_sets(600).feasible_set("hard")).items():
+        assert not kept[~world.survivors].any(), name
 
 
 def test_every_arm_meets_constraints_and_keeps_documents_whole() -> None:
@@ -93,16 +89,16 @@ def test_every_arm_meets_constraints_and_keeps_documents_whole() -> None:
         keep=documents == 5,
         drop=documents == 6,
     )
-    for arm in world.arms(feasible):
-        assert feasible.violations(arm.membership) == [], arm.name
-        assert arm.n_tokens > 1200 - 4 * L, arm.name
+    for name, kept in world.chosen(feasible).items():
+        assert feasible.violations(kept) == [], name
+        assert world.tokens[kept].sum() > 1200 - 4 * L, name
 
 
 def test_more_rows_than_may_be_read_often_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     feasible = world.feasible_sets(900).feasible_set("hard")
     often = maximise(world.blocks, feasible, world.target, lam=1.0, gap=1e-5)
-    monkeypatch.setattr(arms, "STREAMED_ROWS", 10)
+    monkeypatch.setattr(candidate, "STREAMED_ROWS", 10)
     streamed = maximise(world.blocks, feasible, world.target, lam=1.0, gap=1e-5)
     assert streamed.weights.dtype == np.float32
     assert streamed.fractional_objective == pytest.approx(often.fractional_objective, rel=1e-4)
@@ -111,63 +107,57 @@ def test_more_rows_than_may_be_read_often_are_streamed(monkeypatch: pytest.Monke
 
 def test_random_draws_differ_and_cover_chunks_evenly() -> None:
     feasible = FeasibleSets.plain(np.full(40, 4), 40).feasible_set()
-    draws = np.array([random_arm(feasible, draw).membership for draw in range(400)])
+    draws = np.array([Random().draw(feasible, draw).membership for draw in range(400)])
     np.testing.assert_allclose(draws.mean(axis=0), 0.25, atol=0.09)
     assert not np.array_equal(
-        random_arm(feasible, 0, seed=0).membership, random_arm(feasible, 0, seed=1).membership
+        Random().draw(feasible, 0, seed=0).membership, Random().draw(feasible, 0, seed=1).membership
     )
 
 
-def test_top_k_threshold_separates_kept_from_dropped() -> None:
+def test_top_k_keeps_nothing_below_what_it_drops() -> None:
     world = World()
-    arm = top_k_arm("graddot", world.scores, world.feasible_sets(900).feasible_set(), "")
-    assert arm.threshold is not None
-    assert world.scores[arm.membership].min() == pytest.approx(arm.threshold)
-    assert world.scores[~arm.membership].max() <= arm.threshold
+    kept = top_k(world.scores, world.feasible_sets(900).feasible_set())
+    assert world.scores[~kept].max() <= world.scores[kept].min()
 
 
 def test_middle_perplexity_takes_the_tokens_around_the_median() -> None:
     world = World()
     losses = generator("losses").normal(5, 1, N)
-    arm = middle_perplexity_arm(losses, world.feasible_sets(1500).feasible_set())
-    kept = np.sort(losses[arm.membership])
+    chosen = top_k(nearness_to_median(losses, world.tokens), world.feasible_sets(1500).feasible_set())
+    kept = np.sort(losses[chosen])
     between = (losses >= kept[0]) & (losses <= kept[-1])
-    np.testing.assert_array_equal(between, arm.membership, "an interval of losses")
+    np.testing.assert_array_equal(between, chosen, "an interval of losses")
     below, above = (int(world.tokens[side].sum()) for side in (losses < kept[0], losses > kept[-1]))
     assert abs(below - above) <= 2 * L, "as many tokens on either side"
-    assert 1500 - L < arm.n_tokens <= 1500
-    with pytest.raises(InputError, match="losses of shape"):
-        middle_perplexity_arm(losses[1:], world.feasible_sets(1500).feasible_set())
+    assert 1500 - L < world.tokens[chosen].sum() <= 1500
 
 
-def test_full_arm_is_everything() -> None:
-    arm = full_arm([3, 4, 5])
-    assert (arm.role, arm.n_chunks, arm.n_tokens) == ("full", 3, 12)
-    assert (arm.q, arm.tau, arm.surrogate_value, arm.relative_gap, arm.passes) == (None,) * 5
+def test_the_full_corpus_is_everything() -> None:
+    full = full_corpus([3, 4, 5])
+    assert (full.role, full.n_chunks, full.n_tokens) == ("full", 3, 12)
+    assert (full.surrogate_value, full.relative_gap, full.passes) == (None,) * 3
 
 
-def test_surrogate_arm_tells_what_the_optimiser_found_and_beats_top_k_on_f() -> None:
+def test_a_maximiser_tells_what_the_optimiser_found_and_beats_top_k_on_f() -> None:
     world = World()
-    arm = surrogate_arm(
-        "f", "surrogate", world.blocks, world.feasible_sets(900).feasible_set(), world.target, "", lam=1.0
-    )
-    top = top_k_arm("graddot", world.scores, world.feasible_sets(900).feasible_set(), "")
+    feasible = world.feasible_sets(900).feasible_set()
+    found = maximise(world.blocks, feasible, world.target, lam=1.0)
     f = Surrogate(world.blocks, world.tokens, world.target, None, 1.0)
-    mine, other = f.predict(np.array([arm.membership, top.membership]))[:, 0]
+    mine, other = f.predict(np.array([found.membership, top_k(world.scores, feasible)]))[:, 0]
     assert mine > other
-    assert arm.surrogate_value == pytest.approx(mine, rel=1e-4)
-    assert arm.role == "candidate"
-    assert arm.q is not None
-    assert arm.q.shape == (D,)
-    assert arm.passes is not None
-    assert arm.relative_gap is not None
-    assert arm.relative_gap < 0.05
+    assert found.objective == pytest.approx(mine, rel=1e-4)
+    assert found.q.shape == (D,)
+    made = Candidate("f", "surrogate", "candidate", found.membership, 900, "F.", selection=found)
+    assert made.surrogate_value == found.objective
+    assert made.passes == found.passes > 0
+    assert made.relative_gap is not None
+    assert made.relative_gap < 0.05
 
 
 def test_groups_are_taken_whole_but_for_the_last() -> None:
     world = World()
-    arm = group_arm(world.labels, world.scores, world.feasible_sets(900).feasible_set())
-    shares = [arm.membership[world.labels == g].mean() for g in range(10) if (world.labels == g).any()]
+    kept = best_groups(world.labels, world.scores, world.feasible_sets(900).feasible_set())
+    shares = [kept[world.labels == g].mean() for g in range(10) if (world.labels == g).any()]
     assert sum(0 < share < 1 for share in shares) <= 1
     worth = [
         np.average(world.scores[world.labels == g], weights=world.tokens[world.labels == g])
@@ -222,9 +212,11 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match="above the"):
         world.feasible_sets(int(world.tokens.sum())).feasible_set("hard")
     with pytest.raises(InputError, match="must be finite"):
-        top_k_arm("x", np.full(N, np.nan), world.feasible_sets(100).feasible_set(), "")
+        top_k(np.full(N, np.nan), world.feasible_sets(100).feasible_set())
     with pytest.raises(InputError, match="one for each of 300 chunks"):
-        dsir_arm(np.ones(5), world.feasible_sets(100).feasible_set())
+        dsir_resample(np.ones(5), world.feasible_sets(100).feasible_set())
+    with pytest.raises(InputError, match="scores of shape"):
+        best_groups(world.labels, np.ones(5), world.feasible_sets(100).feasible_set())
     with pytest.raises(ConfigError, match="0 groups"):
         group_chunks(world.blocks, 0)
     with pytest.raises(InputError, match="all zero"):

@@ -1,0 +1,26 @@
+"""Conditional loss reduction: what fine-tuning on the queries makes easier (CoLoR-Filter, arXiv 2406.10670)."""
+
+from __future__ import annotations
+
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.family import Family
+from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
+
+
+class Conditional(Family):
+    """The chunks whose loss falls most (see `proxy.conditional`)."""
+
+    name = "conditional"
+    description = "Loss lowered most by fine-tuning on the queries (CoLoR-Filter, arXiv 2406.10670)."
+    source = "arXiv 2406.10670"
+    role = "candidate"
+    ranks_by = "loss_reduction"
+
+    def values(self, context: SelectionContext) -> Floats:
+        """Return the loss reduction, (n,) nats per token."""
+        return context.conditional
+
+    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+        """Return the loss reduction itself."""
+        return ChunkFilter("conditional", reduction_weight=1.0)

@@ -1,0 +1,104 @@
+"""Groups of similar chunks for grouped attribution (GGDA, Ley et al. 2024, arXiv 2410.09940)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.cluster.vq import kmeans2, vq
+
+from grasp_pipeline.arrays import Bools, Floats, Ints
+from grasp_pipeline.attribution.blocks import SketchBlocks, project
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.seeds import generator
+from grasp_pipeline.selection.candidates.candidate import checked
+from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.family import Family
+from grasp_pipeline.selection.constraints.feasible_sets import random_keys
+from grasp_pipeline.selection.solver.budget import descending
+from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
+
+GROUPS = 256
+"""Most groups; a corpus of fewer than eight chunks for each has fewer."""
+
+
+class Ggda(Family):
+    """The best groups of chunks, GGDA's top-k; a group is worth its token-weighted mean alignment."""
+
+    name = "ggda"
+    description = "Best of {} groups of similar chunks by attribution (GGDA, arXiv 2410.09940)."
+    source = "arXiv 2410.09940"
+    ranks_by = "group_alignment"
+    comparison = 6
+
+    def values(self, context: SelectionContext) -> Floats:
+        """Return the worth of every chunk's group, (n,)."""
+        return group_worth(groups(context), context.alignment, context.n_tokens)
+
+    def choose(self, context: SelectionContext, feasible: FeasibleSet) -> Bools:
+        """Return the best groups."""
+        return best_groups(groups(context), context.alignment, feasible)
+
+    def describe(self, context: SelectionContext) -> str:
+        """Return the description with the number of groups."""
+        return self.description.format(len(np.unique(groups(context))))
+
+
+def groups(context: SelectionContext) -> Ints:
+    """Return the group of every chunk, (n,)."""
+    count = min(GROUPS, max(1, context.chunks.n // 8))
+    return context.once("ggda groups", lambda: group_chunks(context.blocks, count, "ggda"))
+
+
+def best_groups(
+    labels: NDArray[np.integer[Any]], alignment: ArrayLike, feasible: FeasibleSet, seed: int = 0
+) -> Bools:
+    """Return the best groups that fill a feasible set; the last group is drawn from.
+
+    labels: (n,) group of every chunk (see `group_chunks`); alignment: (n,) <r, phi_i>_M.
+    """
+    worth = group_worth(labels, checked(alignment, feasible), feasible.n_tokens)
+    keys = random_keys(feasible, "group_arm", seed)
+    place = np.empty(len(worth))
+    place[descending(worth, -labels, keys)] = -np.arange(len(worth), dtype=np.float64)
+    return feasible.round(place, np.zeros(len(worth)))
+
+
+def group_worth(labels: NDArray[np.integer[Any]], value: Floats, n_tokens: NDArray[Any]) -> Floats:
+    """Return (n,) the token-weighted mean value (n,) of every chunk's group (n,)."""
+    size = np.bincount(labels, n_tokens)
+    return (np.bincount(labels, n_tokens * value) / np.maximum(size, 1))[labels]
+
+
+def group_chunks(
+    blocks: SketchBlocks,
+    groups: int,
+    *name: str | int,
+    dimension: int = 64,
+    sample: int = 20_000,
+    iterations: int = 10,
+) -> Ints:
+    """Return (n,) k-means labels in [0, groups) of the sketches.
+
+    The sketches are projected to `dimension` Gaussian directions; centres are fitted on at most `sample`
+    chunks from as many random chunks; all chunks go to the nearest centre. Draws are named by `name`. Groups
+    may be empty.
+
+    Raises:
+        ConfigError: there are fewer chunks than groups, or no group.
+    """
+    if not 0 < groups <= blocks.n:
+        raise ConfigError(f"{groups} groups of {blocks.n} chunks; give between 1 and the number of chunks")
+    draw = generator("groups", *name)
+    if dimension < blocks.d:
+        points = project(blocks, draw.standard_normal((blocks.d, dimension)) / np.sqrt(dimension))
+    else:
+        points = project(blocks, np.eye(blocks.d))
+    rows = draw.permutation(blocks.n)[: max(sample, groups)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
+        centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
+    labels, _ = vq(points, centres)
+    return labels.astype(np.int64)
