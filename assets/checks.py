@@ -3,6 +3,7 @@
 import dagster as dg
 
 from grasp_pipeline import tables
+from resources.notes import CertificatesNote, FilteredNote
 from resources.store import DeltaStore
 
 
@@ -183,12 +184,10 @@ def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
     delta = store.tables
     commit = delta.latest(tables.CERTIFICATES)
     assert commit is not None, "checked after the asset was written"
-    settings = commit.statistics
+    settings = CertificatesNote.of(commit)
     frame = delta.read(tables.CERTIFICATES, commit.version).collect()
-    head = frame.filter(pl.col("task") == settings["target"], pl.col("baseline") == "random").row(
-        0, named=True
-    )
-    allowed = settings["allow_uncertified"]
+    head = frame.filter(pl.col("task") == settings.target, pl.col("baseline") == "random").row(0, named=True)
+    allowed = settings.allow_uncertified
     refused = " Nothing is published; set finalists.allow_uncertified to publish all the same."
     return dg.AssetCheckResult(
         passed=head["certified"],
@@ -333,7 +332,7 @@ def filter_decides_by_value(store: DeltaStore) -> dg.AssetCheckResult:
     frame = delta.read(tables.FILTERED_SHARDS, delta.pin(tables.FILTERED_SHARDS).version).collect()
     thresholds: dict[str, float] = {}
     for commit in delta.commits(tables.FILTERED_SHARDS):
-        thresholds.setdefault((commit.partition or {})["shard"], commit.statistics["tau"])
+        thresholds.setdefault((commit.partition or {})["shard"], FilteredNote.of(commit).tau)
     tau = pl.col("shard").replace_strict(thresholds, return_dtype=pl.Float64)
     wrong = frame.filter(pl.col("kept") != (pl.col("value") >= tau)).height
     text = frame.filter(pl.col("kept") != pl.col("text").is_not_null()).height

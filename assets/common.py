@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from resources.delta.commits import Commit, Provenance, Read
+    from resources.notes import MadeNote
 
 OWNERS = ["team:data-curation"]
 GPU_POOL = "gpu"
@@ -144,6 +145,7 @@ class Step:
         table: Table,
         provenance: Provenance,
         partition: Mapping[str, str],
+        note: type[MadeNote],
         made_from: Callable[[], str],
     ) -> Commit | None:
         """Return the last commit of the partition if it was made from the same things, else None.
@@ -153,9 +155,10 @@ class Step:
         old commit names the versions that it was really made from.
 
         Args:
-            table: whose commits carry the statistic `made_from`.
+            table: whose partitions are current by what they are made from.
             provenance: what a new commit would carry.
             partition: of the table.
+            note: what its commits carry.
             made_from: digest of all that the rows depend on; asked only where versions moved.
         """
         if (commit := self.current(table, provenance, partition)) is not None:
@@ -165,7 +168,7 @@ class Step:
             return None
         if set(last.reads) != provenance.labels():
             return None
-        return last if last.statistics.get("made_from") == made_from() else None
+        return last if note.of(last).made_from == made_from() else None
 
     def rows(self, table: Table, commit: Commit) -> int:
         """Count the rows of a table as of a commit; Delta's log knows, so no data is read."""

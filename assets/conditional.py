@@ -14,6 +14,7 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.progress import Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
+from resources.notes import ConditionalNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -102,19 +103,21 @@ def conditional_losses(
             _save(store, folder, reference, weights)
         tuned = {split: stored_weights(store, f"{folder}/{split}") for split in SPLITS}
         weights = stack_models([parameters for _, parameters in tuned.values()], compute.prepare())
-        filtering = {"tuned_path": f"{folder}/query", "tuned_sha256": tuned["query"][0]}
         tokens = sum(shard_tokens(step, shard.source, shard.name) for shard in waiting)
         progress = Progress("scoring chunks", tokens, "tokens", step.say)
         for shard in waiting:
             frames = _scored(shard, reference, weights, tokenizer, progress)
             scored = pl.concat([tables.CONDITIONAL_LOSSES.empty(), *frames])
+            note = ConditionalNote(
+                made_from=shard.made_from, tuned_path=f"{folder}/query", tuned_sha256=tuned["query"][0]
+            )
             found.append(
                 step.tables.write(
                     tables.CONDITIONAL_LOSSES,
                     scored,
                     step.provenance(shard.source),
                     shard.partition,
-                    {"made_from": shard.made_from, **filtering},
+                    note.to_json(),
                 )
             )
     newest = max(found, key=lambda commit: commit.version)
@@ -181,7 +184,7 @@ class _Shard:
         """Return the last commit of the shard's losses where it was made from the same things, else None."""
         provenance = self.step.provenance(self.source)
         return self.step.unmoved(
-            tables.CONDITIONAL_LOSSES, provenance, self.partition, lambda: self.made_from
+            tables.CONDITIONAL_LOSSES, provenance, self.partition, ConditionalNote, lambda: self.made_from
         )
 
 

@@ -10,6 +10,7 @@ from assets.partitions import ONE_RUN, SHARDS
 from assets.preflight import check_sources
 from assets.sections import CleaningRun, InputRun, TasksRun
 from grasp_pipeline import tables
+from resources.notes import ManifestNote, ShardNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     fingerprint = digest([(file.uri, file.fingerprint) for file in files])
     if (
         before is not None
-        and before.statistics.get("files") == fingerprint
+        and ManifestNote.of(before).files == fingerprint
         and step.current(tables.MANIFEST, provenance)
     ):
         return step.unchanged(tables.MANIFEST, before)
@@ -81,7 +82,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
         tables.MANIFEST,
         frame,
         provenance,
-        statistics={"files": fingerprint, "input": config.model_dump(mode="json")},
+        statistics=ManifestNote(files=fingerprint, input=config.model_dump(mode="json")).to_json(),
     )
     per_shard = dict(frame.group_by("shard").agg(pl.col("n_bytes").sum()).sort("shard").iter_rows())
     extra = {
@@ -173,7 +174,7 @@ def documents(
         return
     commit = step.tables.latest(tables.MANIFEST)
     assert commit is not None, "read above"
-    source = InputConfig(**commit.statistics["input"])
+    source = InputConfig(**ManifestNote.of(commit).input)
     raw = place_blocks((block for _, block in read_corpus(source, store.storage_options)), blocks.collect())
     cleaned = clean_documents(raw, config, tasks.collect(), step.say)
     rejected = cleaned.rejected
@@ -205,7 +206,7 @@ def _finished(step: Step, both: tuple[tables.Table, ...], provenance: "Provenanc
         return False
     last = max(newest, key=lambda commit: commit.timestamp)
     same = last.metadata.get("input_digest") == provenance.input_digest()
-    return same and last.statistics.get("last", False)
+    return same and ShardNote.of(last).last
 
 
 def _write_shards(
@@ -226,5 +227,5 @@ def _write_shards(
             if not step.tables.holds(table, part, partition)
         ]
     for number, (table, part, partition) in enumerate(changes, 1):
-        statistics = {"rows": part.height, "last": number == len(changes)}
-        step.tables.write(table, part, provenance, partition, statistics)
+        note = ShardNote(rows=part.height, last=number == len(changes))
+        step.tables.write(table, part, provenance, partition, note.to_json())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists, offsets_of
 from grasp_pipeline.errors import StoreError
+from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -270,13 +271,14 @@ def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
         )
     commit = step.tables.latest(tables.SUBSETS, {"split": split})
     assert commit is not None, "pinned above"
+    note = SubsetsNote.of(commit)
     membership = np.stack([unpack_membership(data, corpus.n) for data in frame["membership"]])
     return Subsets(
         frame["subset_id"].to_list(),
         membership,
         frame["stratum"].to_list(),
-        commit.statistics["seeds"],
-        commit.statistics.get("calibration_pool"),
+        note.seeds,
+        note.calibration_pool,
     )
 
 

@@ -17,6 +17,7 @@ from grasp_pipeline.errors import StoreError
 from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
+from resources.notes import FilteredNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def filtered_shards(
     totals = dict.fromkeys(("documents", "rejected", "tokens", "kept_tokens", "chunks", "kept_chunks"), 0)
     for commit in filter(None, commits.values()):
         for name in totals:
-            totals[name] += commit.statistics[name]
+            totals[name] += getattr(FilteredNote.of(commit), name)
     share = totals["kept_tokens"] / totals["tokens"] if totals["tokens"] else 0.0
     extra = {
         "files": len(files),
@@ -318,7 +319,7 @@ def _to_score(
     yield from fresh
     versions = _versions(step)
     for shard, commit in commits.items():
-        rests_on: dict[str, int] = commit.statistics["rests_on"] if commit is not None else {}
+        rests_on = FilteredNote.of(commit).rests_on if commit is not None else {}
         if shard in fresh or all(versions.get(name) == version for name, version in rests_on.items()):
             continue
         if not arrivals().knows(_lost_as_copies(step, shard)):
@@ -381,17 +382,17 @@ def _score_file(
     versions = _versions(step)
     siblings = arrivals.holders(refused["duplicate_of"].drop_nulls()) - {shard}
     kept = frame.filter("kept")
-    statistics = {
-        "documents": documents,
-        "rejected": refused.height,
-        "chunks": frame.height,
-        "kept_chunks": kept.height,
-        "tokens": int(frame["n_tokens"].sum()),
-        "kept_tokens": int(kept["n_tokens"].sum()),
-        "tau": scorer.filter.tau,
-        "made_from": provenance.input_digest(),
-        "rests_on": {name: versions[name] for name in sorted(siblings)},
-    }
+    statistics = FilteredNote(
+        documents=documents,
+        rejected=refused.height,
+        chunks=frame.height,
+        kept_chunks=kept.height,
+        tokens=int(frame["n_tokens"].sum()),
+        kept_tokens=int(kept["n_tokens"].sum()),
+        tau=scorer.filter.tau,
+        made_from=provenance.input_digest(),
+        rests_on={name: versions[name] for name in sorted(siblings)},
+    ).to_json()
     # The scores come last: they are what says that the file is done.
     step.tables.write(tables.FILTERED_REJECTIONS, refused, provenance, partition, statistics)
     return step.tables.write(tables.FILTERED_SHARDS, frame, provenance, partition, statistics)

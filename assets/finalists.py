@@ -20,6 +20,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import StoreError
+from resources.notes import FinalistsNote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -236,7 +237,7 @@ class Arms:
     """
 
     frame: pl.DataFrame
-    settings: dict[str, Any]
+    settings: FinalistsNote
     _memberships: dict[str, NDArray[np.bool_]]
 
     def row(self, arm: str) -> dict[str, Any]:
@@ -309,4 +310,4 @@ def load_finalists(step: Step, corpus: Corpus, refitted: bool = True) -> Arms:
         row["subset_id"]: unpack_membership(row["membership"], corpus.n)
         for row in every.iter_rows(named=True)
     }
-    return Arms(pl.concat(frames), commit.statistics, memberships)
+    return Arms(pl.concat(frames), FinalistsNote.of(commit), memberships)

@@ -11,6 +11,7 @@ from assets.sections import ProtocolRun, SubsetsRun
 from grasp_pipeline import tables
 from resources.compute import Compute
 from resources.models import Models
+from resources.notes import SealNote, SubsetsNote, TasksNote
 from resources.store import DeltaStore
 
 GROUP = "protocol"
@@ -116,12 +117,12 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     provenance = step.provenance()
     chunked = step.tables.latest(tables.TASKS)
-    documents = chunked.statistics.get("evaluation_documents", "") if chunked is not None else ""
+    documents = TasksNote.of(chunked).evaluation_documents if chunked is not None else ""
     done = [step.current(tables.SUBSETS, provenance, {"split": split}) for split in SPLITS]
     if (
         done[0] is not None
         and done[1] is not None
-        and done[1].statistics["evaluation_documents"] == documents
+        and SubsetsNote.of(done[1]).evaluation_documents == documents
     ):
         return step.unchanged(tables.SUBSETS, done[1])
     columns = names if protocol["target"] in (MEAN, WORST) else [name for name in names if name != MEAN]
@@ -129,7 +130,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     scores = project(load_sketches(step, corpus, kind), targets)
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
     draw = f"{config.seed}-{provenance.input_digest()[:16]}"
-    noted = {"seeds": config.seeds, "calibration_pool": newest(step), "evaluation_documents": documents}
+    pool = newest(step)
     frames = []
     for split, count in zip(SPLITS, (config.calibration_subsets, config.evaluation_subsets), strict=True):
         designs = design_subsets(
@@ -162,7 +163,12 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             frame,
             provenance,
             {"split": split},
-            noted | {"ids": short_ids(frame["subset_id"])},
+            SubsetsNote(
+                ids=short_ids(frame["subset_id"]),
+                seeds=config.seeds,
+                calibration_pool=pool,
+                evaluation_documents=documents,
+            ).to_json(),
         )
         for split, frame in zip(SPLITS, frames, strict=True)
     ]
@@ -172,7 +178,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
             {f"{split}/{name}": count for split, name, count in strata.iter_rows()}
         ),
         "budget_tokens": budget,
-        "calibration_pool_version": noted["calibration_pool"],
+        "calibration_pool_version": pool,
     }
     return step.result(tables.SUBSETS, commits[-1], sum(frame.height for frame in frames), extra)
 
@@ -276,7 +282,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     provenance = step.provenance(*snapshot(calibration.calibration_pool))
     sealed = sealed_now(step.tables)
     done = [step.current(table, provenance) for table in (tables.SURROGATES, tables.SELECTED_CONFIG)]
-    if done[0] is not None and done[1] is not None and done[1].statistics == sealed:
+    if done[0] is not None and done[1] is not None and SealNote.of(done[1]) == sealed:
         step.tables.confirm(tables.SURROGATES, provenance)
         step.tables.confirm(tables.SELECTED_CONFIG, provenance)
         yield step.unchanged(tables.SURROGATES, done[0])
@@ -349,7 +355,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         "reason": choice.reason,
     }
     selected = pl.DataFrame([row], schema=tables.SELECTED_CONFIG.schema)
-    commit = step.tables.write(tables.SELECTED_CONFIG, selected, provenance, statistics=sealed)
+    commit = step.tables.write(tables.SELECTED_CONFIG, selected, provenance, statistics=sealed.to_json())
     step.tables.confirm(tables.SELECTED_CONFIG, provenance)
     yield step.result(
         tables.SELECTED_CONFIG,

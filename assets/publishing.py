@@ -9,6 +9,7 @@ from assets.common import OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError
+from resources.notes import CertificatesNote, ConditionalNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     head = certificates.filter(pl.col("task") == target.name, pl.col("baseline") == RANDOM).row(0, named=True)
     settings = step.tables.latest(tables.CERTIFICATES)
     assert settings is not None, "pinned above"
-    if not head["certified"] and not settings.statistics["allow_uncertified"]:
+    if not head["certified"] and not CertificatesNote.of(settings).allow_uncertified:
         raise ConfigError(
             f"{head['statement']} Nothing is published; set finalists.allow_uncertified to publish all the same."
         )
@@ -126,7 +127,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         return
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings["trust_share"])
+    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
     selection = load_selection_context(step, corpus, kind, target, feasible_sets)
     kept, shipped = arms.membership(head["arm"]), arms.row(head["arm"])
     linear = head["arm"] if shipped["features"] else arms.nearest_linear(kept, corpus.n_tokens)
@@ -274,7 +275,7 @@ def filter_row(
     if found.reduction_weight is not None:
         tuned = step.tables.latest(tables.CONDITIONAL_LOSSES)
         assert tuned is not None, "pinned before"
-        row |= {name: tuned.statistics[name] for name in ("tuned_path", "tuned_sha256")}
+        row |= ConditionalNote.of(tuned).model_dump(include={"tuned_path", "tuned_sha256"})
     return row, warning
 
 

@@ -118,6 +118,7 @@ def vision_inputs(delta: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]
     import polars as pl
 
     from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS, stratum_name
+    from resources.notes import VisionNote
 
     own = {"corpus": data_set}
     commit = delta.latest(tables.FIDELITY, own)
@@ -126,7 +127,7 @@ def vision_inputs(delta: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]
     rows = delta.read(tables.FIDELITY, commit.version, own).filter(
         pl.col("stratum") == stratum_name(ALL, data_set), pl.col("task") == MEAN_OVER_TASKS
     )
-    return rows.collect(), commit.statistics["reason"]
+    return rows.collect(), VisionNote.of(commit).reason
 
 
 def _measured_elsewhere(delta: DeltaTables, shipped: Commit | None) -> dict[str, str]:

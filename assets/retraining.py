@@ -13,6 +13,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
 from grasp_pipeline.seeds import digest
 from grasp_pipeline.sketch.targets import MEAN
+from resources.notes import UtilitiesNote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -182,7 +183,9 @@ class Bench:
                 self.utilities(outcomes, split),
                 provenance,
                 partition,
-                {"models": len(outcomes), "seconds": sum(outcome.seconds for outcome in outcomes)},
+                UtilitiesNote(
+                    models=len(outcomes), seconds=sum(outcome.seconds for outcome in outcomes)
+                ).to_json(),
             )
         return commit, len(todo)
 

@@ -12,6 +12,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from resources.compute import Compute
 from resources.models import Models
+from resources.notes import CertificatesNote, FinalistsNote, UtilitiesNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -121,16 +122,8 @@ def finalists(
         "finalist",
     )
     step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "finalist"})
-    settings = {
-        "confidence": config.confidence,
-        "allow_uncertified": config.allow_uncertified,
-        "refit": config.refit,
-        "fresh_runs": config.fresh_runs,
-        "trust_share": config.trust_share,
-        "optimiser_gap": config.optimiser_gap,
-        "max_passes": config.max_passes,
-    }
-    commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=settings)
+    note = FinalistsNote(**config.model_dump(include=set(FinalistsNote.model_fields)))
+    commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=note.to_json())
     extra = {
         "candidates": len(entries),
         "shortlisted": dg.MetadataValue.json(
@@ -187,8 +180,8 @@ def judge_finalists(
 def retraining_cost(step: Step, runs: int) -> str:
     """Say how many retrainings are ahead, and their time at the pace of the calibration subsets."""
     own = {"split": "calibration"}
-    told = [c.statistics for c in step.tables.commits(tables.SUBSET_UTILITIES) if c.partition == own]
-    pace = sum(one["seconds"] for one in told) / sum(one["models"] for one in told)
+    told = [UtilitiesNote.of(c) for c in step.tables.commits(tables.SUBSET_UTILITIES) if c.partition == own]
+    pace = sum(one.seconds for one in told) / sum(one.models for one in told)
     return (
         f"at most {runs} retrainings are ahead for the finalists, about {runs * pace / 60:.1f} minutes at the "
         f"{pace:.1f} s that a calibration subset took; finalists.max_retrainings limits them"
@@ -260,7 +253,7 @@ def certificates(
     corpus = load_corpus(step)
     arms = load_finalists(step, corpus, refitted=False)
     held_out = load_held_out(step, "calibration", tokenizer.encoder.bos, tokenizer.chunk_tokens)
-    if arms.settings["refit"]:
+    if arms.settings.refit:
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
         step.pin(tables.TASK_SKETCHES)
         step.pin(tables.CONDITIONAL_LOSSES)
@@ -304,16 +297,16 @@ def certificates(
         return {entry.name: fold for fold, entry in made.items()}
 
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
-    refitting = refit if arms.settings["refit"] and not target.worst else None
+    refitting = refit if arms.settings.refit and not target.worst else None
     contest = cross_fit(
         entered,
         measure,
         target.name,
         tasks,
         proxy.recipe.tokens,
-        arms.settings["confidence"],
+        arms.settings.confidence,
         refitting,
-        arms.settings["fresh_runs"],
+        arms.settings.fresh_runs,
     )
 
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
@@ -335,7 +328,9 @@ def certificates(
         tables.CERTIFICATES,
         table,
         provenance,
-        statistics={"target": target.name, "allow_uncertified": arms.settings["allow_uncertified"]},
+        statistics=CertificatesNote(
+            target=target.name, allow_uncertified=arms.settings.allow_uncertified
+        ).to_json(),
     )
     head = table.row(0, named=True)
     extra = {name: head[name] for name in ("statement", "improvement", "lower_bound", "certified")}
@@ -353,7 +348,7 @@ def refit_corpora(
     draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings["trust_share"])
+    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
     return refit_finalists(
         load_selection_context(step, corpus, kind, target, feasible_sets),
         arms.refit_specs(),
@@ -361,8 +356,8 @@ def refit_corpora(
         [arms.membership(arm) for arm in draws],
         measured,
         target.name,
-        arms.settings["optimiser_gap"],
-        arms.settings["max_passes"],
+        arms.settings.optimiser_gap,
+        arms.settings.max_passes,
         step.say,
     )
 

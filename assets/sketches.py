@@ -18,6 +18,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
 from resources.models import LoadedTokenizer, Models
+from resources.notes import SketchNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ def gradient_sketches(
         found[shard.name][kind.name] = commit
     totals: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
     for name, written in found.items():
-        sums = {figure: sum(c.statistics[figure] for c in written.values()) for figure in totals}
+        notes = [SketchNote.of(commit) for commit in written.values()]
+        sums = {figure: sum(getattr(note, figure) for note in notes) for figure in totals}
         totals = {figure: totals[figure] + sums[figure] for figure in totals}
         context.add_asset_metadata(
             {
@@ -307,6 +309,7 @@ class _Shard:
             tables.GRADIENT_SKETCHES,
             self.provenance,
             self.partition(kind),
+            SketchNote,
             lambda: kind.made_from(self.tokens),
         )
 
@@ -331,12 +334,12 @@ class _Shard:
                 yield _rows(row, sketched)
 
         def statistics() -> dict[str, Any]:
-            return {
+            return SketchNote(
                 **counted,
-                "seconds": time.perf_counter() - begun,
-                "bytes_per_chunk": 2 * row["d"],
-                "made_from": kind.made_from(self.tokens),
-            }
+                seconds=time.perf_counter() - begun,
+                bytes_per_chunk=2 * row["d"],
+                made_from=kind.made_from(self.tokens),
+            ).to_json()
 
         return self.step.tables.write_stream(
             tables.GRADIENT_SKETCHES,

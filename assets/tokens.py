@@ -8,6 +8,7 @@ from assets.sections import TaskChunkingRun, TokenizerRun
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
 from resources.models import Models
+from resources.notes import TasksNote, TokensNote
 from resources.store import DeltaStore
 
 GROUP = "tokens"
@@ -91,15 +92,16 @@ def tokenized_shards(
             bytes_in = int(documents["n_bytes"].sum())
             progress = Progress(f"tokenizing {shard}", bytes_in / 3, "tokens", step.say)
             chunks = chunk_documents(documents, loaded.encoder, loaded.chunk_tokens, progress.advance)
-            statistics = {"tokens": int(chunks["n_tokens"].sum()), "rows": chunks.height, "bytes": bytes_in}
-            commit = step.tables.write(tables.TOKENIZED_SHARDS, chunks, provenance, partition, statistics)
+            note = TokensNote(tokens=int(chunks["n_tokens"].sum()), rows=chunks.height, bytes=bytes_in)
+            commit = step.tables.write(tables.TOKENIZED_SHARDS, chunks, provenance, partition, note.to_json())
             written += 1
-        rows += commit.statistics["rows"]
-        tokens += commit.statistics["tokens"]
+        note = TokensNote.of(commit)
+        rows += note.rows
+        tokens += note.tokens
         context.add_asset_metadata(
             {
-                "dagster/partition_row_count": commit.statistics["rows"],
-                "partition_tokens": commit.statistics["tokens"],
+                "dagster/partition_row_count": note.rows,
+                "partition_tokens": note.tokens,
                 "partition_delta_version": commit.version,
             },
             partition_key=shard,
@@ -140,8 +142,8 @@ def tasks(
     frame = chunk_tasks(
         documents.collect(), loaded.encoder, loaded.chunk_tokens, config.max_chunks_per_document
     )
-    sealed = {"evaluation_documents": documents_digest(frame.filter(split="evaluation"))}
-    commit = step.tables.write(tables.TASKS, frame, provenance, statistics=sealed)
+    sealed = TasksNote(evaluation_documents=documents_digest(frame.filter(split="evaluation")))
+    commit = step.tables.write(tables.TASKS, frame, provenance, statistics=sealed.to_json())
     per_split = frame.group_by("task", "split").len().sort("task", "split")
     chunks = {f"{task}/{split}": count for task, split, count in per_split.iter_rows()}
     extra = {"chunks": dg.MetadataValue.json(chunks)}

@@ -9,6 +9,7 @@ from assets.partitions import ONE_RUN
 from assets.sections import VisionRun
 from grasp_pipeline import tables
 from resources.compute import Compute
+from resources.notes import VisionNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def vision_fidelity(
     own = {"corpus": config.data_set}
     provenance = step.provenance()
     commit = step.current(tables.FIDELITY, provenance, own)
-    if commit is not None and commit.statistics["pool"] == lab.corpus.digest:
+    if commit is not None and VisionNote.of(commit).pool == lab.corpus.digest:
         step.say(f"the {config.data_set} rows of fidelity are up to date; nothing was written")
         rows = step.tables.read(tables.FIDELITY, commit.version, own).select(pl.len()).collect().item()
         return _result(step, commit, rows, {"corpus": config.data_set}, up_to_date=True)
@@ -67,8 +68,8 @@ def vision_fidelity(
         config.data_set,
     )
     frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
-    statistics = {"pool": lab.corpus.digest, "config": config.digest(), "reason": cell.reason}
-    commit = step.tables.write(tables.FIDELITY, frame, provenance, own, statistics)
+    note = VisionNote(pool=lab.corpus.digest, config=config.digest(), reason=cell.reason)
+    commit = step.tables.write(tables.FIDELITY, frame, provenance, own, note.to_json())
     extra = {
         "corpus": config.data_set,
         "choice": cell.reason,

@@ -19,6 +19,7 @@ from grasp_pipeline.evaluation.fidelity import TEXT
 from grasp_pipeline.seeds import digest
 from resources.delta.commits import Commit, Read
 from resources.delta.tables import DeltaTables
+from resources.notes import SealNote, SubsetsNote, TasksNote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,7 +62,7 @@ def documents_digest(chunks: pl.DataFrame) -> str:
     return digest(chunks.select("task", "document", "chunk_id", "input_ids").sort("task", "chunk_id").rows())
 
 
-def sealed_now(delta: DeltaTables) -> dict[str, str]:
+def sealed_now(delta: DeltaTables) -> SealNote:
     """Return digests of the present evaluation subsets and documents as the log tells them; no row is read.
 
     The choice leaves them in its commit, so that others cannot be put in their place later.
@@ -72,11 +73,8 @@ def sealed_now(delta: DeltaTables) -> dict[str, str]:
     delta.pin(tables.SUBSETS, EVALUATION)
     drawn = delta.latest(tables.SUBSETS, EVALUATION)
     assert drawn is not None, "pinned above"
-    told = drawn.statistics
-    return {
-        "evaluation_subsets": digest(told.get("ids")),
-        "evaluation_documents": told.get("evaluation_documents", ""),
-    }
+    told = SubsetsNote.of(drawn)
+    return SealNote(evaluation_subsets=digest(told.ids), evaluation_documents=told.evaluation_documents)
 
 
 def sealed(delta: DeltaTables) -> Seal:
@@ -120,16 +118,16 @@ def sealed(delta: DeltaTables) -> Seal:
 
 def _exchanged(log: _Log, drawn: Commit, choice: Commit) -> Iterator[str]:
     """Yield what differs between the sealed subsets and documents of the choice and the present ones."""
-    noted = choice.statistics
-    if log.ids(drawn.version, EVALUATION) != set(drawn.statistics.get("ids", ())):
+    noted, told = SealNote.of(choice), SubsetsNote.of(drawn)
+    if log.ids(drawn.version, EVALUATION) != set(told.ids):
         yield (
             f"the evaluation subsets (version {drawn.version}) are not those that were drawn; materialize subsets "
             "again"
         )
-    if noted.get("evaluation_subsets") != digest(drawn.statistics.get("ids")):
+    if noted.evaluation_subsets != digest(told.ids):
         yield "the evaluation subsets are not those that the choice was made beside; materialize surrogates again"
     documents = log.delta.latest(tables.TASKS)
-    if documents is None or log.documents(documents.version) != noted.get("evaluation_documents"):
+    if documents is None or log.documents(documents.version) != noted.evaluation_documents:
         yield (
             "the evaluation documents are not those that the choice was made beside; materialize subsets and "
             "surrogates again"
@@ -138,7 +136,7 @@ def _exchanged(log: _Log, drawn: Commit, choice: Commit) -> Iterator[str]:
 
 def _opened_early(log: _Log, drawn: Commit, choice: Commit, order: dict[str, int]) -> Iterator[str]:
     """Yield the commits that read or measured present evaluation subsets before the choice; others after it."""
-    present, documents = log.ids(drawn.version, EVALUATION), choice.statistics.get("evaluation_documents")
+    present, documents = log.ids(drawn.version, EVALUATION), SealNote.of(choice).evaluation_documents
     for name, commits in log.commits.items():
         for commit in commits:
             wrote = name == "subset_utilities" and _within(commit, EVALUATION)
@@ -237,7 +235,7 @@ class _Log:
                 self._ids[key] = set(short_ids(rows["subset_id"]))
             else:
                 told = [c for c in self.commits["subsets"] if c.version <= version and _within(c, split)]
-                self._ids[key] = set(told[0].statistics.get("ids", ())) if told else set()
+                self._ids[key] = set(SubsetsNote.of(told[0]).ids) if told else set()
         return self._ids[key]
 
     def documents(self, version: int) -> str:
@@ -246,7 +244,7 @@ class _Log:
         if rows is not None:
             return documents_digest(rows)
         told = [commit for commit in self.commits["tasks"] if commit.version <= version]
-        return told[0].statistics.get("evaluation_documents", "") if told else ""
+        return TasksNote.of(told[0]).evaluation_documents if told else ""
 
     def documents_read(self, commit: Commit) -> set[str]:
         """Return the digests of the evaluation documents that a commit read."""

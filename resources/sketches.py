@@ -14,6 +14,7 @@ from grasp_pipeline.errors import InputError, StoreError
 from grasp_pipeline.sketch.storage import GROUP_ROWS, view_half
 from grasp_pipeline.tables import GRADIENT_SKETCHES
 from resources.delta.files import DataFile, data_files, file_batches
+from resources.notes import SketchNote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,5 +115,5 @@ def sketch_seconds(tables: DeltaTables, kind: str) -> float:
     for commit in tables.commits(GRADIENT_SKETCHES):
         partition = commit.partition or {}
         if partition.get("sketch_kind") == kind:
-            newest.setdefault(partition["shard"], commit.statistics["seconds"])
+            newest.setdefault(partition["shard"], SketchNote.of(commit).seconds)
     return sum(newest.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from grasp_pipeline import tables
+from resources.notes import UtilitiesNote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +77,5 @@ class DeltaUtilities:
             for task, value in zip(tasks, values, strict=True)
         ]
         frame = pl.DataFrame(rows, schema=tables.SUBSET_UTILITIES.schema)
-        self._tables.upsert(
-            tables.SUBSET_UTILITIES, frame, self._provenance, self._partition, {"models": len(utilities)}
-        )
+        note = UtilitiesNote(models=len(utilities))
+        self._tables.upsert(tables.SUBSET_UTILITIES, frame, self._provenance, self._partition, note.to_json())

@@ -83,6 +83,7 @@ class Settings:
 class Commit:
     """One commit of a table as its log tells it; `timestamp` in milliseconds since the epoch."""
 
+    table: str
     version: int
     timestamp: int
     metadata: dict[str, str] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class Commit:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Figures that the writing asset left (seconds, tokens...)."""
+        """What the writing asset left (seconds, tokens...); `resources.notes` has it typed."""
         return json.loads(self.metadata.get("statistics", "{}"))
 
     @property

@@ -24,7 +24,9 @@ class TableLogs(TableFolders):
             *("input_digest", "content_digest", "reads", "statistics", "settings", "operation"),
         )
         return [
-            Commit(int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e})
+            Commit(
+                table.name, int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e}
+            )
             for e in self._open(table).history()
         ]
 

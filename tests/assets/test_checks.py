@@ -21,6 +21,7 @@ from grasp_pipeline.sketch.storage import encode
 from grasp_pipeline.tables import Table
 from resources.audit import documents_digest, sealed_now, short_ids
 from resources.delta.commits import Provenance, Read
+from resources.notes import FilteredNote, TasksNote
 from resources.store import DeltaStore
 
 TEXTS = {"a": "first text", "b": "second"}
@@ -80,7 +81,9 @@ class Store:
     def filtered(self, tau: float = 0.5, shard: str = "f", **values: Any) -> None:
         each = {"chunk_id": f"{shard}1", "value": 0.7, "kept": True, "text": "kept", "shard": shard}
         low = {"chunk_id": f"{shard}2", "value": 0.3, "kept": False, "text": None, "shard": shard}
-        self.put(tables.FILTERED_SHARDS, each | values, low, part={"shard": shard}, tau=tau)
+        counts = dict.fromkeys(("documents", "rejected", "chunks", "kept_chunks", "tokens", "kept_tokens"), 0)
+        note = FilteredNote(**counts, tau=tau, made_from="", rests_on={})
+        self.put(tables.FILTERED_SHARDS, each | values, low, part={"shard": shard}, **note.to_json())
 
     def certify(self, certified: bool, allowed: bool = False, other: bool = True) -> None:
         head = {"arm": "x", "baseline": "random", "task": "mean", "certified": certified, "statement": "said"}
@@ -97,10 +100,10 @@ class Store:
         """Go through the sealed protocol; `tests/resources/test_audit.py` has the ways to cheat."""
         delta = self.store.tables
         chunk = one_row(tables.TASKS, split="evaluation")
-        noted = {"evaluation_documents": documents_digest(chunk)}
+        noted = TasksNote(evaluation_documents=documents_digest(chunk)).to_json()
         delta.write(tables.TASKS, chunk, MADE, statistics=noted)
         for split in ("calibration", "evaluation"):
-            said = {"ids": short_ids([split]), **noted}
+            said = {"ids": short_ids([split]), "seeds": 2, "calibration_pool": None, **noted}
             self.put(tables.SUBSETS, {"subset_id": split, "split": split}, part={"split": split}, **said)
 
         def measure(split: str, *reads: Read) -> None:
@@ -119,7 +122,7 @@ class Store:
             tables.SELECTED_CONFIG,
             one_row(tables.SELECTED_CONFIG),
             Provenance("run", "surrogates", "1", "config", read),
-            statistics=sealed_now(delta),
+            statistics=sealed_now(delta).to_json(),
         )
         if evaluate:
             measure("evaluation", delta.pin(tables.SELECTED_CONFIG))

@@ -13,6 +13,7 @@ import pytest
 from assets.common import Step
 from grasp_pipeline import tables
 from resources.delta.commits import Provenance
+from resources.notes import MadeNote
 from resources.store import DeltaStore
 
 SPLITS = ("query", "judge", "calibration", "evaluation")
@@ -70,10 +71,12 @@ def test_equal_content_that_was_made_from_other_reads_is_not_called_unmoved(step
     step.tables.write(
         tables.CONDITIONAL_LOSSES, tables.CONDITIONAL_LOSSES.empty(), old, part, {"made_from": "same"}
     )
-    assert step.unmoved(tables.CONDITIONAL_LOSSES, old, part, lambda: "same") is not None
+    assert step.unmoved(tables.CONDITIONAL_LOSSES, old, part, MadeNote, lambda: "same") is not None
     again = Step(cast(Any, step.context), step.store, None, "1")
     again.pin(tables.TASKS, {"split": "query"})
-    assert again.unmoved(tables.CONDITIONAL_LOSSES, again.provenance(), part, lambda: "same") is None
+    assert (
+        again.unmoved(tables.CONDITIONAL_LOSSES, again.provenance(), part, MadeNote, lambda: "same") is None
+    )
 
 
 def test_assets_read_tables_with_a_sealed_split_through_the_step_or_by_partition() -> None:

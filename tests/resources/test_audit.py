@@ -23,8 +23,15 @@ from resources.audit import (
 )
 from resources.delta.commits import Commit, Provenance, Read
 from resources.delta.tables import DeltaTables
+from resources.notes import SubsetsNote, TasksNote
 
 Rows = dict[str, str]
+
+
+def drew(subsets: list[str], documents: str) -> dict[str, Any]:
+    """Return what a commit that drew these subsets leaves."""
+    note = SubsetsNote(ids=short_ids(subsets), seeds=2, calibration_pool=None, evaluation_documents=documents)
+    return note.to_json()
 
 
 class Toy:
@@ -54,7 +61,9 @@ class Toy:
             tables.TASKS,
             chunks,
             Provenance("run", "tasks", "1", "config", (self.pin(tables.TASK_DOCUMENTS),)),
-            statistics={"evaluation_documents": documents_digest(chunks.filter(split="evaluation"))},
+            statistics=TasksNote(
+                evaluation_documents=documents_digest(chunks.filter(split="evaluation"))
+            ).to_json(),
         )
         self.write(tables.DOCUMENTS, self.pin(tables.TASK_DOCUMENTS), part={"shard": "s"}, shard="s")
 
@@ -69,7 +78,7 @@ class Toy:
         subset = name or split["split"]
         told = self.delta.latest(tables.TASKS)
         assert told is not None
-        noted = {"ids": short_ids([subset]), **told.statistics}
+        noted = drew([subset], TasksNote.of(told).evaluation_documents)
         read = self.pin(tables.TASK_SKETCHES)
         self.write(tables.SUBSETS, read, part=split, statistics=noted, subset_id=subset, **split, **values)
 
@@ -88,7 +97,7 @@ class Toy:
             self.pin(tables.SUBSET_UTILITIES, CALIBRATION),
         )
         reads = (self.pin(tables.CANDIDATES), self.pin(tables.TASK_SKETCHES), *reads)
-        self.write(tables.SELECTED_CONFIG, *reads, statistics=sealed_now(self.delta), reason=reason)
+        self.write(tables.SELECTED_CONFIG, *reads, statistics=sealed_now(self.delta).to_json(), reason=reason)
 
     def certify(self, *more: Read) -> None:
         measured = self.pin(tables.SELECTED_CONFIG), self.pin(tables.TASKS, CALIBRATION)
@@ -463,7 +472,7 @@ def test_every_way_to_cheat_is_found(toy: Toy, cheat: Callable[[Toy], None], fau
 def test_subsets_rewritten_behind_the_log_are_found(toy: Toy) -> None:
     """A commit that says it drew other subsets than it holds."""
     toy.begin().calibrate()
-    toy.write(tables.SUBSETS, part=EVALUATION, statistics={"ids": ["drawn"]}, subset_id="held", **EVALUATION)
+    toy.write(tables.SUBSETS, part=EVALUATION, statistics=drew(["drawn"], ""), subset_id="held", **EVALUATION)
     toy.choose()
     assert any("are not those that were drawn" in fault for fault in toy.faults())
 

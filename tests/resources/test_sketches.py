@@ -16,6 +16,7 @@ from grasp_pipeline.sketch.storage import decode, encode
 from resources.delta.commits import Provenance
 from resources.delta.files import data_files
 from resources.delta.tables import DeltaTables
+from resources.notes import SketchNote
 from resources.sketches import SketchReader, sketch_seconds
 
 MADE = Provenance("run", "gradient_sketches", "1", "config")
@@ -129,7 +130,8 @@ def test_a_kind_took_what_its_shards_last_took(tmp_path: Path) -> None:
     took = [("output", "a", 2, 8.0), ("output", "a", 3, 1.0), ("output", "b", 3, 2.0), ("full", "a", 3, 4.0)]
     for kind, shard, n, seconds in took:
         partition = {"sketch_kind": kind, "shard": shard}
-        delta.write(tables.GRADIENT_SKETCHES, rows_of(kind, shard, n), MADE, partition, {"seconds": seconds})
+        note = SketchNote(rows=n, tokens=3 * n, seconds=seconds, bytes_per_chunk=2 * D, made_from="")
+        delta.write(tables.GRADIENT_SKETCHES, rows_of(kind, shard, n), MADE, partition, note.to_json())
     assert [sketch_seconds(delta, kind) for kind in ("output", "full", "layers")] == [3.0, 4.0, 0]
 
 
