@@ -3,6 +3,7 @@
 import dagster as dg
 
 from grasp_pipeline import tables
+from grasp_pipeline.names import RANDOM
 from resources.notes import CertificatesNote, FilteredNote
 from resources.store import DeltaStore
 
@@ -186,7 +187,7 @@ def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
     assert commit is not None, "checked after the asset was written"
     settings = CertificatesNote.of(commit)
     frame = delta.read(tables.CERTIFICATES, commit.version).collect()
-    head = frame.filter(pl.col("task") == settings.target, pl.col("baseline") == "random").row(0, named=True)
+    head = frame.filter(pl.col("task") == settings.target, pl.col("baseline") == RANDOM).row(0, named=True)
     allowed = settings.allow_uncertified
     refused = " Nothing is published; set finalists.allow_uncertified to publish all the same."
     return dg.AssetCheckResult(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists, offsets_of
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.names import Split, SubsetSplit
 from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from assets.common import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
-    from grasp_pipeline.attribution.protocol import Form
     from grasp_pipeline.calibration.lcb import Configuration
+    from grasp_pipeline.names import Form
     from resources.delta.commits import Read
     from resources.delta.tables import DeltaTables
 
@@ -237,7 +238,7 @@ def load_sketch_sample(
     return rows, decode(frame["sketch"], frame["d"][0], frame["scale"][0])
 
 
-def load_task_vectors(step: Step, kind: str, split: str) -> tuple[list[str], NDArray[np.float32]]:
+def load_task_vectors(step: Step, kind: str, split: Split) -> tuple[list[str], NDArray[np.float32]]:
     """Pin and load the tasks' mean sketches of a kind and split: names (sorted, `mean` among them) and (T, d)."""
     import polars as pl
 
@@ -262,7 +263,7 @@ class Subsets:
     calibration_pool: int | None
 
 
-def load_subsets(step: Step, split: str, corpus: Corpus) -> Subsets:
+def load_subsets(step: Step, split: SubsetSplit, corpus: Corpus) -> Subsets:
     """Pin and load the subsets of a split against the corpus they were drawn from."""
     frame = step.read(tables.SUBSETS, {"split": split}).collect().sort("subset_id")
     if frame["pool_version"].unique().to_list() != [corpus.version]:
@@ -299,7 +300,7 @@ def load_utilities(step: Step, subsets: Subsets, read: Read) -> Utilities:
     """
     import polars as pl
 
-    from grasp_pipeline.sketch.targets import MEAN
+    from grasp_pipeline.names import MEAN
 
     split = dict(read.partition)["split"]
     frame = (
@@ -363,7 +364,7 @@ class HeldOut:
     digest: str
 
 
-def load_held_out(step: Step, split: str, bos: int, chunk_tokens: int) -> HeldOut:
+def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> HeldOut:
     """Pin and load one split of `tasks`."""
     from grasp_pipeline.proxy.objective import pad_chunks
     from grasp_pipeline.seeds import digest

@@ -8,6 +8,7 @@ from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from assets.sections import ExportRun, FidelityRun
 from grasp_pipeline import tables
+from grasp_pipeline.names import MEAN, RANDOM
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
@@ -119,15 +120,15 @@ def sealed_evaluation(
         retrained * proxy.recipe.tokens,
     )
 
-    picked = certificates.filter(pl.col("baseline") == "random", pl.col("task") == target)["arm"][0]
-    draws = arms.frame.filter(pl.col("role") == "random")["arm"].to_list()
+    picked = certificates.filter(pl.col("baseline") == RANDOM, pl.col("task") == target)["arm"][0]
+    draws = arms.frame.filter(pl.col("role") == RANDOM)["arm"].to_list()
     others = [name for name in ("random-deduplicated", "full", "influence") if name != picked]
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.arm_seeds)
     runs = {
         name: [bench.job(arms.subset_id(name), arms.membership(name), seed) for seed in seeds]
         for name in (picked, *others)
     }
-    runs["random"] = [
+    runs[RANDOM] = [
         bench.job(arms.subset_id(draw), arms.membership(draw), seed)
         for draw, seed in zip([draws[i % len(draws)] for i in range(config.arm_seeds)], seeds, strict=True)
     ]
@@ -140,7 +141,7 @@ def sealed_evaluation(
             evidence(
                 losses.with_columns(fold=pl.int_range(pl.len()).over("subset_id", "seed", "task") % 2), runs
             ),
-            "random",
+            RANDOM,
             proxy.recipe.tokens,
         ),
         schema=tables.EVALUATION_LOSSES.schema,
@@ -149,7 +150,7 @@ def sealed_evaluation(
     step.tables.confirm(tables.EVALUATION_LOSSES, provenance)
     means = {
         row["arm"]: round(row["loss"], 4)
-        for row in table.filter(pl.col("task") == "mean").iter_rows(named=True)
+        for row in table.filter(pl.col("task") == MEAN).iter_rows(named=True)
     }
     extra = {"models_retrained": arms_retrained, "mean_loss": dg.MetadataValue.json(means), "picked": picked}
     yield step.result(

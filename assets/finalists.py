@@ -20,6 +20,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.names import RANDOM, Split, SubsetSplit
 from resources.notes import FinalistsNote
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def load_recipe(step: Step) -> Recipe:
 
 
 def load_conditional(
-    step: Step, corpus: Corpus, split: str, before: NDArray[np.float64]
+    step: Step, corpus: Corpus, split: Split, before: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Pin and load by how much fine-tuning on a split's texts lowers each chunk's loss, nats per token: (n,).
 
@@ -172,7 +173,7 @@ def finalist_frames(
     scores: Sequence[float | None],
     listed: Sequence[bool],
     constraints: ConstraintsConfig,
-    split: str,
+    split: SubsetSplit,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of `finalists` and, with their memberships, of `subsets`; equal memberships are one subset."""
     import polars as pl
@@ -202,7 +203,7 @@ def finalist_frames(
                 "repeats": entry.repeats,
                 "constraints": asked,
                 # The full corpus meets no constraint beside the budget, nor the budget.
-                "pickable": entry.role != "random" and (entry.role != "full" or not constraints.asked()),
+                "pickable": entry.role != RANDOM and (entry.role != "full" or not constraints.asked()),
                 "judge_score": score,
                 "shortlisted": on,
                 "surrogate_value": entry.surrogate_value,

@@ -105,8 +105,8 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     from grasp_pipeline.attribution.blocks import project
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.calibration.designs import design_subsets
+    from grasp_pipeline.names import MEAN, WORST
     from grasp_pipeline.seeds import digest
-    from grasp_pipeline.selection.target import MEAN, WORST
     from resources.audit import short_ids
 
     step = Step(context, store, config, "3")

@@ -9,6 +9,7 @@ from assets.common import OWNERS, Step, assets_of_one_step
 from assets.partitions import ONE_RUN
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.names import RANDOM
 from resources.notes import CertificatesNote, ConditionalNote
 from resources.store import DeltaStore
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
 GROUP = "selection"
-RANDOM = "random"
 
 MOST_ROWS = 200
 """Rows of a table in the event log."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.sketch.targets import MEAN
+from grasp_pipeline.names import MEAN
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline import tables
+from grasp_pipeline.names import MEAN, Split
 from grasp_pipeline.progress import Progress
 from grasp_pipeline.seeds import digest
-from grasp_pipeline.sketch.targets import MEAN
 from resources.notes import UtilitiesNote
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Bench:
             )
         )
 
-    def utilities(self, outcomes: Sequence[Outcome], split: str) -> pl.DataFrame:
+    def utilities(self, outcomes: Sequence[Outcome], split: Split) -> pl.DataFrame:
         """Return rows of `subset_utilities`: per task, and the mean over tasks."""
         import polars as pl
 
@@ -136,7 +136,7 @@ class Bench:
             ]
         return pl.DataFrame(rows, schema=tables.SUBSET_UTILITIES.schema)
 
-    def document_losses(self, outcomes: Sequence[Outcome], split: str) -> pl.DataFrame:
+    def document_losses(self, outcomes: Sequence[Outcome], split: Split) -> pl.DataFrame:
         """Return rows of `document_losses`: summed loss and tokens per held-out document."""
         import polars as pl
 
@@ -157,7 +157,7 @@ class Bench:
         return pl.concat(frames) if frames else tables.DOCUMENT_LOSSES.empty()
 
     def measure_utilities(
-        self, step: Step, provenance: Provenance, split: str, jobs: Sequence[Job], what: str
+        self, step: Step, provenance: Provenance, split: Split, jobs: Sequence[Job], what: str
     ) -> tuple[Commit | None, int]:
         """Measure the jobs that `subset_utilities` does not hold yet under the same recipe.
 
@@ -190,7 +190,7 @@ class Bench:
         return commit, len(todo)
 
     def measure_documents(
-        self, step: Step, provenance: Provenance, split: str, jobs: Sequence[Job], what: str
+        self, step: Step, provenance: Provenance, split: Split, jobs: Sequence[Job], what: str
     ) -> tuple[pl.DataFrame, int]:
         """Measure the jobs that `document_losses` does not hold yet; returns the rows of all jobs.
 

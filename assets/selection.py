@@ -10,6 +10,7 @@ from assets.partitions import ONE_RUN
 from assets.sections import FinalistsRun
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.names import RANDOM
 from resources.compute import Compute
 from resources.models import Models
 from resources.notes import CertificatesNote, FinalistsNote, UtilitiesNote
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.target import Target
 
 GROUP = "selection"
-RANDOM = "random"
 
 PICKS = 2
 """Most corpora that are run afresh for a certificate: the pick of each fold."""
@@ -241,8 +241,8 @@ def certificates(
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench, evidence
+    from grasp_pipeline.names import MEAN
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
-    from grasp_pipeline.selection.target import MEAN
 
     step = Step(context, store, None, "6")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
@@ -269,10 +269,10 @@ def certificates(
 
     listed = arms.frame.filter(pl.col("shortlisted"))
     entered = Entrants(
-        compared=listed.filter(pl.col("role") != "random")["arm"].to_list(),
+        compared=listed.filter(pl.col("role") != RANDOM)["arm"].to_list(),
         pickable=listed.filter(pl.col("pickable"))["arm"].to_list(),
         simple=listed.filter(pl.col("pickable"), pl.col("role").is_in(["simple", "full"]))["arm"].to_list(),
-        draws=listed.filter(pl.col("role") == "random")["arm"].to_list(),
+        draws=listed.filter(pl.col("role") == RANDOM)["arm"].to_list(),
     )
     bench = Bench(corpus, tokenizer, proxy, held_out, compute)
     members = {arm: arms.membership(arm) for arm in listed["arm"]}

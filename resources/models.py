@@ -8,6 +8,7 @@ import dagster as dg
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError, boundary
+from grasp_pipeline.names import CheckpointRole
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Models(dg.ConfigurableResource):
             encoder = load_saved(folder, row["bos"])
         return LoadedTokenizer(row["tokenizer_id"], encoder, row["chunk_tokens"])
 
-    def proxy(self, version: int, role: str) -> LoadedProxy:
+    def proxy(self, version: int, role: CheckpointRole) -> LoadedProxy:
         """Load the checkpoint with a role (initial, early, reference) at a version of `proxy_checkpoints`.
 
         Raises:

@@ -10,12 +10,12 @@ import numpy as np
 
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, StackedBlocks, project
+from grasp_pipeline.names import Dedup
 from grasp_pipeline.selection.candidates.candidate import Candidate, maximise, top_k
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
 from grasp_pipeline.selection.candidates.families.blend import Blend, blended
 from grasp_pipeline.selection.candidates.family import TWICE
 from grasp_pipeline.selection.candidates.judge import standardise
-from grasp_pipeline.selection.constraints.feasible_sets import Dedup
 from grasp_pipeline.selection.solver.optimiser import Selection
 
 LAMBDA = 0.7

@@ -18,8 +18,9 @@ from grasp_pipeline.attribution.surrogate import predict_from_means, subset_mean
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
+from grasp_pipeline.names import ArmRole
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.candidates.candidate import Candidate, Role
+from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families import OUTLYING
 from grasp_pipeline.selection.candidates.families.random import Random
@@ -56,7 +57,7 @@ class Case:
     name: str
     target: str
     arms: tuple[str, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[ArmRole, ...]
     groups: tuple[str, ...]
     membership: Bools
     scores: dict[str, Floats]

@@ -19,11 +19,12 @@ from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.downstream.shipping import evidence, shortlisted, target_loss
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.refit import refit_finalists, spec_of
-from grasp_pipeline.selection.certification.certificate import FRESH, RANDOM, Evidence
+from grasp_pipeline.selection.certification.certificate import FRESH, Evidence
 from grasp_pipeline.selection.certification.cross_fit import (
     DRAW_SEED,
     FRESH_SEED,

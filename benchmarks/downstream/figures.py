@@ -29,11 +29,11 @@ from benchmarks.downstream.shipping import (
 )
 from benchmarks.record import Figure, save, update
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.candidates.family import TWICE
 from grasp_pipeline.selection.candidates.refit import REFIT
-from grasp_pipeline.selection.certification.certificate import RANDOM
 
 NATS = "nats per token"
 RANKS = "rank correlation"

@@ -17,6 +17,7 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
+from grasp_pipeline.names import MEAN
 from grasp_pipeline.proxy.conditional import fine_tune
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
@@ -27,7 +28,7 @@ from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikeliho
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.judge import View as JudgeView
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
-from grasp_pipeline.selection.target import MEAN, Target
+from grasp_pipeline.selection.target import Target
 from grasp_pipeline.sketch.output import OutputSketcher
 from grasp_pipeline.sketch.views import View, compress, take_view, train_checkpoints
 

@@ -52,7 +52,7 @@ def ground_names(settings: DownstreamSettings) -> list[str]:
 
 def case_files(settings: DownstreamSettings, ground: str) -> dict[str, Path]:
     """Return target -> where its finished case lies."""
-    from grasp_pipeline.selection.target import MEAN
+    from grasp_pipeline.names import MEAN
 
     kind, corpus, _ = ground.split("/")
     size = size_of(settings, kind).model_copy(update={"seeds": [0]})

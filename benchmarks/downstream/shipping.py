@@ -11,11 +11,11 @@ from scipy.stats import t as student
 
 from benchmarks.downstream.case import Case, case_names
 from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.names import MEAN, RANDOM
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.candidates.finalists import shortlist
-from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, plan_picks
-from grasp_pipeline.selection.target import MEAN
+from grasp_pipeline.selection.certification.certificate import Evidence, plan_picks
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.names import Form
 
 
 class AdditiveScores:

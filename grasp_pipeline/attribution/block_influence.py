@@ -17,8 +17,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
 from grasp_pipeline.attribution.metric import second_moment
-from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 
 class BlockInfluence(AdditiveScores):

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.names import Form
 
 
 class DampedInfluence(AdditiveScores):

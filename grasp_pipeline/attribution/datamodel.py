@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 PENALTIES: tuple[float, ...] = tuple(10.0**power for power in np.arange(-4, 4.5, 0.5).tolist())
 """Ridge penalties tried, in units of the mean eigenvalue of the features' centred (m, m) kernel."""

@@ -30,8 +30,8 @@ from transformers.pytorch_utils import Conv1D
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 from grasp_pipeline.proxy.objective import CausalLM, pad_chunks
 from grasp_pipeline.seeds import generator
 

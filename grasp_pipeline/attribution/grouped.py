@@ -16,8 +16,9 @@ from scipy.sparse import csr_array
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, tiles
-from grasp_pipeline.attribution.protocol import AdditiveAttributor, Form
+from grasp_pipeline.attribution.protocol import AdditiveAttributor
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.names import Form
 
 
 class Grouped(AdditiveScores):

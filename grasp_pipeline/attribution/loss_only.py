@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 
 class LossOnly(AdditiveScores):

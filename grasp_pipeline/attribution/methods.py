@@ -26,7 +26,7 @@ from grasp_pipeline.attribution.log_term import fit_log_size
 from grasp_pipeline.attribution.loss_only import LossOnly
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.partition import kmeans_groups, random_groups
-from grasp_pipeline.attribution.protocol import Attributor, Form, Membership
+from grasp_pipeline.attribution.protocol import Attributor, Membership
 from grasp_pipeline.attribution.quadratic_only import quadratic_from_means
 from grasp_pipeline.attribution.random_score import RandomScore
 from grasp_pipeline.attribution.second_order import second_order_from_means
@@ -35,6 +35,7 @@ from grasp_pipeline.attribution.tracin import TracIn
 from grasp_pipeline.attribution.trak import Trak, trak_gram
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.names import Form
 from grasp_pipeline.sketch.views import Layers, View, join_views, query_moments
 
 Method = tuple[str, str]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-
-Form = Literal["mean", "sum"]
-"""`mean`: a subset's value is that of its average token; `sum`: that of all its tokens together."""
 
 Membership = NDArray[np.bool_] | NDArray[np.floating[Any]]
 """(m, n): m subsets over n chunks; 0/1, or the share of every chunk that is in."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from grasp_pipeline.attribution.additive import AdditiveScores
-from grasp_pipeline.attribution.protocol import Form
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 
 

@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
-from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import SubsetMeans, check_form, subset_means
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 
 class SecondOrderGroup:

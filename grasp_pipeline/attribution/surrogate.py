@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project, tiles
 from grasp_pipeline.attribution.metric import Metric, apply_metric
-from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 
 @dataclass(frozen=True)

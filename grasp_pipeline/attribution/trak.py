@@ -24,8 +24,8 @@ from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
 from grasp_pipeline.attribution.metric import second_moment
-from grasp_pipeline.attribution.protocol import Form
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 
 
 class Trak(AdditiveScores):

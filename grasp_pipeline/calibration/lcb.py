@@ -23,6 +23,7 @@ from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.intervals import strata_groups
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, finite, task_level_spearman
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 
 TIE = 1e-3
@@ -40,7 +41,7 @@ class Configuration:
     sketch_kind: str
     rho: float
     lam: float
-    form: str
+    form: Form
 
     def __str__(self) -> str:
         metric = "M = I" if self.rho == 0 else f"rho {self.rho:g}"

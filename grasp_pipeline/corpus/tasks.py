@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import polars as pl
 
@@ -16,9 +16,10 @@ from grasp_pipeline.corpus.normalize import document_id, normalize_text
 from grasp_pipeline.corpus.rows import Columns
 from grasp_pipeline.corpus.storage import StorageOptions
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.names import Split
 from grasp_pipeline.tables import TASK_DOCUMENTS
 
-SHARES = {"query": 0.20, "judge": 0.15, "calibration": 0.40, "evaluation": 0.25}
+SHARES: dict[Split, float] = {"query": 0.20, "judge": 0.15, "calibration": 0.40, "evaluation": 0.25}
 """Share of a task's documents in each split where the input does not say; the least protected first."""
 FOLDS = 2
 RESERVED = {
@@ -49,7 +50,7 @@ class Tasks:
 class _Document(NamedTuple):
     task: str
     document: str
-    split: str
+    split: Split
     fold: int
     text: str
 
@@ -79,7 +80,7 @@ def read_tasks(config: TasksConfig, storage_options: StorageOptions | None = Non
     )
 
 
-def split_of(document: str) -> str:
+def split_of(document: str) -> Split:
     """Return the split of a document by a hash of its id."""
     position, total = _uniform("split", document), 0.0
     for split, share in SHARES.items():
@@ -102,7 +103,7 @@ def _uniform(purpose: str, document: str) -> float:
 class _Part(NamedTuple):
     task: str
     document: str
-    split: str | None
+    split: Split | None
     fold: int | None
     text: str
 
@@ -134,7 +135,7 @@ def _parts(config: TasksConfig, options: StorageOptions | None) -> Iterator[_Par
             if fold is not None and fold not in map(str, range(FOLDS)):
                 raise InputError(f"The fold {fold!r} in {where} is not 0 or 1; correct it.")
             document = row.fields[config.document_column] or document_id(text)
-            yield _Part(task, document, split or None, None if fold is None else int(fold), text)
+            yield _Part(task, document, cast(Split, split) or None, None if fold is None else int(fold), text)
 
 
 def _assemble(parts: Iterator[_Part]) -> list[_Document]:
@@ -150,7 +151,7 @@ def _assemble(parts: Iterator[_Part]) -> list[_Document]:
         raise InputError("The task files have no rows; give each task documents of its own.")
     documents = []
     for (task, document), rows in grouped.items():
-        splits = {row.split for row in rows if row.split is not None} or {split_of(document)}
+        splits: set[Split] = {row.split for row in rows if row.split is not None} or {split_of(document)}
         folds = {row.fold for row in rows if row.fold is not None} or {fold_of(document)}
         if len(splits) > 1 or len(folds) > 1:
             kind, values = ("splits", splits) if len(splits) > 1 else ("folds", folds)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.names import CheckpointRole
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.proxy.packing import packed_rows
@@ -24,14 +25,12 @@ from grasp_pipeline.proxy.training import Recipe, stack, train_stacked, unstack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Role = Literal["initial", "early", "reference"]
-
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One saved state of the reference training; losses in nats per token, validation on query documents."""
 
-    role: Role
+    role: CheckpointRole
     folder: Path
     sha256: str
     tokens_seen: int
@@ -98,14 +97,16 @@ def train_reference(
     )
     early_step = min(recipe.steps - 1, max(0, round(early_fraction * recipe.steps) - 1))
     per_step = recipe.batch_sequences * recipe.chunk_tokens
-    kept: dict[Role, tuple[Parameters, int, float | None, float]] = {"initial": (initial, 0, None, 0.0)}
+    kept: dict[CheckpointRole, tuple[Parameters, int, float | None, float]] = {
+        "initial": (initial, 0, None, 0.0)
+    }
     begun = time.perf_counter()
     window: list[float] = []
 
     def watch(step: int, losses: Tensor, weights: Parameters) -> None:
         window.append(float(losses[0]))
         smooth = float(np.mean(window[-20:]))
-        saved: dict[Role, int] = {"early": early_step, "reference": recipe.steps - 1}
+        saved: dict[CheckpointRole, int] = {"early": early_step, "reference": recipe.steps - 1}
         for role, at in saved.items():
             if step == at:
                 state = {name: p[0].detach().cpu().clone() for name, p in weights.items()}

@@ -9,13 +9,10 @@ import polars as pl
 
 from grasp_pipeline import tables
 from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
-from grasp_pipeline.selection.target import MEAN
+from grasp_pipeline.names import MEAN, RANDOM
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 Row = dict[str, Any]
-
-RANDOM = "random"
-"""Baseline of the headline certificate, and role of the arms that are random draws."""
 
 BEST_SIMPLE = "best simple arm"
 """Baseline that is picked among the simple arms."""

@@ -11,9 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.progress import duration
 from grasp_pipeline.report.formats import count, interval, number, plain, public_location, share
-from grasp_pipeline.report.inputs import BEST_SIMPLE, RANDOM, ReportInputs, task_label, totals
+from grasp_pipeline.report.inputs import BEST_SIMPLE, ReportInputs, task_label, totals
 from grasp_pipeline.report.why import why_it_won
 
 MOST_ROWS = 12

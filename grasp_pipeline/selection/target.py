@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.errors import ConfigError, nearest
+from grasp_pipeline.names import MEAN, WORST
 from grasp_pipeline.selection.solver.worst_task import normalised_weights
-
-MEAN = "mean"
-WORST = "worst"
 
 
 @dataclass(frozen=True)

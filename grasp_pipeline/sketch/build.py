@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from grasp_pipeline.config import SketchConfig
+from grasp_pipeline.names import CheckpointRole
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.full import FullSketcher
@@ -63,7 +64,7 @@ def build_sketcher(
     )
 
 
-def checkpoint_role(kind: str) -> str:
+def checkpoint_role(kind: str) -> CheckpointRole:
     """Return the role of the checkpoint at which a kind is taken."""
     return "early" if kind == EARLY else "reference"
 

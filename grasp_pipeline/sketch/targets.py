@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MEAN = "mean"
-"""Name of the task that is the mean of all tasks."""
+from grasp_pipeline.names import MEAN, Split
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class TaskMean:
     """
 
     task: str
-    split: str
+    split: Split
     vector: NDArray[np.float32]
     n_tokens: int
     n_chunks: int
@@ -46,7 +45,7 @@ def weighted_mean(
 
 
 def task_means(
-    sketches: NDArray[np.float32], n_tokens: NDArray[np.int64], tasks: Sequence[str], splits: Sequence[str]
+    sketches: NDArray[np.float32], n_tokens: NDArray[np.int64], tasks: Sequence[str], splits: Sequence[Split]
 ) -> list[TaskMean]:
     """Return the mean sketch of every (task, split), and of the task `mean` for every split.
 

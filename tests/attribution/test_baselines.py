@@ -17,7 +17,7 @@ from grasp_pipeline.attribution.grouped import Grouped
 from grasp_pipeline.attribution.log_distinct import AdditiveLogDistinct, fit_log_distinct
 from grasp_pipeline.attribution.loss_only import LossOnly
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-from grasp_pipeline.attribution.protocol import AdditiveAttributor, Attributor, Form
+from grasp_pipeline.attribution.protocol import AdditiveAttributor, Attributor
 from grasp_pipeline.attribution.random_score import RandomScore
 from grasp_pipeline.attribution.second_order import SecondOrderGroup, second_order_from_means
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
@@ -25,6 +25,7 @@ from grasp_pipeline.attribution.tracin import TracIn
 from grasp_pipeline.attribution.trak import Trak, trak_gram
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 
 N, D, T, M = 50, 6, 3, 8

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge, RidgeCV
 
 from grasp_pipeline.attribution.datamodel import MaskDatamodel, RidgeDatamodel, SourceDatamodel
-from grasp_pipeline.attribution.protocol import Attributor, Form
+from grasp_pipeline.attribution.protocol import Attributor
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 
 N, M, T = 40, 18, 3

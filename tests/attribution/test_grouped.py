@@ -11,8 +11,9 @@ from grasp_pipeline.attribution.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.grad_dot import GradDot
 from grasp_pipeline.attribution.grouped import Grouped, group_means
 from grasp_pipeline.attribution.partition import kmeans_groups, random_groups
-from grasp_pipeline.attribution.protocol import AdditiveAttributor, Form
+from grasp_pipeline.attribution.protocol import AdditiveAttributor
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 
 N, D, T, M, RHO = 60, 5, 2, 7, 0.5

@@ -24,11 +24,11 @@ from benchmarks.downstream.coverage import hold_repeats, load_repeats, save_repe
 from benchmarks.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
 from benchmarks.downstream.ledger import Ledger
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.names import MEAN
 from grasp_pipeline.proxy.runs import MemoryStore, measure
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, TWINS
 from grasp_pipeline.selection.candidates.refit import REFIT
 from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
-from grasp_pipeline.selection.target import MEAN
 
 SETTINGS = toy_settings()
 SIZE = SETTINGS.main

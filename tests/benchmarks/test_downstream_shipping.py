@@ -29,9 +29,10 @@ from benchmarks.downstream.shipping import (
     token_multiplier,
     without,
 )
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
-from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence
+from grasp_pipeline.selection.certification.certificate import Evidence
 from grasp_pipeline.selection.certification.cross_fit import BEST_SIMPLE, Entrants, Runs, cross_fit
 
 

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "grasp_pipeline.config": 0,
     "grasp_pipeline.errors": 0,
     "grasp_pipeline.locations": 0,
+    "grasp_pipeline.names": 0,
     "grasp_pipeline.progress": 0,
     "grasp_pipeline.registry": 0,
     "grasp_pipeline.seeds": 0,

@@ -26,7 +26,7 @@ from grasp_pipeline.attribution.methods import (
     rival_predictions,
 )
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-from grasp_pipeline.attribution.protocol import Form, Membership
+from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.random_score import RandomScore
 from grasp_pipeline.attribution.second_order import SecondOrderGroup
 from grasp_pipeline.attribution.trak import Trak, trak_gram
@@ -34,6 +34,7 @@ from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.corpus.pool import LabCorpus
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.proxies import TWO_CHECKPOINTS
+from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.views import join_views, query_moments
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from grasp_pipeline.selection.certification.certificate import RANDOM, Evidence, fold_loss
+from grasp_pipeline.names import RANDOM
+from grasp_pipeline.selection.certification.certificate import Evidence, fold_loss
 from grasp_pipeline.selection.certification.cross_fit import Entrants, Runs, cross_fit
 
 SIMPLE = [f"simple {k}" for k in range(8)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.report.blocks import elsewhere, numeric
 from grasp_pipeline.report.formats import MISSING, count, number
-from grasp_pipeline.report.inputs import BEST_SIMPLE, RANDOM, ReportInputs, Row, task_label
+from grasp_pipeline.report.inputs import BEST_SIMPLE, ReportInputs, Row, task_label
 from grasp_pipeline.report.markup import Column, Html, element, named, table
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.report import figures
 from grasp_pipeline.report.blocks import elsewhere, folded, minus, numeric, pairs, picture, positions
 from grasp_pipeline.report.formats import count, number
-from grasp_pipeline.report.inputs import RANDOM, ReportInputs, task_label
+from grasp_pipeline.report.inputs import ReportInputs, task_label
 from grasp_pipeline.report.markup import Column, Html, element, join, named, table
 from grasp_pipeline.report.why import why_it_won
 

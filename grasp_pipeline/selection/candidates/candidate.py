@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,16 +11,13 @@ from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import SketchBlocks
 from grasp_pipeline.attribution.metric import Metric
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.names import ArmRole, Dedup
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.context import LinearScore
-from grasp_pipeline.selection.constraints.feasible_sets import Dedup
 from grasp_pipeline.selection.solver.budget import TokenBudget
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection, optimise
 from grasp_pipeline.selection.solver.stream import optimise_stream
-
-Role = Literal["candidate", "simple", "random", "full"]
-"""`candidate`: optimised, for the judge; `simple`: a baseline; `random`: a draw; `full`: do not prune."""
 
 STREAMED_ROWS = 1 << 18
 """Chunks up to which the optimiser may read the sketches as often as it likes."""
@@ -38,7 +34,7 @@ class Candidate:
 
     name: str
     family: str
-    role: Role
+    role: ArmRole
     membership: Bools
     n_tokens: int
     description: str

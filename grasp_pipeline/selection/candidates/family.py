@@ -13,9 +13,9 @@ from typing import ClassVar
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.candidates.candidate import Candidate, Role, tokens_of, top_k
+from grasp_pipeline.names import ArmRole, Dedup
+from grasp_pipeline.selection.candidates.candidate import Candidate, tokens_of, top_k
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext, last_taken
-from grasp_pipeline.selection.constraints.feasible_sets import Dedup
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter, ChunkInputs
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
@@ -67,7 +67,7 @@ class Family:
     description: ClassVar[str]
     ranks_by: ClassVar[str]
     source: ClassVar[str] = ""
-    role: ClassVar[Role] = "simple"
+    role: ClassVar[ArmRole] = "simple"
     comparison: ClassVar[int | None] = None
     follows_tasks: ClassVar[bool] = True
     linear: ClassVar[LinearScore | None] = None

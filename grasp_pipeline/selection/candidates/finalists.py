@@ -15,13 +15,14 @@ import numpy as np
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.names import ArmRole
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.candidates.candidate import Candidate, Role
+from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, TWINS
 from grasp_pipeline.selection.candidates.family import DIRECTION, Search
 
-BUILT: tuple[Role, ...] = ("full", "simple", "candidate")
+BUILT: tuple[ArmRole, ...] = ("full", "simple", "candidate")
 """Roles in the order in which their candidates are built. Of equal ones the first enters."""
 
 

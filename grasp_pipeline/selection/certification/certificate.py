@@ -22,13 +22,10 @@ from scipy.stats import t as student
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import finite
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.target import MEAN, WORST
+from grasp_pipeline.names import MEAN, RANDOM, WORST
 
 Run = tuple[str, int]
 """(arm, number of its run)."""
-
-RANDOM = "random"
-"""Name of the arm whose runs are independent draws."""
 
 FRESH = 2
 """Freshly seeded runs of a pick, by default and at least: one run tells nothing of how much runs vary."""

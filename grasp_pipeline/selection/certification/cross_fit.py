@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from grasp_pipeline.names import RANDOM
 from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.certification.certificate import (
     FRESH,
-    RANDOM,
     Certificate,
     Evidence,
     Picks,

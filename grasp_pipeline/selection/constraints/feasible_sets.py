@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Bools
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.names import Dedup
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
 from grasp_pipeline.selection.solver.budget import TokenBudget, check_budget
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
-
-Dedup = Literal["none", "soft", "hard"]
-"""Of the documents of a near-duplicate cluster of size k: all, ceil(sqrt(k)) or one."""
 
 Constrain = Callable[[NDArray[np.integer[Any]], Bools, Bools | None], ConstraintSet]
 """Tokens (n,), chunks that may be chosen (n,) and chunks to keep (n,) or None -> the constraint set."""

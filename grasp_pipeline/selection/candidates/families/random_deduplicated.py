@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from grasp_pipeline.arrays import Bools
+from grasp_pipeline.names import Dedup
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.family import NOTHING, Family
-from grasp_pipeline.selection.constraints.feasible_sets import Dedup, random_keys
+from grasp_pipeline.selection.constraints.feasible_sets import random_keys
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
 
