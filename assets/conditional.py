@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
-from assets.partitions import ONE_RUN
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.progress import Progress
@@ -33,16 +33,22 @@ PASS_ROWS = 16
 """Chunks of one forward pass; on two cores 64 are a quarter slower."""
 
 
-@dg.asset(
-    group_name="selection",
+@stage(
+    group="selection",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
     code_version="3",
-    deps=["candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
+    reads=[
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        tables.CANDIDATES,
+        *(part(tables.TASKS, split) for split in SPLITS),
+        part(tables.TOKENIZED_SHARDS, by="shard"),
+    ],
+    writes={
+        tables.CONDITIONAL_LOSSES: "Every chunk's loss after a short fine-tuning of the reference proxy on the "
+        "target's query chunks, for a candidate, and on its judge chunks, for the judge. New or changed shards only."
+    },
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="Every chunk's loss after a short fine-tuning of the reference proxy on the target's query chunks, "
-    "for a candidate, and on its judge chunks, for the judge. New or changed shards only.",
 )
 def conditional_losses(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -56,7 +62,7 @@ def conditional_losses(
     from grasp_pipeline.proxy.training import stack_models
     from grasp_pipeline.seeds import digest
 
-    step = Step(context, store, None, "3")
+    step = Step(context, store)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
@@ -80,7 +86,7 @@ def conditional_losses(
     waiting: list[_Shard] = []
     names = {c.partition["shard"] for c in step.tables.commits(tables.TOKENIZED_SHARDS) if c.partition}
     for name in sorted(names):
-        shard = _Shard(step, name, step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": name}), tuned_from)
+        shard = _Shard(step, name, step.part(tables.TOKENIZED_SHARDS, {"shard": name}), tuned_from)
         commit = shard.current() if stored else None
         if commit is None:
             waiting.append(shard)

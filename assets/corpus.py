@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.common import OWNERS, Step, assets_of_one_step
-from assets.partitions import ONE_RUN, SHARDS
+from assets.partitions import SHARDS
 from assets.preflight import check_sources
 from assets.sections import CleaningRun, InputRun, TasksRun
+from assets.stages import stage
+from assets.step import Step
 from grasp_pipeline import tables
 from resources.notes import ManifestNote, ShardNote
 from resources.store import DeltaStore
@@ -20,16 +21,12 @@ if TYPE_CHECKING:
     from grasp_pipeline.corpus.readers import Block
     from resources.delta.commits import Provenance
 
-GROUP = "corpus"
 
-
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="corpus",
     kinds={"polars", "deltalake"},
-    owners=OWNERS,
     code_version="3",
-    backfill_policy=ONE_RUN,
-    description="Blocks of the input files in order of arrival, each assigned once to a shard.",
+    writes={tables.MANIFEST: "Blocks of the input files in order of arrival, each assigned once to a shard."},
 )
 def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaStore) -> dg.MaterializeResult:
     """List the inputs and assign new blocks to shards."""
@@ -46,7 +43,7 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     from grasp_pipeline.corpus.readers import read_corpus
     from grasp_pipeline.seeds import digest
 
-    step = Step(context, store, config, "3")
+    step = Step(context, store, config)
     files = resolve_inputs(config, store.storage_options)
     find_licences(file.uri for file in files)  # the export needs them: told now, not after the training
     before = step.tables.latest(tables.MANIFEST)
@@ -93,15 +90,16 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
     return step.result(tables.MANIFEST, commit, frame.height, extra)
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="corpus",
     kinds={"polars", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    backfill_policy=ONE_RUN,
+    writes={
+        tables.TASK_DOCUMENTS: "Held-out documents of the target tasks, split by document into query, judge, two "
+        "calibration folds and evaluation."
+    },
+    kept=True,
     op_tags={"dagster/priority": "1"},  # Small, and its faults are told before the corpus is read.
-    description="Held-out documents of the target tasks, split by document into query, judge, two calibration folds "
-    "and evaluation.",
 )
 def task_documents(
     context: dg.AssetExecutionContext, config: TasksRun, store: DeltaStore
@@ -109,7 +107,7 @@ def task_documents(
     """Read and split the tasks' documents."""
     from grasp_pipeline.corpus.tasks import read_tasks
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config)
     read = read_tasks(config, store.storage_options)
     before = step.tables.latest(tables.TASK_DOCUMENTS)
     commit = step.tables.write(tables.TASK_DOCUMENTS, read.documents, step.provenance())
@@ -123,31 +121,17 @@ def task_documents(
     return step.result(tables.TASK_DOCUMENTS, commit, read.documents.height, extra)
 
 
-@assets_of_one_step(
-    name="documents",
-    specs=[
-        dg.AssetSpec(
-            "documents",
-            group_name=GROUP,
-            kinds={"polars", "deltalake"},
-            owners=OWNERS,
-            code_version="2",
-            deps=["manifest", "task_documents"],
-            description="Normalised documents without exact duplicates, noise and contamination; near duplicates "
-            "clustered.",
-        ),
-        dg.AssetSpec(
-            "rejected_documents",
-            group_name=GROUP,
-            kinds={"polars", "deltalake"},
-            owners=OWNERS,
-            code_version="2",
-            deps=["manifest", "task_documents"],
-            description="Every document or row left out, with its reason, the measured value and the surviving "
-            "duplicate.",
-        ),
-    ],
-    backfill_policy=ONE_RUN,
+@stage(
+    group="corpus",
+    kinds={"polars", "deltalake"},
+    code_version="2",
+    reads=[tables.MANIFEST, tables.TASK_DOCUMENTS],
+    writes={
+        tables.DOCUMENTS: "Normalised documents without exact duplicates, noise and contamination; near duplicates "
+        "clustered.",
+        tables.REJECTED_DOCUMENTS: "Every document or row left out, with its reason, the measured value and the "
+        "surviving duplicate.",
+    },
 )
 def documents(
     context: dg.AssetExecutionContext, config: CleaningRun, store: DeltaStore
@@ -161,7 +145,7 @@ def documents(
     from grasp_pipeline.corpus.manifest import place_blocks
     from grasp_pipeline.corpus.readers import read_corpus
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config)
     blocks = step.read(tables.MANIFEST)
     tasks = step.read(tables.TASK_DOCUMENTS)
     provenance = step.provenance()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-    from assets.common import Step
+    from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.names import Form

@@ -4,46 +4,60 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
-from assets.partitions import ONE_RUN
 from assets.sections import ExportRun, FidelityRun
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.names import MEAN, RANDOM
 from resources.compute import Compute
 from resources.models import Models
 from resources.store import DeltaStore
 
-GROUP = "evidence"
 EVALUATION_SEED = 1000
 """First training seed of the arms on the evaluation documents; no earlier run used it or a later one."""
 EXPORT_VERSION = "3"
+BESIDE = (
+    tables.MANIFEST,
+    tables.DOCUMENTS,
+    tables.REJECTED_DOCUMENTS,
+    tables.TOKENIZER,
+    tables.TOKENIZED_SHARDS,
+    tables.CANDIDATES,
+    tables.SELECTED_CONFIG,
+    tables.CERTIFICATES,
+)
+"""What the export reads as `pruned_corpus` saw it, not as it is now."""
 
 
-@assets_of_one_step(
-    name="sealed_evaluation",
-    specs=[
-        dg.AssetSpec(
-            "fidelity",
-            group_name=GROUP,
-            kinds={"pytorch", "deltalake"},
-            owners=OWNERS,
-            code_version="2",
-            deps=["selected_config", "subsets", "certificates", "gradient_sketches", "task_sketches"],
-            description="Rank correlation of the surrogate and of the baselines with the sealed evaluation subsets, "
-            "measured after the choice was stored.",
-        ),
-        dg.AssetSpec(
-            "evaluation_losses",
-            group_name=GROUP,
-            kinds={"pytorch", "deltalake"},
-            owners=OWNERS,
-            code_version="1",
-            deps=["certificates", "finalists", "refitted_finalists"],
-            description="Loss of the picked corpus and the comparison arms on the evaluation documents, fresh seeds.",
-        ),
+@stage(
+    group="evidence",
+    kinds={"pytorch", "deltalake"},
+    code_version="1",
+    reads=[
+        tables.SELECTED_CONFIG,
+        tables.CANDIDATES,
+        tables.CERTIFICATES,
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        part(tables.SUBSETS, "evaluation"),
+        tables.FINALISTS,
+        tables.REFITTED_FINALISTS,
+        part(tables.SUBSETS, "finalist", maker="finalists"),
+        part(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
+        part(tables.TASKS, "evaluation"),
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        tables.TASK_SKETCHES,
     ],
+    writes={
+        tables.FIDELITY: "Rank correlation of the surrogate and of the baselines with the sealed evaluation subsets, "
+        "measured after the choice was stored.",
+        tables.EVALUATION_LOSSES: "Loss of the picked corpus and the comparison arms on the evaluation documents, "
+        "fresh seeds.",
+    },
+    kept=True,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
 )
 def sealed_evaluation(
     context: dg.AssetExecutionContext,
@@ -63,9 +77,8 @@ def sealed_evaluation(
     from grasp_pipeline.evaluation.arms import arm_rows
     from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
 
-    step = Step(context, store, config, "1")
-    selected_read = step.pin(tables.SELECTED_CONFIG)
-    chosen = step.tables.read(tables.SELECTED_CONFIG, selected_read.version).collect().row(0, named=True)
+    step = Step(context, store, config)
+    chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     target = step.read(tables.CANDIDATES).select("target").collect().item(0, 0)
     certificates = step.read(tables.CERTIFICATES).collect()
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
@@ -75,7 +88,6 @@ def sealed_evaluation(
     arms = load_finalists(step, corpus)
     held_out = load_held_out(step, "evaluation", tokenizer.encoder.bos, tokenizer.chunk_tokens)
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
-    step.pin(tables.TASK_SKETCHES)
     provenance = step.provenance()
     own = {"corpus": TEXT}
     done = [
@@ -107,7 +119,7 @@ def sealed_evaluation(
         reference,
         config.bootstrap,
         0.95,
-        f"fidelity/{selected_read.version}",
+        f"fidelity/{step.pin(tables.SELECTED_CONFIG).version}",
     )
     frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
     commit = step.tables.write(tables.FIDELITY, frame, provenance, own)
@@ -158,26 +170,17 @@ def sealed_evaluation(
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="publication",
     kinds={"parquet", "polars"},
-    owners=OWNERS,
     code_version=EXPORT_VERSION,
-    deps=[
-        "manifest",
-        "documents",
-        "rejected_documents",
-        "tokenizer",
-        "tokenized_shards",
-        "candidates",
-        "selected_config",
-        "certificates",
-        "pruned_corpus",
-        "drop_reasons",
+    reads=[
+        tables.PRUNED_CORPUS,
+        tables.DROP_REASONS,
+        *(part(table, optional=True) for table in BESIDE),
     ],
-    backfill_policy=ONE_RUN,
-    description="The kept text and tokens in the formats asked for, with a dataset card and a manifest, below the "
-    "store's folder `export`.",
+    writes="The kept text and tokens in the formats asked for, with a dataset card and a manifest, below the store's "
+    "folder `export`.",
 )
 def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaStore) -> dg.MaterializeResult:
     """Write the kept spans of every document; neighbouring kept chunks are joined."""
@@ -195,7 +198,7 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
     )
 
     check_destination(config.formats, store.place)
-    step = Step(context, store, config, EXPORT_VERSION)
+    step = Step(context, store, config)
     read = ExportTables.pinned(step)
     stamp = read.stamp(step)
     location = f"{store.place}/export"
@@ -226,28 +229,29 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="evidence",
     kinds={"html", "matplotlib"},
-    owners=OWNERS,
     code_version="1",
-    deps=[
-        "certificates",
-        "pruned_corpus",
-        "drop_reasons",
-        "fidelity",
-        "evaluation_losses",
-        "rejected_documents",
+    reads=[
+        part(table, optional=True)
+        for table in (
+            tables.CERTIFICATES,
+            tables.PRUNED_CORPUS,
+            tables.DROP_REASONS,
+            tables.FIDELITY,
+            tables.EVALUATION_LOSSES,
+            tables.REJECTED_DOCUMENTS,
+        )
     ],
-    backfill_policy=ONE_RUN,
-    description="One self-contained HTML page: the certificate, the evidence behind it, and what was dropped and why.",
+    writes="One self-contained HTML page: the certificate, the evidence behind it, and what was dropped and why.",
 )
 def report(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
     """Render the report below the store's folder `report`."""
     from assets.reporting import report_inputs
     from grasp_pipeline.report.page import render
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store)
     inputs = report_inputs(store.tables)
     page = render(inputs)
     location = f"{store.place}/report/report.html"

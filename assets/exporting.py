@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
 
-from assets.common import Step
 from assets.provenance import measured_elsewhere
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.config import ExportConfig
 from grasp_pipeline.corpus.export.card import Card, reason_counts, source_counts
@@ -41,8 +42,7 @@ class ExportTables:
         shipped = step.tables.standing(tables.PRUNED_CORPUS)
         assert shipped is not None, "read above"
 
-        def read(table: tables.Table) -> pl.LazyFrame:
-            return step.read_beside(shipped, table)
+        read = partial(step.read_beside, shipped)
 
         tokenizer = read(tables.TOKENIZER).collect().row(0, named=True)
         protocol = (

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
 from assets.engines import stored_engine
-from assets.partitions import ONE_RUN
 from assets.sections import FilterRun
+from assets.stages import GPU_POOL, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.errors import StoreError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.sketch.run import SketchEngine
     from resources.delta.commits import Commit, Provenance
 
-GROUP = "filtering"
 BOTH = (tables.FILTERED_SHARDS, tables.FILTERED_REJECTIONS)
 
 
@@ -185,29 +184,23 @@ def stored_view(row: dict[str, Any]) -> "FeatureView":
     return FeatureView(tuple(row["view_factors"] or (1.0,)), ngrams)
 
 
-@assets_of_one_step(
-    name="filtered_shards",
-    specs=[
-        dg.AssetSpec(
-            table.name,
-            group_name=GROUP,
-            kinds={"pytorch", "deltalake"},
-            owners=OWNERS,
-            code_version="5",
-            deps=["residual_filter", "tokenizer", "proxy_checkpoints", "documents", "task_documents"],
-            description=text,
-        )
-        for table, text in zip(
-            BOTH,
-            (
-                "Chunks of new files with their value under the residual filter, and the text of those worth keeping.",
-                "Rows of new files that could not be scored, each with its reason.",
-            ),
-            strict=True,
-        )
+@stage(
+    group="filtering",
+    kinds={"pytorch", "deltalake"},
+    code_version="5",
+    reads=[
+        tables.RESIDUAL_FILTER,
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        tables.TASK_DOCUMENTS,
+        tables.DOCUMENTS,
     ],
+    writes={
+        tables.FILTERED_SHARDS: "Chunks of new files with their value under the residual filter, and the text of those "
+        "worth keeping.",
+        tables.FILTERED_REJECTIONS: "Rows of new files that could not be scored, each with its reason.",
+    },
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
 )
 def filtered_shards(
     context: dg.AssetExecutionContext, config: FilterRun, store: DeltaStore, models: Models, compute: Compute
@@ -220,7 +213,7 @@ def filtered_shards(
     from grasp_pipeline.corpus.contamination import held_out_texts
     from grasp_pipeline.corpus.files import resolve_inputs
 
-    step = Step(context, store, config, "5")
+    step = Step(context, store, config)
     row = step.read(tables.RESIDUAL_FILTER).collect().row(0, named=True)
     tokenizer_read, proxies = step.pin(tables.TOKENIZER), step.pin(tables.PROXY_CHECKPOINTS)
     tasks = step.read(tables.TASK_DOCUMENTS)

@@ -26,8 +26,8 @@ from resources.notes import FinalistsNote
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.common import Step
     from assets.data import Corpus
+    from assets.step import Step
     from grasp_pipeline.proxy.training import Recipe
     from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
     from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext

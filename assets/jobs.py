@@ -6,15 +6,12 @@ from typing import Any
 
 import dagster as dg
 
+from assets.graph import curated, recurated
 from assets.partitions import WHOLE_RANGE
+from assets.stages import STAGES, check_run_config
 
-STEPS = ("manifest", "documents", "finalists", "export")
+STEPS = tuple(name for name, each in STAGES.items() if each.section and recurated().intersection(each.writes))
 """Steps of recurate that take a configuration."""
-
-FROZEN = ("tokenizer", "task_documents", "tasks", "proxy_checkpoints", "sketchers", "task_sketches")
-PROTOCOL = ("candidates", "subsets", "subset_utilities", "surrogates", "selected_config")
-VISION = dg.AssetSelection.groups("vision")
-FILTERING = dg.AssetSelection.groups("filtering")
 
 
 def recurate_config() -> dict[str, Any]:
@@ -33,26 +30,22 @@ def recurate_tags() -> dict[str, str]:
     """Return recurate's run tags: every shard, and what GRASP_CONFIG says of the steps that it keeps."""
     from assets.run import read_config
     from assets.settings import kept_settings
-    from grasp_pipeline.config import validate_run_config
 
     ops = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))["ops"]
-    validate_run_config(ops)
+    check_run_config(ops)
     return WHOLE_RANGE | kept_settings(ops, STEPS)
 
 
 curate = dg.define_asset_job(
     "curate",
-    dg.AssetSelection.all() - VISION - FILTERING,
+    dg.AssetSelection.assets(*sorted(curated())),
     description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report.",
     tags=WHOLE_RANGE,
 )
 
 recurate = dg.define_asset_job(
     "recurate",
-    dg.AssetSelection.all()
-    - VISION
-    - FILTERING
-    - dg.AssetSelection.assets(*FROZEN, *PROTOCOL, "fidelity", "evaluation_losses"),
+    dg.AssetSelection.assets(*sorted(recurated())),
     description="New or changed documents only: their shards are tokenized and sketched with the stored tokenizer and "
     "proxy, and the corpus is selected and certified again under the stored choice.",
     tags=WHOLE_RANGE,
@@ -66,14 +59,14 @@ fidelity = dg.define_asset_job(
 
 apply_filter = dg.define_asset_job(
     "apply_filter",
-    FILTERING,
+    dg.AssetSelection.groups("filtering"),
     description="Score files that came after the fit by the stored residual filter and keep what is worth it, without "
     "optimising again.",
 )
 
 curate_vision = dg.define_asset_job(
     "curate_vision",
-    VISION,
+    dg.AssetSelection.groups("vision"),
     description="The same protocol on images: subsets of a pool of labelled images are really retrained, and every "
     "method is compared with what they turned out to be worth.",
 )

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from assets.common import Step
     from assets.data import Corpus
+    from assets.step import Step
 
 Method = tuple[str, str]
 

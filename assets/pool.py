@@ -22,9 +22,8 @@ from grasp_pipeline.errors import StoreError
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.common import Step
     from assets.data import Corpus
-    from resources.delta.commits import Read
+    from assets.step import Step
 
 RETRAINED = ("finalist", "refit")
 """Splits of `subsets` that hold what a run retrains for its certificate."""
@@ -81,13 +80,6 @@ def newest(step: Step) -> int | None:
     """Return the pool's present version, None before the first finalist was measured; not a read of the step."""
     commit = step.tables.latest(tables.CALIBRATION_POOL)
     return None if commit is None else commit.version
-
-
-def snapshot(version: int | None) -> tuple[Read, ...]:
-    """Return the read of the pool at a version for a step's provenance, none where there was no pool."""
-    from resources.delta.commits import Read
-
-    return () if version is None else (Read(tables.CALIBRATION_POOL.name, version),)
 
 
 @dataclass(frozen=True)

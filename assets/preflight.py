@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.settings import refuse_ignored
+from assets.stages import check_run_config, sections
 from grasp_pipeline import tables
-from grasp_pipeline.config import SECTIONS, Section, validate_run_config
+from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,19 +76,19 @@ def _refuse(faults: list[str | None]) -> None:
 def _section(context: dg.AssetExecutionContext, step: str) -> Section:
     run_config: Mapping[str, Any] = context.run.run_config
     ops = run_config.get("ops") or {}
-    return SECTIONS[step].model_validate((ops.get(step) or {}).get("config") or {})
+    return sections()[step].model_validate((ops.get(step) or {}).get("config") or {})
 
 
 def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
     """Ask what needs the configuration, the tasks' files, the device and the tables' logs alone."""
-    from assets.selection import PICKS, REFITS
     from grasp_pipeline.corpus.export.write import check_destination
     from grasp_pipeline.corpus.tasks import read_tasks
     from grasp_pipeline.selection import preflight
+    from grasp_pipeline.selection.certification.cross_fit import PICKS, REFITS
 
     run, delta = context.run, store.tables
     run_config: Mapping[str, Any] = run.run_config
-    validate_run_config(run_config.get("ops") or {})
+    check_run_config(run_config.get("ops") or {})
     refuse_ignored(run.tags, run.job_name, delta)
     faults: list[str | None] = []
     if any(

@@ -5,28 +5,28 @@ from typing import Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
-from assets.partitions import ONE_RUN
 from assets.sections import ProtocolRun, SubsetsRun
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from resources.compute import Compute
 from resources.models import Models
 from resources.notes import SealNote, SubsetsNote, TasksNote
 from resources.store import DeltaStore
 
-GROUP = "protocol"
 SPLITS = ("calibration", "evaluation")
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="calibration",
     kinds={"python", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    deps=["tokenized_shards", "tasks", "sketchers"],
-    backfill_policy=ONE_RUN,
-    description="The finite grid of surrogate configurations, the target, the budget and the error rate: written "
-    "before anything is measured.",
+    reads=[part(tables.TASKS, "query"), tables.SKETCHERS, tables.TOKENIZED_SHARDS],
+    writes={
+        tables.CANDIDATES: "The finite grid of surrogate configurations, the target, the budget and the error rate: "
+        "written before anything is measured."
+    },
+    kept=True,
 )
 def candidates(
     context: dg.AssetExecutionContext, config: ProtocolRun, store: DeltaStore
@@ -41,7 +41,7 @@ def candidates(
     from grasp_pipeline.calibration.grid import build_grid
     from grasp_pipeline.selection.target import Target
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config)
     names = task_names(step)
     kinds = (
         step.read(tables.SKETCHERS)
@@ -81,14 +81,22 @@ def candidates(
     return step.result(tables.CANDIDATES, commit, len(grid), extra)
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="calibration",
     kinds={"numpy", "deltalake"},
-    owners=OWNERS,
     code_version="3",
-    deps=["tokenized_shards", "documents", "gradient_sketches", "task_sketches", "candidates", "tasks"],
-    backfill_policy=ONE_RUN,
-    description="Subsets to retrain, in declared strata: calibration, and evaluation subsets drawn and sealed apart.",
+    reads=[
+        tables.CANDIDATES,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        tables.TASK_SKETCHES,
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+    ],
+    writes={
+        tables.SUBSETS: "Subsets to retrain, in declared strata: calibration, and evaluation subsets drawn and sealed "
+        "apart."
+    },
+    kept=True,
 )
 def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaStore) -> dg.MaterializeResult:
     """Design calibration and evaluation subsets, and note which earlier finalists will count beside them.
@@ -109,7 +117,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     from grasp_pipeline.seeds import digest
     from resources.audit import short_ids
 
-    step = Step(context, store, config, "3")
+    step = Step(context, store, config)
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     kind = protocol["sketch_kind"]
     corpus = load_corpus(step)
@@ -183,15 +191,24 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     return step.result(tables.SUBSETS, commits[-1], sum(frame.height for frame in frames), extra)
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="calibration",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    deps=["subsets", "candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
+    reads=[
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        tables.CANDIDATES,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        part(tables.SUBSETS, "calibration"),
+        part(tables.TASKS, "calibration"),
+    ],
+    writes={
+        tables.SUBSET_UTILITIES: "Held-out utility of every calibration subset, from proxies really retrained on it."
+    },
+    kept=True,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="Held-out utility of every calibration subset, from proxies really retrained on it.",
 )
 def subset_utilities(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -200,10 +217,9 @@ def subset_utilities(
     from assets.data import load_corpus, load_held_out, load_subsets
     from assets.retraining import Bench
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
-    step.pin(tables.CANDIDATES)
     corpus = load_corpus(step)
     chosen = load_subsets(step, "calibration", corpus)
     held_out = load_held_out(step, "calibration", tokenizer.encoder.bos, tokenizer.chunk_tokens)
@@ -226,36 +242,26 @@ def subset_utilities(
     return step.result(tables.SUBSET_UTILITIES, commit, rows, extra, tokens, up_to_date=retrained == 0)
 
 
-@assets_of_one_step(
-    name="surrogates",
-    specs=[
-        dg.AssetSpec(
-            "surrogates",
-            group_name=GROUP,
-            kinds={"numpy", "deltalake"},
-            owners=OWNERS,
-            code_version="5",
-            deps=[
-                "subset_utilities",
-                "subsets",
-                "gradient_sketches",
-                "task_sketches",
-                "candidates",
-                "tokenized_shards",
-            ],
-            description="Every candidate's rank correlation with the measured utilities and its lower bound.",
-        ),
-        dg.AssetSpec(
-            "selected_config",
-            group_name=GROUP,
-            kinds={"numpy", "deltalake"},
-            owners=OWNERS,
-            code_version="5",
-            deps=["subset_utilities", "candidates"],
-            description="The configuration with the highest lower bound that beats additive attribution, and why.",
-        ),
+@stage(
+    group="calibration",
+    kinds={"numpy", "deltalake"},
+    code_version="5",
+    reads=[
+        tables.CANDIDATES,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        part(tables.SUBSETS, "calibration"),
+        part(tables.SUBSET_UTILITIES, "calibration"),
+        tables.TASK_SKETCHES,
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        part(tables.CALIBRATION_POOL, carried=True),
     ],
-    backfill_policy=ONE_RUN,
+    writes={
+        tables.SURROGATES: "Every candidate's rank correlation with the measured utilities and its lower bound.",
+        tables.SELECTED_CONFIG: "The configuration with the highest lower bound that beats additive attribution, and "
+        "why.",
+    },
+    kept=True,
 )
 def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator[dg.MaterializeResult]:
     """Fit all candidates on the calibration subsets and earlier finalists; choose by the lower confidence bound."""
@@ -264,22 +270,21 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
 
     from assets.data import load_corpus, load_subsets, load_utilities, predict_grid
     from assets.plots import bounds_chart
-    from assets.pool import STRATUM, load_pool, snapshot
+    from assets.pool import STRATUM, load_pool
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
     from grasp_pipeline.calibration.near_copies import POOLED_SHARE, cluster_means
     from resources.audit import sealed_now
     from resources.sketches import sketch_seconds
 
-    step = Step(context, store, None, "5")
+    step = Step(context, store)
     candidates_read = step.pin(tables.CANDIDATES)
-    grid = step.tables.read(tables.CANDIDATES, candidates_read.version).collect()
+    grid = step.read(tables.CANDIDATES).collect()
     corpus = load_corpus(step)
     calibration = load_subsets(step, "calibration", corpus)
     utilities_read = step.pin(tables.SUBSET_UTILITIES, {"split": "calibration"})
-    step.pin(tables.TASK_SKETCHES)
     for kind in grid["sketch_kind"].unique().sort():
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-    provenance = step.provenance(*snapshot(calibration.calibration_pool))
+    provenance = step.provenance(*step.carried(tables.CALIBRATION_POOL, calibration.calibration_pool))
     sealed = sealed_now(step.tables)
     done = [step.current(table, provenance) for table in (tables.SURROGATES, tables.SELECTED_CONFIG)]
     if done[0] is not None and done[1] is not None and SealNote.of(done[1]) == sealed:
@@ -370,21 +375,26 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="selection",
     kinds={"polars", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    deps=["finalists", "refitted_finalists", "document_losses"],
-    backfill_policy=ONE_RUN,
-    description="Every finalist ever retrained, with its measured utilities: calibration subsets of the next choice. "
-    "surrogates reads the version that subsets found when it drew; the graph does not show it, for it leads back.",
+    reads=[
+        part(tables.SUBSETS, "finalist", maker="finalists"),
+        part(tables.SUBSETS, "refit", maker="refitted_finalists"),
+        part(tables.DOCUMENT_LOSSES, "calibration"),
+    ],
+    writes={
+        tables.CALIBRATION_POOL: "Every finalist ever retrained, with its measured utilities: calibration subsets of "
+        "the next choice. surrogates reads the version that subsets found when it drew; the graph does not show it, "
+        "for it leads back."
+    },
 )
 def calibration_pool(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
     """Add the finalists that were retrained, certified or not; those of earlier runs stay."""
     from assets.pool import RETRAINED, mean_utilities
 
-    step = Step(context, store, None, "1")
+    step = Step(context, store)
     subsets = step.read_splits(tables.SUBSETS, RETRAINED)
     losses = step.read(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     provenance = step.provenance()

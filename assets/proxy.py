@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
-from assets.partitions import ONE_RUN
 from assets.sections import ProxyRun
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
 from resources.compute import Compute
@@ -12,16 +12,17 @@ from resources.models import Models
 from resources.store import DeltaStore
 
 
-@dg.asset(
-    group_name="proxy",
+@stage(
+    group="proxy",
     kinds={"pytorch", "huggingface", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    deps=["tokenized_shards", "tokenizer", "tasks"],
+    reads=[tables.TOKENIZER, tables.TOKENIZED_SHARDS, tables.DOCUMENTS, part(tables.TASKS, "query")],
+    writes={
+        tables.PROXY_CHECKPOINTS: "A small causal LM trained on a sample of the corpus; gradients are taken at its "
+        "checkpoints and every subset is retrained from its initial weights."
+    },
+    kept=True,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="A small causal LM trained on a sample of the corpus; gradients are taken at its checkpoints and "
-    "every subset is retrained from its initial weights.",
 )
 def proxy_checkpoints(
     context: dg.AssetExecutionContext, config: ProxyRun, store: DeltaStore, models: Models, compute: Compute
@@ -39,7 +40,7 @@ def proxy_checkpoints(
     from grasp_pipeline.proxy.training import Recipe
     from grasp_pipeline.seeds import digest
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     corpus = load_corpus(step)
     held_out = load_held_out(step, "query", tokenizer.encoder.bos, tokenizer.chunk_tokens)

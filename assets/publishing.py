@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import OWNERS, Step, assets_of_one_step
-from assets.partitions import ONE_RUN
+from assets.stages import part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.names import RANDOM
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.explanation.reasons import TaskExtremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
-GROUP = "selection"
 
 MOST_ROWS = 200
 """Rows of a table in the event log."""
@@ -38,44 +37,34 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows.iter_rows(named=True)])
 
 
-@assets_of_one_step(
-    name="pruned_corpus",
-    specs=[
-        dg.AssetSpec(
-            name,
-            group_name=GROUP,
-            kinds={"numpy", "deltalake"},
-            owners=OWNERS,
-            code_version="4",
-            deps=[
-                "certificates",
-                "finalists",
-                "refitted_finalists",
-                "gradient_sketches",
-                "task_sketches",
-                "conditional_losses",
-                "tokenized_shards",
-                "candidates",
-                "tasks",
-                "tokenizer",
-                "sketchers",
-                "proxy_checkpoints",
-            ],
-            description=text,
-        )
-        for name, text in (
-            ("pruned_corpus", "The chunks to train on, best first."),
-            (
-                "drop_reasons",
-                "Why every other chunk was dropped, by which score, and the kept chunk most like it.",
-            ),
-            (
-                "residual_filter",
-                "The shipped arm's own score and its threshold, which score tomorrow's shards one chunk at a time.",
-            ),
-        )
+@stage(
+    group="publication",
+    kinds={"numpy", "deltalake"},
+    code_version="4",
+    reads=[
+        tables.CERTIFICATES,
+        tables.CANDIDATES,
+        tables.SELECTED_CONFIG,
+        part(tables.TASKS, "query"),
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        tables.FINALISTS,
+        tables.REFITTED_FINALISTS,
+        part(tables.SUBSETS, "finalist", maker="finalists"),
+        part(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        tables.TASK_SKETCHES,
+        tables.CONDITIONAL_LOSSES,
+        tables.SKETCHERS,
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
     ],
-    backfill_policy=ONE_RUN,
+    writes={
+        tables.PRUNED_CORPUS: "The chunks to train on, best first.",
+        tables.DROP_REASONS: "Why every other chunk was dropped, by which score, and the kept chunk most like it.",
+        tables.RESIDUAL_FILTER: "The shipped arm's own score and its threshold, which score tomorrow's shards one "
+        "chunk at a time.",
+    },
 )
 def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator[dg.MaterializeResult]:
     """Publish the certified corpus, the reasons and the filter."""
@@ -97,9 +86,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     from grasp_pipeline.selection.explanation.reasons import task_extremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
-    step = Step(context, store, None, "4")
-    certificate_read = step.pin(tables.CERTIFICATES)
-    certificates = step.tables.read(tables.CERTIFICATES, certificate_read.version).collect()
+    step = Step(context, store)
+    certificates = step.read(tables.CERTIFICATES).collect()
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     target, kind = load_target(step, protocol), chosen["sketch_kind"]
@@ -113,8 +101,6 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     corpus = load_corpus(step)
     arms = load_finalists(step, corpus)
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-    step.pin(tables.TASK_SKETCHES)
-    step.pin(tables.CONDITIONAL_LOSSES)
     maker = load_maker(step, kind)
     provenance = step.provenance()
     written = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.RESIDUAL_FILTER)

@@ -18,8 +18,8 @@ from resources.notes import UtilitiesNote
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.common import Step
     from assets.data import Corpus, HeldOut
+    from assets.step import Step
     from grasp_pipeline.proxy.retrain import Job, Outcome
     from grasp_pipeline.selection.certification.certificate import Evidence
     from resources.compute import Compute

@@ -155,15 +155,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(job: str, config: dict[str, Any], console: Console, figures: Path | None) -> int:
     import dagster as dg
 
-    from assets import common, partitions
+    from assets import partitions, step
     from assets.reporting import report_inputs, vision_inputs
     from assets.settings import kept_settings
-    from grasp_pipeline.config import VisionConfigSection, validate_run_config
+    from assets.stages import STAGES, check_run_config
+    from grasp_pipeline.config import VisionConfigSection
     from grasp_pipeline.definitions import defs, store
     from grasp_pipeline.progress import duration
     from grasp_pipeline.report.summary import print_summary, print_vision_summary
 
-    validate_run_config(config["ops"])
+    check_run_config(config["ops"])
     begun = time.monotonic()
     definition = defs.resolve_job_def(job)
     known = {node.name for node in definition.graph.nodes}
@@ -176,7 +177,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
     run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
     tags = tags | kept_settings(config["ops"], known)
-    common.TERMINAL = lambda message, indent: tell(console, time.monotonic() - begun, message, indent)
+    step.TERMINAL = lambda message, indent: tell(console, time.monotonic() - begun, message, indent)
     try:
         result = definition.execute_in_process(
             run_config=run_config, instance=this_instance(), raise_on_error=False, tags=tags
@@ -186,7 +187,7 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
             f"The run configuration cannot be used: {config_faults(error, definition)}. Correct it and launch again."
         ) from error
     finally:
-        common.TERMINAL = None
+        step.TERMINAL = None
     failed = _tell_checks(result, console)
     failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     told: set[str] = set()
@@ -252,34 +253,6 @@ def _tell_checks(result: dg.ExecuteInProcessResult, console: Console) -> int:
             console.print(f"{name} {verdict}{reason}", markup=False)
     return failed
 
-
-STAGES = (
-    "manifest",
-    "task_documents",
-    "documents",
-    "tokenizer",
-    "tokenized_shards",
-    "tasks",
-    "proxy_checkpoints",
-    "sketchers",
-    "gradient_sketches",
-    "task_sketches",
-    "candidates",
-    "subsets",
-    "subset_utilities",
-    "calibration_pool",
-    "surrogates",
-    "conditional_losses",
-    "finalists",
-    "certificates",
-    "pruned_corpus",
-    "sealed_evaluation",
-    "export",
-    "report",
-    "filtered_shards",
-    "vision_fidelity",
-)
-"""Steps whose seconds are shown; the others are checks."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step, assets_of_one_step
-from assets.partitions import ONE_RUN
 from assets.sections import FinalistsRun
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.names import RANDOM
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.certification.cross_fit import CrossFitResult, Runs
     from grasp_pipeline.selection.target import Target
 
-GROUP = "selection"
-
-PICKS = 2
-"""Most corpora that are run afresh for a certificate: the pick of each fold."""
-
-REFITS = 2
-"""Corpora of the on-policy refit: one from the losses of each fold."""
-
 
 def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
     """Return the configuration of the row of `selected_config`."""
@@ -50,25 +42,26 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="selection",
     kinds={"numpy", "deltalake"},
-    owners=OWNERS,
     code_version="5",
-    deps=[
-        "selected_config",
-        "candidates",
-        "gradient_sketches",
-        "task_sketches",
-        "conditional_losses",
-        "proxy_checkpoints",
-        "tokenized_shards",
-        "tasks",
-        "subset_utilities",
+    reads=[
+        tables.CANDIDATES,
+        tables.SELECTED_CONFIG,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        part(tables.TASKS, "query"),
+        part(tables.TASKS, "judge"),
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        tables.TASK_SKETCHES,
+        tables.CONDITIONAL_LOSSES,
+        tables.PROXY_CHECKPOINTS,
     ],
-    backfill_policy=ONE_RUN,
-    description="Candidate corpora at the budget: optimised, simple, full. A judge with evidence that no optimiser has "
-    "seen decides which are retrained.",
+    writes={
+        tables.FINALISTS: "Candidate corpora at the budget: optimised, simple, full. A judge with evidence that no "
+        "optimiser has seen decides which are retrained."
+    },
 )
 def finalists(
     context: dg.AssetExecutionContext, config: FinalistsRun, store: DeltaStore
@@ -81,19 +74,16 @@ def finalists(
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.candidates.families.random import Random
     from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
+    from grasp_pipeline.selection.certification.cross_fit import PICKS, REFITS
     from grasp_pipeline.sketch.build import EARLY
 
-    step = Step(context, store, config, "5")
+    step = Step(context, store, config)
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
     kind, target = chosen["sketch_kind"], load_target(step, protocol)
     for needed in (kind, EARLY):
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": needed})
-    step.pin(tables.TASK_SKETCHES)
-    step.pin(tables.CONDITIONAL_LOSSES)
-    step.pin(tables.PROXY_CHECKPOINTS)
-    step.pin(tables.TASKS, {"split": "judge"})
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
@@ -188,49 +178,33 @@ def retraining_cost(step: Step, runs: int) -> str:
     )
 
 
-@assets_of_one_step(
-    name="certificates",
-    specs=[
-        dg.AssetSpec(
-            name,
-            group_name=GROUP,
-            kinds=kinds,
-            owners=OWNERS,
-            code_version="6",
-            deps=deps,
-            description=text,
-        )
-        for name, kinds, deps, text in (
-            (
-                "document_losses",
-                {"pytorch", "deltalake"},
-                ["finalists", "candidates", "tokenized_shards", "tasks", "tokenizer", "proxy_checkpoints"],
-                "Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
-            ),
-            (
-                "refitted_finalists",
-                {"numpy", "deltalake"},
-                [
-                    "document_losses",
-                    "finalists",
-                    "selected_config",
-                    "gradient_sketches",
-                    "task_sketches",
-                    "conditional_losses",
-                ],
-                "Corpora that the surrogate chose once more, corrected by what the finalists were really worth.",
-            ),
-            (
-                "certificates",
-                {"numpy", "deltalake"},
-                ["document_losses", "finalists", "refitted_finalists"],
-                "Improvement of the picked corpus over random, over the best simple arm and over every comparison arm, "
-                "with the two-fold cross-fitted lower bound.",
-            ),
-        )
+@stage(
+    group="selection",
+    kinds={"pytorch", "deltalake"},
+    code_version="6",
+    reads=[
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        tables.CANDIDATES,
+        tables.SELECTED_CONFIG,
+        tables.TOKENIZED_SHARDS,
+        tables.DOCUMENTS,
+        part(tables.TASKS, "query"),
+        part(tables.TASKS, "calibration"),
+        tables.FINALISTS,
+        part(tables.SUBSETS, "finalist", maker="finalists"),
+        part(tables.GRADIENT_SKETCHES, by="sketch_kind", optional=True),
+        part(tables.TASK_SKETCHES, optional=True),
+        part(tables.CONDITIONAL_LOSSES, optional=True),
     ],
+    writes={
+        tables.DOCUMENT_LOSSES: "Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
+        tables.REFITTED_FINALISTS: "Corpora that the surrogate chose once more, corrected by what the finalists were "
+        "really worth.",
+        tables.CERTIFICATES: "Improvement of the picked corpus over random, over the best simple arm and over every "
+        "comparison arm, with the two-fold cross-fitted lower bound.",
+    },
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
 )
 def certificates(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -244,7 +218,7 @@ def certificates(
     from grasp_pipeline.names import MEAN
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
 
-    step = Step(context, store, None, "6")
+    step = Step(context, store)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)

@@ -10,8 +10,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from assets.stages import asked_sections
 from grasp_pipeline import tables
-from grasp_pipeline.config import SECTIONS, Section
+from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.report.formats import public_location
 from grasp_pipeline.seeds import digest
@@ -59,7 +60,7 @@ def kept_settings(ops: Mapping[str, Any], steps: Collection[str]) -> dict[str, s
         steps: those that the job runs.
     """
     asked: dict[str, Any] = {}
-    for step, section in SECTIONS.items():
+    for step, section in asked_sections(ops).items():
         if step in steps or step in LAST or not (step in ops or "manifest" in ops):
             continue
         said = section.model_validate((ops.get(step) or {}).get("config") or {})

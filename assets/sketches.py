@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import GPU_POOL, OWNERS, Step
 from assets.data import shard_digest, shard_tokens, token_digest
 from assets.engines import load_projection, new_engine, stored_engine
-from assets.partitions import ONE_RUN, SHARDS
+from assets.partitions import SHARDS
 from assets.sections import SketchRun
+from assets.stages import GPU_POOL, part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
@@ -32,19 +33,18 @@ if TYPE_CHECKING:
     from grasp_pipeline.sketch.run import Sketched, SketchEngine
     from resources.delta.commits import Commit, Provenance, Read
 
-GROUP = "sketches"
 
-
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="sketches",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
     code_version="3",
-    deps=["tokenizer", "proxy_checkpoints", "tokenized_shards"],
+    reads=[tables.TOKENIZER, tables.PROXY_CHECKPOINTS, part(tables.TOKENIZED_SHARDS, optional=True)],
+    writes={
+        tables.SKETCHERS: "How each kind of sketch is computed and stored: checkpoint, dimensions, seed, fitted "
+        "projection and scale."
+    },
+    kept=True,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="How each kind of sketch is computed and stored: checkpoint, dimensions, seed, fitted projection and "
-    "scale.",
 )
 def sketchers(
     context: dg.AssetExecutionContext, config: SketchRun, store: DeltaStore, models: Models, compute: Compute
@@ -61,7 +61,7 @@ def sketchers(
     )
     from grasp_pipeline.sketch.pca import PcaSketcher
 
-    step = Step(context, store, config, "3")
+    step = Step(context, store, config)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
     corpus = step.pin(tables.TOKENIZED_SHARDS) if config.pca_dim else None
@@ -223,16 +223,22 @@ def _one_at_a_time(say: Listener) -> Listener:
     return told
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="sketches",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
     code_version="2",
-    deps=["tokenized_shards", "tokenizer", "proxy_checkpoints", "sketchers"],
+    reads=[
+        tables.SKETCHERS,
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        part(tables.TOKENIZED_SHARDS, by="shard"),
+    ],
+    writes={
+        tables.GRADIENT_SKETCHES: "Low-dimensional sketches of every chunk's descent direction, float16, one commit "
+        "per kind and shard."
+    },
     partitions_def=SHARDS,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="Low-dimensional sketches of every chunk's descent direction, float16, one commit per kind and shard.",
 )
 def gradient_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -240,7 +246,7 @@ def gradient_sketches(
     """Sketch the shards that are new or changed, on every device; a finished shard is never touched again."""
     from grasp_pipeline.sketch.spread import spread
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store)
     kinds = _kinds(step, models, compute)
     found: dict[str, dict[str, Commit]] = {}
     waiting: list[tuple[_Shard, _Kind]] = []
@@ -248,7 +254,7 @@ def gradient_sketches(
         if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": name}) is None:
             context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=name)
             continue
-        source = step.tables.pin(tables.TOKENIZED_SHARDS, {"shard": name})
+        source = step.part(tables.TOKENIZED_SHARDS, {"shard": name})
         shard = _Shard(step, name, source, step.provenance(source))
         found[name] = {}
         for kind in kinds:
@@ -386,15 +392,23 @@ def _rows(row: dict[str, Any], sketched: "Sketched") -> "pl.DataFrame":
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="sketches",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
     code_version="2",
-    deps=["tasks", "tokenizer", "proxy_checkpoints", "sketchers"],
+    reads=[
+        tables.SKETCHERS,
+        tables.TOKENIZER,
+        tables.PROXY_CHECKPOINTS,
+        part(tables.TASKS, "query"),
+        part(tables.TASKS, "judge"),
+    ],
+    writes={
+        tables.TASK_SKETCHES: "Token-weighted mean sketch of every task's query documents, and of its judge documents "
+        "apart."
+    },
+    kept=True,
     pool=GPU_POOL,
-    backfill_policy=ONE_RUN,
-    description="Token-weighted mean sketch of every task's query documents, and of its judge documents apart.",
 )
 def task_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
@@ -406,7 +420,7 @@ def task_sketches(
     from grasp_pipeline.sketch.storage import encode_vector
     from grasp_pipeline.sketch.targets import task_means
 
-    step = Step(context, store, None, "2")
+    step = Step(context, store)
     kinds = _kinds(step, models, compute)
     tasks = step.read_splits(tables.TASKS, ["query", "judge"])
     provenance = step.provenance()

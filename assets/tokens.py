@@ -2,26 +2,26 @@
 
 import dagster as dg
 
-from assets.common import OWNERS, Step
-from assets.partitions import ONE_RUN, SHARDS
+from assets.partitions import SHARDS
 from assets.sections import TaskChunkingRun, TokenizerRun
+from assets.stages import part, stage
+from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
 from resources.models import Models
 from resources.notes import TasksNote, TokensNote
 from resources.store import DeltaStore
 
-GROUP = "tokens"
 
-
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="tokens",
     kinds={"huggingface", "deltalake"},
-    owners=OWNERS,
     code_version="1",
-    deps=["documents"],
-    backfill_policy=ONE_RUN,
-    description="Byte-level BPE trained on a sample of the documents, or a Hugging Face tokenizer by name.",
+    reads=[tables.DOCUMENTS],
+    writes={
+        tables.TOKENIZER: "Byte-level BPE trained on a sample of the documents, or a Hugging Face tokenizer by name."
+    },
+    kept=True,
 )
 def tokenizer(
     context: dg.AssetExecutionContext, config: TokenizerRun, store: DeltaStore
@@ -31,7 +31,7 @@ def tokenizer(
 
     from grasp_pipeline.corpus.tokenizer import load_pretrained, sample_texts, train_bpe
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config)
     documents = step.read(tables.DOCUMENTS)
     provenance = step.provenance()
     if (commit := step.current(tables.TOKENIZER, provenance)) is not None:
@@ -58,15 +58,13 @@ def tokenizer(
     return step.result(tables.TOKENIZER, commit, 1, extra)
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="tokens",
     kinds={"polars", "deltalake"},
-    owners=OWNERS,
     code_version="3",
-    deps=["documents", "tokenizer"],
+    reads=[tables.TOKENIZER, part(tables.DOCUMENTS, by="shard")],
+    writes={tables.TOKENIZED_SHARDS: "Chunks of L tokens that tile every document, shard by shard."},
     partitions_def=SHARDS,
-    backfill_policy=ONE_RUN,
-    description="Chunks of L tokens that tile every document, shard by shard.",
 )
 def tokenized_shards(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models
@@ -74,7 +72,7 @@ def tokenized_shards(
     """Tokenize the shards that are new or changed."""
     from grasp_pipeline.corpus.chunking import chunk_documents
 
-    step = Step(context, store, None, "3")
+    step = Step(context, store)
     loaded = None
     tokenizer_read = step.pin(tables.TOKENIZER)
     written, rows, tokens = 0, 0, 0
@@ -83,7 +81,7 @@ def tokenized_shards(
         if step.tables.latest(tables.DOCUMENTS, partition) is None:
             context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=shard)
             continue
-        source = step.tables.pin(tables.DOCUMENTS, partition)
+        source = step.part(tables.DOCUMENTS, partition)
         provenance = step.provenance(source)
         commit = step.current(tables.TOKENIZED_SHARDS, provenance, partition)
         if commit is None:
@@ -116,14 +114,13 @@ def tokenized_shards(
     )
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="tokens",
     kinds={"polars", "deltalake"},
-    owners=OWNERS,
     code_version="2",
-    deps=["task_documents", "tokenizer"],
-    backfill_policy=ONE_RUN,
-    description="Chunks of the held-out documents of every task.",
+    reads=[tables.TASK_DOCUMENTS, tables.TOKENIZER],
+    writes={tables.TASKS: "Chunks of the held-out documents of every task."},
+    kept=True,
 )
 def tasks(
     context: dg.AssetExecutionContext, config: TaskChunkingRun, store: DeltaStore, models: Models
@@ -132,7 +129,7 @@ def tasks(
     from grasp_pipeline.corpus.chunking import chunk_tasks
     from resources.audit import documents_digest
 
-    step = Step(context, store, config, "2")
+    step = Step(context, store, config)
     documents = step.read(tables.TASK_DOCUMENTS)
     tokenizer_read = step.pin(tables.TOKENIZER)
     provenance = step.provenance()

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common import OWNERS, Step
-from assets.partitions import ONE_RUN
 from assets.sections import VisionRun
+from assets.stages import stage
+from assets.step import Step
 from grasp_pipeline import tables
 from resources.compute import Compute
 from resources.notes import VisionNote
@@ -15,19 +15,16 @@ from resources.store import DeltaStore
 if TYPE_CHECKING:
     from resources.delta.commits import Commit
 
-GROUP = "vision"
 SPLIT = "vision"
 """Split of `subset_utilities` that the retrained image classifiers are kept in."""
 
 
-@dg.asset(
-    group_name=GROUP,
+@stage(
+    group="vision",
     kinds={"pytorch", "deltalake"},
-    owners=OWNERS,
-    code_version="2",
-    backfill_policy=ONE_RUN,
-    description="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of "
-    "the table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",
+    code_version="1",
+    writes="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of the "
+    "table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",
 )
 def vision_fidelity(
     context: dg.AssetExecutionContext, config: VisionRun, store: DeltaStore, compute: Compute
@@ -44,7 +41,7 @@ def vision_fidelity(
     from grasp_pipeline.evaluation.vision import prepare, run_vision
     from resources.utilities import DeltaUtilities
 
-    step = Step(context, store, config, "1")
+    step = Step(context, store, config)
     compute.prepare()
     lab = prepare(config, compute.stacked_models)
     own = {"corpus": config.data_set}

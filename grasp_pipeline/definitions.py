@@ -6,22 +6,8 @@ import os
 
 import dagster as dg
 
-from assets import (
-    checks,
-    conditional,
-    corpus,
-    evidence,
-    filtering,
-    jobs,
-    landing,
-    protocol,
-    proxy,
-    publishing,
-    selection,
-    sketches,
-    tokens,
-    vision,
-)
+from assets import checks, jobs, landing
+from assets.graph import load_assets
 from grasp_pipeline.progress import quiet_libraries
 from resources.compute import Compute
 from resources.models import Models
@@ -33,21 +19,7 @@ store = DeltaStore.configure_at_launch(root=os.environ.get("GRASP_STORE", "store
 """Left open until launch, so that `resources.store.config` of a run reaches `models` too."""
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(
-        [
-            corpus,
-            tokens,
-            proxy,
-            sketches,
-            protocol,
-            conditional,
-            selection,
-            publishing,
-            filtering,
-            evidence,
-            vision,
-        ]
-    ),
+    assets=load_assets(),
     asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=jobs.JOBS,
     schedules=jobs.SCHEDULES,

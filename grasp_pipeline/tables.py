@@ -13,7 +13,7 @@ import polars as pl
 TOKENS = pl.List(pl.Int32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """One Delta table: its folder's name, unique key, columns and partition columns."""
 

@@ -33,7 +33,6 @@ from grasp_pipeline.config.vision import VisionConfigSection
 from grasp_pipeline.errors import ConfigError, nearest
 
 __all__ = [
-    "SECTIONS",
     "CleaningConfig",
     "ConstraintsConfig",
     "ExportConfig",
@@ -53,32 +52,15 @@ __all__ = [
     "validate_run_config",
 ]
 
-SECTIONS: dict[str, type[Section]] = {
-    "manifest": InputConfig,
-    "task_documents": TasksConfig,
-    "documents": CleaningConfig,
-    "tokenizer": TokenizerConfig,
-    "tasks": TaskChunkingConfig,
-    "proxy_checkpoints": ProxyConfig,
-    "sketchers": SketchConfig,
-    "candidates": ProtocolConfig,
-    "subsets": SubsetsConfig,
-    "finalists": FinalistsConfig,
-    "sealed_evaluation": FidelityConfig,
-    "export": ExportConfig,
-    "vision_fidelity": VisionConfigSection,
-}
-"""Step name in a run configuration (`ops: NAME: config:`) -> section."""
 
-
-def validate_run_config(ops: Mapping[str, Any]) -> None:
-    """Check every section of a run's `ops` at once.
+def validate_run_config(ops: Mapping[str, Any], sections: Mapping[str, type[Section]]) -> None:
+    """Check sections of a run's `ops` at once; sections: by the name of their step.
 
     Raises:
         ConfigError: names the step, the field, the value's fault and what is allowed.
     """
     faults: list[str] = []
-    for step, section in SECTIONS.items():
+    for step, section in sections.items():
         given = ops.get(step) or {}
         faults += [f"{step}.{key}: write fields below `config:`" for key in given if key != "config"]
         values = given.get("config") or {}

@@ -14,13 +14,14 @@ import yaml
 from assets.jobs import weekly_recuration
 from assets.landing import landing_folder
 from assets.partitions import SHARDS, WHOLE_RANGE, shard_names
-from assets.run import STAGES
+from assets.stages import STAGES
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.tables import ALL, ARRIVALS
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = {"corpus", "tokens", "proxy", "sketches", "protocol", "selection", "filtering", "evidence", "vision"}
+GROUPS = {"corpus", "tokens", "proxy", "sketches", "calibration", "selection", "publication"}
+GROUPS |= {"filtering", "evidence", "vision"}
 FILES = {"export", "report"}
 ROWS = {"vision_fidelity"}
 """Assets that write rows of a table that another asset is named after."""

@@ -14,8 +14,9 @@ from workplace import Workplace
 
 from assets.jobs import STEPS, recurate_tags
 from assets.settings import KEPT, LAST, RECURATED, kept_settings, told_values
+from assets.stages import sections
 from grasp_pipeline import tables
-from grasp_pipeline.config import SECTIONS, InputConfig
+from grasp_pipeline.config import InputConfig
 from grasp_pipeline.definitions import defs
 
 
@@ -31,7 +32,7 @@ def refused(place: Workplace, capsys: pytest.CaptureFixture[str], job: str, chan
 
 def test_recurate_runs_the_steps_that_it_says() -> None:
     ran = {node.name for node in defs.resolve_job_def("recurate").graph.nodes}
-    assert set(STEPS) == ran & set(SECTIONS)
+    assert set(STEPS) == ran & set(sections())
     assert set(RECURATED) == set(STEPS) - set(LAST)
 
 

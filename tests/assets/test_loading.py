@@ -31,7 +31,7 @@ from resources.delta.tables import DeltaTables
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from assets.common import Step
+    from assets.step import Step
 
 KINDS = ["output", "full"]
 BY_HAND = Provenance("run", "by hand", "1", "")

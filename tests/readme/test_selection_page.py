@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grasp_pipeline.config import SECTIONS, FinalistsConfig, validate_run_config
+from assets import graph as _graph  # noqa: F401  declares every stage
+from assets.stages import check_run_config, sections
+from grasp_pipeline.config import FinalistsConfig
 from grasp_pipeline.errors import ConfigError
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "selection.md").read_text()
@@ -17,16 +19,16 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "selection.md").read_text
 def test_the_example_is_accepted_and_names_every_constraint() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     ops = yaml.safe_load(block)["ops"]
-    validate_run_config(ops)
+    check_run_config(ops)
     for step, values in ops.items():
-        assert SECTIONS[step].model_validate(values["config"]) != SECTIONS[step]()
+        assert sections()[step].model_validate(values["config"]) != sections()[step]()
     shown = set(ops["finalists"]["config"]["constraints"])
     known = set(type(FinalistsConfig().constraints).model_fields)
     # The maximum in tokens is the one alternative to that in units.
     assert known - shown == {"cluster_max_tokens"}
     ops["finalists"]["config"]["constraints"]["cluster_max_tokens"] = 5
     with pytest.raises(ConfigError, match="set one of them to 0"):
-        validate_run_config(ops)
+        check_run_config(ops)
 
 
 def test_every_comparison_arm_is_listed() -> None:

@@ -22,6 +22,12 @@ from grasp_pipeline.selection.certification.certificate import (
 
 BEST_SIMPLE = "best simple arm"
 
+PICKS = 2
+"""Most corpora that are run afresh for a certificate: the pick of each fold."""
+
+REFITS = 2
+"""Corpora of the on-policy refit: one from the losses of each fold."""
+
 PICK_SEED, FRESH_SEED, DRAW_SEED = 100, 101, 200
 """Training seeds of the runs that pick, of the first fresh run that certifies, and of the first random draw."""
 

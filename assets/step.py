@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.preflight import check
 from assets.settings import told_values
+from assets.stages import STAGES, Stage
 from grasp_pipeline.config import Section
-from grasp_pipeline.tables import BY_SPLIT, Table
+from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.tables import Table
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -22,75 +23,109 @@ if TYPE_CHECKING:
     from resources.delta.commits import Commit, Provenance, Read
     from resources.notes import MadeNote
 
-OWNERS = ["team:data-curation"]
-GPU_POOL = "gpu"
-
 TERMINAL: Callable[[str, int], None] | None = None
 """Where stages and progress are also told while `assets.run` executes a job in this process: message and indent."""
 
 
-def assets_of_one_step(**declared: Any) -> Callable[[Callable[..., Iterator[dg.MaterializeResult]]], Any]:
-    """Declare assets that one step makes together; takes what `dagster.multi_asset` takes.
-
-    Any of them can be selected alone. The step makes all of them even then, so those that were not selected are logged
-    as materialized too: their tables have changed.
-    """
-
-    def declare(make: Callable[..., Iterator[dg.MaterializeResult]]) -> Any:
-        @wraps(make)
-        def chosen(context: dg.AssetExecutionContext, **given: Any) -> Iterator[dg.MaterializeResult]:
-            for result in make(context, **given):
-                key = result.asset_key
-                if key in context.selected_asset_keys:
-                    yield result
-                elif key is not None:
-                    context.log_event(dg.AssetMaterialization(key, metadata=result.metadata))
-
-        return dg.multi_asset(can_subset=True, **declared)(chosen)
-
-    return declare
-
-
 class Step:
-    """One execution of an asset: its pinned reads, its provenance and its clock.
+    """One execution of a stage: its pinned reads, its provenance and its clock.
 
-    Reads are pinned once, at the version of the newest commit of the partition read; everything that the step
-    writes names them, so none may come after the provenance was taken. `current` compares them, the configuration and
-    the code version with the last commit. A run that must fail later is refused here: see `assets.preflight`.
+    What the stage declares to read, and nothing else, is read: whole tables and splits are pinned when the step
+    begins, the parts that it names itself when it asks for them, each at the version of the newest commit of the part.
+    `provenance` freezes the step: everything that it writes names all its reads, so none may come after. `current`
+    compares them, the configuration and the code version with the last commit. A run that must fail later is refused
+    here: see `assets.preflight`.
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, store: DeltaStore, config: Section | None, code_version: str
+        self,
+        context: dg.AssetExecutionContext,
+        store: DeltaStore,
+        config: Section | None = None,
+        stage: Stage | None = None,
     ) -> None:
         self.context, self.store, self.tables = context, store, store.tables
         self._config_digest = config.digest() if config is not None else ""
         self._settings = json.dumps(told_values(config), sort_keys=True) if config is not None else ""
-        self._code_version = code_version
         self._asset_key = context.op_execution_context.op.name
+        self.stage = stage or STAGES[self._asset_key]
         self._reads: dict[str, Read] = {}
         self._named = False
         self._started = time.perf_counter()
         if TERMINAL is not None:
             TERMINAL(self._asset_key, 0)
         check(context, self._asset_key, store)
+        self._refuse_wrong_order()
+        for each in self.stage.reads:
+            if not each.by and not each.optional and not each.carried:
+                self.pin(each.table, each.partition)
 
     def pin(self, table: Table, partition: Mapping[str, str] | None = None) -> Read:
-        """Pin a table, or the rows of it that have some values, at its newest version and record it as upstream.
+        """Return the pinned read of a table, or of the rows of it that have some values.
 
         Raises:
-            ValueError: the table holds a sealed split and none is named, or what is written does not name the read.
+            ValueError: the stage does not declare the read, or what is written does not name it.
         """
-        if table.name in BY_SPLIT and "split" not in (partition or {}):
-            raise ValueError(f"{self._asset_key} reads {table.name} whole; name the split that it needs")
-        read = self.tables.pin(table, partition)
-        label = read.label()
-        if label not in self._reads:
-            if self._named:
-                raise ValueError(
-                    f"{self._asset_key} reads {label} after its provenance was taken; pin it before"
+        from resources.delta.commits import Read
+
+        label = Read(table.name, 0, tuple(sorted((partition or {}).items()))).label()
+        if label in self._reads:
+            return self._reads[label]
+        self._check(table, partition or {})
+        return self._record(self.tables.pin(table, partition))
+
+    def part(self, table: Table, partition: Mapping[str, str]) -> Read:
+        """Pin a part that only some of what is written follows from, such as one shard: for `provenance`.
+
+        Raises:
+            ValueError: the stage does not declare the read.
+        """
+        self._check(table, partition)
+        return self.tables.pin(table, partition)
+
+    def carried(self, table: Table, version: int | None) -> tuple[Read, ...]:
+        """Return the read of a table at a version that an earlier run left, for `provenance`; none where there is none.
+
+        Raises:
+            ValueError: the stage does not declare it.
+        """
+        from resources.delta.commits import Read
+
+        if not any(each.carried and each.table.name == table.name for each in self.stage.reads):
+            raise ValueError(f"{self._asset_key} does not declare that it carries {table.name}")
+        return () if version is None else (Read(table.name, version),)
+
+    def _refuse_wrong_order(self) -> None:
+        """Refuse a run that picked steps without those between, so that Dagster does not know their order."""
+        chosen = {node.name for node in self.context.job_def.nodes}
+        makers = {
+            name for asset in self.stage.upstream() for name, each in STAGES.items() if asset in each.writes
+        }
+        if waiting := chosen.intersection(makers):
+            run = self.context.run.run_id
+            done = {
+                each.step_key
+                for each in self.context.instance.get_run_step_stats(run, sorted(waiting))
+                if each.status is not None and each.status.value == "SUCCESS"
+            }
+            if late := sorted(waiting - done):
+                raise ConfigError(
+                    f"{self._asset_key} began before {late[0]}, which it reads, had ended: the selection leaves out "
+                    "what lies between them. Select that too, or launch them one after the other"
                 )
-            self._reads[label] = read
-        return self._reads[label]
+
+    def _check(self, table: Table, partition: Mapping[str, str]) -> None:
+        if self.stage.reading(table.name, partition) is None:
+            of = "".join(f"/{key}={value}" for key, value in partition.items())
+            raise ValueError(f"{self._asset_key} reads {table.name}{of}, which its stage does not declare")
+
+    def _record(self, read: Read) -> Read:
+        if self._named:
+            raise ValueError(
+                f"{self._asset_key} reads {read.label()} after its provenance was taken; pin it before"
+            )
+        self._reads[read.label()] = read
+        return read
 
     def read(self, table: Table, partition: Mapping[str, str] | None = None) -> pl.LazyFrame:
         """Pin and read exactly what was pinned."""
@@ -109,19 +144,25 @@ class Step:
         seen = self.tables.beside(commit, table)
         if seen is None:
             return self.read(table)
-        read = Read(table.name, seen.version)
-        self._reads[read.label()] = read
-        return self.tables.rows(read)
+        self._check(table, {})
+        return self.tables.rows(self._record(Read(table.name, seen.version)))
 
     def provenance(self, *more: Read) -> Provenance:
         """Return the provenance of what this step writes; `more` are reads of one shard alone."""
         from resources.delta.commits import Provenance
 
+        if not self._named:
+            read = {each.table for each in (*self._reads.values(), *more)}
+            late = [each.table.name for each in self.stage.reads if each.by and not each.optional]
+            if missing := sorted(set(late) - read):
+                raise ValueError(
+                    f"{self._asset_key} takes its provenance before it reads {missing[0]}; pin it before"
+                )
         self._named = True
         return Provenance(
             run_id=self.context.run.run_id,
             asset_key=self._asset_key,
-            code_version=self._code_version,
+            code_version=self.stage.code_version,
             config_digest=self._config_digest,
             reads=(*self._reads.values(), *more),
             settings=self._settings,

@@ -1,0 +1,187 @@
+"""What every asset declares, once: what it reads and writes, its configuration, and whether `recurate` keeps it.
+
+A stage is one Dagster op that writes one table or a few. Dependencies, pinned reads, the steps of jobs, the sections of
+a run configuration and the terminal's table of times all derive from `STAGES`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import ONE_RUN
+from grasp_pipeline.config import Section, validate_run_config
+from grasp_pipeline.tables import BY_SPLIT, Table
+
+OWNERS = ["team:data-curation"]
+GPU_POOL = "gpu"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One table that a stage reads.
+
+    Attributes:
+        table: what is read.
+        split: the rows of one split alone.
+        by: column by whose values, known when the step runs, parts are read: a sketch kind, a shard.
+        maker: asset whose rows these are, where it is not the one that the table is named after.
+        optional: read in some configurations, or where there is something to read.
+        carried: read at the version that an earlier run left; it comes later in the graph.
+    """
+
+    table: Table
+    split: str = ""
+    by: str = ""
+    maker: str = ""
+    optional: bool = False
+    carried: bool = False
+
+    def covers(self, table: str, partition: Mapping[str, str]) -> bool:
+        """Return whether a read of (part of) a table is this one."""
+        keys = {"split": self.split} if self.split else dict.fromkeys([self.by] if self.by else [])
+        same = all(
+            value is None or partition[key] == value for key, value in keys.items() if key in partition
+        )
+        return table == self.table.name and set(keys) == set(partition) and same
+
+    @property
+    def partition(self) -> dict[str, str]:
+        """The part that is read, where it is known before the step runs."""
+        return {"split": self.split} if self.split else {}
+
+
+def part(
+    table: Table,
+    split: str = "",
+    by: str = "",
+    maker: str = "",
+    optional: bool = False,
+    carried: bool = False,
+) -> Reading:
+    """Declare a read; see `Reading`."""
+    return Reading(table, split, by, maker, optional, carried)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one op declares; see `stage`."""
+
+    name: str
+    code_version: str
+    reads: tuple[Reading, ...] = ()
+    writes: tuple[str, ...] = ()
+    group: str = ""
+    section: type[Section] | None = None
+    kept: bool = False
+
+    def reading(self, table: str, partition: Mapping[str, str]) -> Reading | None:
+        """Return the declaration that a read falls under, None for one that was not declared."""
+        return next((each for each in self.reads if each.covers(table, partition)), None)
+
+    def upstream(self) -> list[str]:
+        """Return the assets that this stage waits for."""
+        found = dict.fromkeys(each.maker or each.table.name for each in self.reads if not each.carried)
+        return [name for name in found if name not in self.writes]
+
+
+STAGES: dict[str, Stage] = {}
+"""Every stage by the name of its op, in the order in which the modules of `assets` declare them."""
+
+
+def stage(
+    *,
+    group: str,
+    kinds: set[str],
+    code_version: str,
+    writes: Mapping[Table, str] | str,
+    reads: Sequence[Table | Reading] = (),
+    kept: bool = False,
+    **dagster: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Declare an asset, or a few that one step makes together; `dagster` goes to `dagster.multi_asset` as it is.
+
+    Any asset of a step can be selected alone. The step makes all of them even then, so those that were not selected
+    are logged as materialized too: their tables have changed.
+
+    Args:
+        group, kinds, code_version: as Dagster has them.
+        writes: table -> description, in the order in which they are written; a description alone for an asset that
+            writes files, or rows of a table that is named otherwise.
+        reads: tables, and parts of tables, that the step pins before it writes anything.
+        kept: whether `recurate` leaves the stage as it is.
+        dagster: pool, partitions and op tags.
+
+    Raises:
+        ValueError: a table with a sealed split is read whole.
+    """
+
+    def declare(make: Callable[..., Any]) -> dg.AssetsDefinition:
+        name = make.__name__
+        texts = {name: writes} if isinstance(writes, str) else {t.name: text for t, text in writes.items()}
+        readings = tuple(each if isinstance(each, Reading) else Reading(each) for each in reads)
+        for each in readings:
+            if each.table.name in BY_SPLIT and not each.split:
+                raise ValueError(f"{name} reads {each.table.name} whole; name the split that it needs")
+        config = inspect.get_annotations(make, eval_str=True).get("config")
+        mine = STAGES[name] = Stage(name, code_version, readings, tuple(texts), group, config, kept)
+        specs, before = [], mine.upstream()
+        for key, text in texts.items():
+            specs.append(
+                dg.AssetSpec(
+                    key,
+                    group_name=group,
+                    kinds=kinds,
+                    owners=OWNERS,
+                    code_version=code_version,
+                    deps=before,
+                    description=text,
+                )
+            )
+            before = [key]
+        return dg.multi_asset(
+            name=name, specs=specs, can_subset=len(specs) > 1, backfill_policy=ONE_RUN, **dagster
+        )(_selected_alone(make) if len(specs) > 1 else make)
+
+    return declare
+
+
+def _selected_alone(make: Callable[..., Iterator[dg.MaterializeResult]]) -> Callable[..., Any]:
+    @wraps(make)
+    def chosen(context: dg.AssetExecutionContext, **given: Any) -> Iterator[dg.MaterializeResult]:
+        for result in make(context, **given):
+            key = result.asset_key
+            if key in context.selected_asset_keys:
+                yield result
+            elif key is not None:
+                context.log_event(dg.AssetMaterialization(key, metadata=result.metadata))
+
+    return chosen
+
+
+def sections() -> dict[str, type[Section]]:
+    """Return the section of every step that takes a configuration (`ops: NAME: config:`)."""
+    return {name: each.section for name, each in STAGES.items() if each.section is not None}
+
+
+def asked_sections(ops: Mapping[str, Any]) -> dict[str, type[Section]]:
+    """Return the sections that a run's `ops` give, and those that have a default for everything."""
+    return {
+        name: section
+        for name, section in sections().items()
+        if name in ops or not any(field.is_required() for field in section.model_fields.values())
+    }
+
+
+def check_run_config(ops: Mapping[str, Any]) -> None:
+    """Check every section of a run's `ops`.
+
+    Raises:
+        ConfigError: see `validate_run_config`.
+    """
+    validate_run_config(ops, asked_sections(ops))
