@@ -25,6 +25,36 @@ if TYPE_CHECKING:
 @stage(
     group="corpus",
     kinds={"polars", "deltalake"},
+    code_version="1",
+    writes={
+        tables.TASK_DOCUMENTS: "Held-out documents of the target tasks, split by document into query, judge, two "
+        "calibration folds and evaluation."
+    },
+    kept=True,
+)
+def task_documents(
+    context: dg.AssetExecutionContext, config: TasksRun, store: DeltaStore
+) -> dg.MaterializeResult:
+    """Read and split the tasks' documents; they are small, and their faults are told before the corpus is read."""
+    from grasp_pipeline.corpus.tasks import read_tasks
+
+    step = Step(context, store, config)
+    read = read_tasks(config, store.storage_options)
+    before = step.tables.latest(tables.TASK_DOCUMENTS)
+    commit = step.tables.write(tables.TASK_DOCUMENTS, read.documents, step.provenance())
+    if before is not None and before.version == commit.version:
+        return step.unchanged(tables.TASK_DOCUMENTS, commit)
+    counts = read.documents.group_by("task", "split").len().sort("task", "split")
+    extra = {
+        "documents": dg.MetadataValue.json({f"{task}/{split}": n for task, split, n in counts.iter_rows()}),
+        "leaks_removed": read.leaks.height,
+    }
+    return step.result(tables.TASK_DOCUMENTS, commit, read.documents.height, extra)
+
+
+@stage(
+    group="corpus",
+    kinds={"polars", "deltalake"},
     code_version="3",
     writes={tables.MANIFEST: "Blocks of the input files in order of arrival, each assigned once to a shard."},
 )
@@ -88,37 +118,6 @@ def manifest(context: dg.AssetExecutionContext, config: InputRun, store: DeltaSt
         "warnings": dg.MetadataValue.json(warnings),
     }
     return step.result(tables.MANIFEST, commit, frame.height, extra)
-
-
-@stage(
-    group="corpus",
-    kinds={"polars", "deltalake"},
-    code_version="1",
-    writes={
-        tables.TASK_DOCUMENTS: "Held-out documents of the target tasks, split by document into query, judge, two "
-        "calibration folds and evaluation."
-    },
-    kept=True,
-    op_tags={"dagster/priority": "1"},  # Small, and its faults are told before the corpus is read.
-)
-def task_documents(
-    context: dg.AssetExecutionContext, config: TasksRun, store: DeltaStore
-) -> dg.MaterializeResult:
-    """Read and split the tasks' documents."""
-    from grasp_pipeline.corpus.tasks import read_tasks
-
-    step = Step(context, store, config)
-    read = read_tasks(config, store.storage_options)
-    before = step.tables.latest(tables.TASK_DOCUMENTS)
-    commit = step.tables.write(tables.TASK_DOCUMENTS, read.documents, step.provenance())
-    if before is not None and before.version == commit.version:
-        return step.unchanged(tables.TASK_DOCUMENTS, commit)
-    counts = read.documents.group_by("task", "split").len().sort("task", "split")
-    extra = {
-        "documents": dg.MetadataValue.json({f"{task}/{split}": n for task, split, n in counts.iter_rows()}),
-        "leaks_removed": read.leaks.height,
-    }
-    return step.result(tables.TASK_DOCUMENTS, commit, read.documents.height, extra)
 
 
 @stage(

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 
 import dagster as dg
 
-from assets import (
-    conditional,
-    corpus,
-    evidence,
-    filtering,
-    protocol,
-    proxy,
-    publishing,
-    selection,
-    sketches,
-    tokens,
-    vision,
-)
 from assets.stages import STAGES
 
-MODULES = (
-    corpus,
-    tokens,
-    proxy,
-    sketches,
-    protocol,
-    conditional,
-    selection,
-    publishing,
-    evidence,
-    filtering,
-    vision,
+MODULES = tuple(
+    import_module(f"assets.{name}")
+    for name in (
+        *("corpus", "tokens", "proxy", "sketches", "protocol", "conditional", "selection", "publishing"),
+        *("evidence", "filtering", "vision"),
+    )
 )
+"""In the order in which their steps follow one another."""
 
 APART = ("vision", "filtering")
 """Groups with a job of their own."""

@@ -373,37 +373,3 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
             "lower_bound": float(choice.lower_bound[choice.chosen]),
         },
     )
-
-
-@stage(
-    group="selection",
-    kinds={"polars", "deltalake"},
-    code_version="1",
-    reads=[
-        part(tables.SUBSETS, "finalist", maker="finalists"),
-        part(tables.SUBSETS, "refit", maker="refitted_finalists"),
-        part(tables.DOCUMENT_LOSSES, "calibration"),
-    ],
-    writes={
-        tables.CALIBRATION_POOL: "Every finalist ever retrained, with its measured utilities: calibration subsets of "
-        "the next choice. surrogates reads the version that subsets found when it drew; the graph does not show it, "
-        "for it leads back."
-    },
-)
-def calibration_pool(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
-    """Add the finalists that were retrained, certified or not; those of earlier runs stay."""
-    from assets.pool import RETRAINED, mean_utilities
-
-    step = Step(context, store)
-    subsets = step.read_splits(tables.SUBSETS, RETRAINED)
-    losses = step.read(tables.DOCUMENT_LOSSES, {"split": "calibration"})
-    provenance = step.provenance()
-    if (commit := step.current(tables.CALIBRATION_POOL, provenance)) is not None:
-        return step.unchanged(tables.CALIBRATION_POOL, commit)
-    kept = ("subset_id", "n_chunks", "n_tokens", "pool_version", "membership")
-    about = subsets.select(*kept, family="stratum").unique("subset_id", keep="first", maintain_order=True)
-    about = about.collect()
-    measured = mean_utilities(losses.collect().join(about, on="subset_id", how="semi"))
-    commit = step.tables.upsert(tables.CALIBRATION_POOL, measured.join(about, on="subset_id"), provenance)
-    rows = step.rows(tables.CALIBRATION_POOL, commit)
-    return step.result(tables.CALIBRATION_POOL, commit, rows, {"of_this_run": measured.height})

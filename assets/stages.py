@@ -21,6 +21,20 @@ from grasp_pipeline.tables import BY_SPLIT, Table
 OWNERS = ["team:data-curation"]
 GPU_POOL = "gpu"
 
+GROUPS = (
+    "corpus",
+    "tokens",
+    "proxy",
+    "sketches",
+    "calibration",
+    "selection",
+    "publication",
+    "evidence",
+    "filtering",
+    "vision",
+)
+"""The lineage page from left to right, and what has a job of its own."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -115,7 +129,7 @@ def stage(
             writes files, or rows of a table that is named otherwise.
         reads: tables, and parts of tables, that the step pins before it writes anything.
         kept: whether `recurate` leaves the stage as it is.
-        dagster: pool, partitions and op tags.
+        dagster: pool and partitions.
 
     Raises:
         ValueError: a table with a sealed split is read whole.
@@ -129,6 +143,8 @@ def stage(
             if each.table.name in BY_SPLIT and not each.split:
                 raise ValueError(f"{name} reads {each.table.name} whole; name the split that it needs")
         config = inspect.get_annotations(make, eval_str=True).get("config")
+        # In a run that leaves out what lies between two steps, their order is that of the groups and the modules.
+        place = 100 * GROUPS.index(group) + sum(each.group == group for each in STAGES.values())
         mine = STAGES[name] = Stage(name, code_version, readings, tuple(texts), group, config, kept)
         specs, before = [], mine.upstream()
         for key, text in texts.items():
@@ -145,7 +161,12 @@ def stage(
             )
             before = [key]
         return dg.multi_asset(
-            name=name, specs=specs, can_subset=len(specs) > 1, backfill_policy=ONE_RUN, **dagster
+            name=name,
+            specs=specs,
+            can_subset=len(specs) > 1,
+            backfill_policy=ONE_RUN,
+            op_tags={"dagster/priority": str(-place)},
+            **dagster,
         )(_selected_alone(make) if len(specs) > 1 else make)
 
     return declare

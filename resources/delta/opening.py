@@ -33,7 +33,6 @@ class TableFolders:
     def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
         self.root = tidy_root(root)
         self._options = storage_options or None
-        self._sound: set[tuple[str, int]] = set()
 
     def uri(self, table: Table) -> str:
         """Return the table's folder or URI."""
@@ -66,24 +65,19 @@ class TableFolders:
     def open_to_read(self, table: Table, version: int) -> Any:
         """Open a version, whose files must be there as they were written: polars would fail late, or panic.
 
-        They are looked at once for each version: no version changes, and its files are many.
-
         Raises:
             StoreError: a file of a local table is missing or of another size.
         """
         opened = self._open(table, version)
         folder = local_folder(opened.table_uri)
-        if folder is None or (table.name, version) in self._sound:
-            return opened
-        for path, size in opened._table.get_add_file_sizes().items():
-            file = Path(folder, path)
+        for path, size in opened._table.get_add_file_sizes().items() if folder is not None else ():
+            file = Path(folder or "", path)
             fault = "is missing" if not file.is_file() else "was cut or changed"
             if fault == "is missing" or file.stat().st_size != size:
                 raise StoreError(
                     f"the file {file} of the table {table.name} {fault}; restore it, or delete {self.uri(table)} and "
                     "materialize the asset that writes it"
                 )
-        self._sound.add((table.name, version))
         return opened
 
     def _reading(self, table: Table, but: tuple[type[Exception], ...] = ()) -> AbstractContextManager[None]:

@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from workplace import Curated
 
 from assets.graph import curated, recurated, shown_edges, upstream
-from assets.stages import STAGES
+from assets.stages import GROUPS, STAGES
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.tables import ALL
-
-GROUPS = ("corpus", "tokens", "proxy", "sketches", "calibration", "selection", "publication", "evidence")
-"""Left to right."""
 
 Edges = dict[str, list[str]]
 
@@ -61,6 +58,24 @@ def test_an_asset_waits_for_three_at_most_and_for_no_later_group() -> None:
     } == {name: sorted(each) for name, each in shown.items()}
 
 
+def test_whatever_is_selected_runs_in_the_order_of_what_is_read() -> None:
+    """Dagster starts the ready step of highest priority: with these, always one that waits for no other."""
+    op = {name: stage for stage, each in STAGES.items() for name in each.writes}
+    graph = defs.resolve_asset_graph()
+    priority = {
+        each.node_def.name: int(each.node_def.tags["dagster/priority"])
+        for each in graph.assets_defs
+        if each.keys
+    }
+    assert set(priority) == set(STAGES)
+    assert len(set(priority.values())) == len(priority)
+    for name, each in STAGES.items():
+        assert all(priority[op[one]] > priority[name] for one in each.upstream()), name
+    assert max(priority, key=lambda name: priority[name]) == "task_documents", (
+        "small, and its faults are told first"
+    )
+
+
 @pytest.mark.slow
 def test_every_commit_of_a_run_names_what_its_stage_declares(curated: Curated) -> None:
     """The upstream that is recorded is what was declared: nothing more, and nothing less but what is optional."""
@@ -75,4 +90,5 @@ def test_every_commit_of_a_run_names_what_its_stage_declares(curated: Curated) -
             needed = {each for each in stage.reads if not each.optional and not each.carried}
             assert needed <= set(declared), (stage.name, table.name)
             seen.add(stage.name)
-    assert seen >= {name for name, each in STAGES.items() if each.group in GROUPS} - {"export", "report"}
+    apart = {"export", "report", "filtered_shards", "vision_fidelity"}
+    assert seen >= set(STAGES) - apart

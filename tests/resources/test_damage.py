@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,36 +95,6 @@ def test_a_lost_or_cut_data_file_is_named_before_it_is_read(
             StoreError, match=rf"the file .*\.parquet of the table tokenizer {told}; restore it"
         ):
             read()
-
-
-def test_the_files_of_a_version_are_looked_at_once(
-    delta: DeltaTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked: list[str] = []
-    stat = Path.stat
-
-    def counted(self: Path, **named: bool) -> os.stat_result:
-        if self.suffix == ".parquet":
-            looked.append(self.name)
-        return stat(self, **named)
-
-    monkeypatch.setattr(Path, "stat", counted)
-
-    def new_looks(of: DeltaTables, version: int) -> bool:
-        looked.clear()
-        of.read(tables.TOKENIZER, version)
-        next(of.batches(tables.TOKENIZER, version))
-        return bool(looked)
-
-    assert [new_looks(delta, version) for version in (1, 2, 2, 1)] == [True, True, False, False]
-    assert new_looks(DeltaTables(str(tmp_path)), 2)
-    looked.clear()
-    for file in (tmp_path / "tokenizer").glob("*.parquet"):
-        file.unlink()
-    fresh = DeltaTables(str(tmp_path))
-    for _ in range(2):  # a version that was found wanting stays so
-        with pytest.raises(StoreError, match="is missing"):
-            fresh.read(tables.TOKENIZER, 2)
 
 
 @pytest.mark.parametrize("root", ["/proc/no/store", "/sys/store"])
