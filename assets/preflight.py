@@ -195,7 +195,7 @@ def _budget(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTabl
 
 
 def _early_share(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> float:
-    from grasp_pipeline.sketch.build import EARLY
+    from grasp_pipeline.sketch.kinds import EARLY
 
     if "sketchers" in steps:
         asked: Any = _section(context, "sketchers")

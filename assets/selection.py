@@ -75,7 +75,7 @@ def finalists(
     from grasp_pipeline.selection.candidates.families.random import Random
     from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
     from grasp_pipeline.selection.certification.cross_fit import PICKS, REFITS
-    from grasp_pipeline.sketch.build import EARLY
+    from grasp_pipeline.sketch.kinds import EARLY
 
     step = Step(context, store, config)
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
@@ -139,7 +139,7 @@ def judge_finalists(
     from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
     from grasp_pipeline.selection.candidates.families import OUTLYING
     from grasp_pipeline.selection.candidates.judge import LAMBDA, combine, mean_over_tokens
-    from grasp_pipeline.sketch.build import EARLY
+    from grasp_pipeline.sketch.kinds import EARLY
 
     membership = np.stack([entry.membership for entry in entries])
     judged = step.read(tables.TASKS, {"split": "judge"}).filter(

@@ -52,13 +52,8 @@ def sketchers(
     """Fix the settings, the projection and the storage scale of every kind."""
     import polars as pl
 
-    from grasp_pipeline.sketch.build import (
-        EARLY,
-        StoredSettings,
-        build_sketcher,
-        checkpoint_role,
-        storage_scale,
-    )
+    from grasp_pipeline.sketch.build import StoredSettings, build_sketcher, storage_scale
+    from grasp_pipeline.sketch.kinds import EARLY, checkpoint_role
     from grasp_pipeline.sketch.pca import PcaSketcher
 
     step = Step(context, store, config)

@@ -36,7 +36,7 @@ from grasp_pipeline.sketch.build import build_sketcher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SKETCH = SketchConfig(full_sparsity=1)
+SKETCH = SketchConfig.model_validate({"full_sparsity": 1})
 """The default dimensions; a count sketch of the whole gradient, the cheapest sparse projection."""
 PRODUCTS = 5
 """Matrix products in a turn."""

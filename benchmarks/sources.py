@@ -20,7 +20,7 @@ _PROTOCOL = (
     "grasp_pipeline/calibration/*.py",
     "grasp_pipeline/proxy/*.py",
     "grasp_pipeline/selection/**/*.py",
-    "grasp_pipeline/sketch/*.py",
+    "grasp_pipeline/sketch/**/*.py",
 )
 _CELL = (
     *_PROTOCOL,
@@ -40,7 +40,7 @@ _TEXT = (
 )
 _FIDELITY = (*_CELL, *_TEXT, "benchmarks/fidelity.py", "benchmarks/fidelity_figures.py")
 _STORED = ("resources/sketches.py", "resources/delta/files.py")
-_SKETCH = ("grasp_pipeline/sketch/*.py", "grasp_pipeline/proxy/*.py", *_STORED, "benchmarks/sketch*.py")
+_SKETCH = ("grasp_pipeline/sketch/**/*.py", "grasp_pipeline/proxy/*.py", *_STORED, "benchmarks/sketch*.py")
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "demo": (

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from grasp_pipeline.config.base import Section, check_grid
 from grasp_pipeline.config.corpus import (
     CleaningConfig,
     InputConfig,
@@ -31,6 +30,7 @@ from grasp_pipeline.config.selection import (
 )
 from grasp_pipeline.config.vision import VisionConfigSection
 from grasp_pipeline.errors import ConfigError, nearest
+from grasp_pipeline.section import Section, check_grid
 
 __all__ = [
     "CleaningConfig",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from grasp_pipeline.config.base import Section
+from grasp_pipeline.section import Section
 
 
 class InputConfig(Section):

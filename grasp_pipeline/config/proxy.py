@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from grasp_pipeline.config.base import Section, check_choices
+from grasp_pipeline.section import Section, all_of, check_choices
+from grasp_pipeline.sketch.kinds import KINDS
 
 
 class ProxyConfig(Section):
@@ -55,33 +56,20 @@ class ProxyConfig(Section):
     )
 
 
-class SketchConfig(Section):
-    """Which gradient sketches every chunk gets."""
-
+class _SketchKinds(Section):
     kinds: list[str] = Field(
         default=["output", "full"],
         min_length=1,
-        description="`output`: output layer, forward pass only. `full`: whole gradient, sparse JL projection. "
-        "`layers`: every linear layer and embedding, projected on both sides, one block per layer.",
+        description=" ".join(f"`{kind.name}`: {kind.description}" for kind in KINDS),
     )
-    output_hidden_dim: int = Field(default=64, ge=1, le=512, description="Projected hidden side of `output`.")
-    output_vocab_dim: int = Field(
-        default=64, ge=1, le=4096, description="Projected vocabulary side of `output`."
-    )
-    full_dim: int = Field(default=1024, ge=8, le=65_536, description="Dimension of `full`.")
-    full_sparsity: int = Field(
-        default=4, ge=1, le=64, description="Non-zeros per parameter in the sparse JL."
-    )
-    layers_input_dim: int = Field(
-        default=8,
-        ge=1,
-        le=64,
-        description="Projected input side of each layer of `layers`. Its dimension is the number of layers times "
-        "both sides: 1,024 for the preset tiny.",
-    )
-    layers_output_dim: int = Field(
-        default=8, ge=1, le=64, description="Projected output side of each layer of `layers`."
-    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        check_choices("kinds", self.kinds, KINDS.names)
+        return self
+
+
+class _EverySketch(Section):
     pca_dim: int = Field(
         default=0,
         ge=0,
@@ -97,7 +85,6 @@ class SketchConfig(Section):
         description="Share of the chunks (by hash) sketched at the early checkpoint, for the judge.",
     )
 
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        check_choices("kinds", self.kinds, ("output", "full", "layers"))
-        return self
+
+class SketchConfig(_EverySketch, all_of(kind.Settings for kind in KINDS), _SketchKinds):
+    """Which gradient sketches every chunk gets."""

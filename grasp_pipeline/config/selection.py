@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from grasp_pipeline.config.base import Section, check_amounts, check_choices, check_grid
+from grasp_pipeline.section import Section, check_amounts, check_choices, check_grid
 
 
 class ProtocolConfig(Section):

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from grasp_pipeline.config.base import Section, check_grid
+from grasp_pipeline.section import Section, check_grid
 
 
 class VisionConfigSection(Section):

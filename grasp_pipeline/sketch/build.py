@@ -10,18 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from grasp_pipeline.config import SketchConfig
-from grasp_pipeline.names import CheckpointRole
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.section import part_of
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.sketch.full import FullSketcher
-from grasp_pipeline.sketch.layers import LayersSketcher
-from grasp_pipeline.sketch.output import OutputSketcher
+from grasp_pipeline.sketch.kinds import kind_of
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_chunks
 from grasp_pipeline.sketch.storage import power_of_two_scale
-
-EARLY = "output_early"
-"""Kind `output` at the early checkpoint: evidence for the judge that no optimiser has seen."""
 
 
 class StoredSettings(SketchConfig):
@@ -33,40 +28,27 @@ class StoredSettings(SketchConfig):
     projection: str = ""
     projection_sha256: str = ""
 
-    def of_kind(self, kind: str) -> dict[str, Any]:
-        """Return the settings that a kind depends on: its own dimensions, the seed and the projection."""
-        common = ("seed", "pca_dim", "projection_sha256")
-        own = f"{kind.partition('_')[0]}_"
-        return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if name.startswith(own) or name in common
-        }
+    def of_kind(self, name: str) -> dict[str, Any]:
+        """Return the settings that a kind depends on: its own, the seed and the projection."""
+        own = {*kind_of(name).Settings.model_fields, "seed", "pca_dim", "projection_sha256"}
+        return self.model_dump(mode="json", include=own)
 
 
 def build_sketcher(
-    kind: str,
+    name: str,
     objective: CausalLM,
     config: SketchConfig,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Sketcher:
-    """Return the sketcher of a kind (`output`, `full`, `layers`, `output_early`) at the objective's current weights."""
-    parameters: Parameters = {name: p.to(dtype) for name, p in objective.parameters().items()}
-    if kind == "full":
-        return FullSketcher(objective, parameters, config.full_dim, config.full_sparsity, config.seed, device)
-    if kind == "layers":
-        return LayersSketcher(
-            objective, parameters, config.layers_input_dim, config.layers_output_dim, config.seed, device
-        )
-    return OutputSketcher(
-        objective, parameters, config.output_hidden_dim, config.output_vocab_dim, config.seed, device
-    )
+    """Return the sketcher of a kind, by its stored name, at the objective's current weights.
 
-
-def checkpoint_role(kind: str) -> CheckpointRole:
-    """Return the role of the checkpoint at which a kind is taken."""
-    return "early" if kind == EARLY else "reference"
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    kind = kind_of(name)
+    parameters: Parameters = {each: p.to(dtype) for each, p in objective.parameters().items()}
+    return kind.build(objective, parameters, part_of(config, kind.Settings), config.seed, device)
 
 
 def storage_scale(

@@ -17,14 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: dict[str, int] = {
     "grasp_pipeline.arrays": 0,
-    "grasp_pipeline.config": 0,
     "grasp_pipeline.errors": 0,
     "grasp_pipeline.locations": 0,
     "grasp_pipeline.names": 0,
     "grasp_pipeline.progress": 0,
     "grasp_pipeline.registry": 0,
+    "grasp_pipeline.section": 0,
     "grasp_pipeline.seeds": 0,
     "grasp_pipeline.tables": 0,
+    "grasp_pipeline.config": 1,
     "grasp_pipeline.corpus": 1,
     "grasp_pipeline.proxy": 1,
     "grasp_pipeline.sketch": 1,

@@ -232,7 +232,7 @@ def test_inner_products_are_unbiased_over_seeds(llama: CausalLM) -> None:
 
 
 def test_the_configuration_builds_it(llama: CausalLM) -> None:
-    config = SketchConfig(kinds=["layers"], layers_input_dim=3, layers_output_dim=2)
+    config = SketchConfig.model_validate({"kinds": ["layers"], "layers_input_dim": 3, "layers_output_dim": 2})
     sketcher = build_sketcher("layers", llama, config)
     assert isinstance(sketcher, LayersSketcher)
     assert (sketcher.kind, sketcher.d) == ("layers", 16 * 6)

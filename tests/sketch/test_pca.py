@@ -15,7 +15,8 @@ from toys import random_pool
 from grasp_pipeline.config import SketchConfig
 from grasp_pipeline.errors import InputError, StoreError
 from grasp_pipeline.proxy.objective import CausalLM
-from grasp_pipeline.sketch.build import EARLY, StoredSettings, build_sketcher
+from grasp_pipeline.sketch.build import StoredSettings, build_sketcher
+from grasp_pipeline.sketch.kinds import EARLY
 from grasp_pipeline.sketch.pca import (
     FILE,
     PcaSketcher,
@@ -126,7 +127,9 @@ def test_samples_of_two_seeds_differ_and_grow_with_the_dimension() -> None:
 
 @pytest.mark.parametrize("kind", ["output", "layers", "full", EARLY])
 def test_every_kind_is_projected_in_the_engine(llama: CausalLM, kind: str, tmp_path: Path) -> None:
-    config = SketchConfig(output_hidden_dim=6, output_vocab_dim=6, full_dim=48, full_sparsity=1)
+    config = SketchConfig.model_validate(
+        {"output_hidden_dim": 6, "output_vocab_dim": 6, "full_dim": 48, "full_sparsity": 1}
+    )
     plain = build_sketcher(kind, llama, config)
     whole, losses = sketch_chunks(plain, CHUNKS, IDS, 0, 100)
     projection = fit_projection(whole, np.diff(POOL.offsets), 9)
@@ -146,7 +149,9 @@ def test_every_kind_is_projected_in_the_engine(llama: CausalLM, kind: str, tmp_p
 
 
 def test_a_projection_of_another_sketch_or_a_broken_file_is_refused(llama: CausalLM, tmp_path: Path) -> None:
-    sketcher = build_sketcher("output", llama, SketchConfig(output_hidden_dim=2, output_vocab_dim=3))
+    sketcher = build_sketcher(
+        "output", llama, SketchConfig.model_validate({"output_hidden_dim": 2, "output_vocab_dim": 3})
+    )
     with pytest.raises(StoreError, match=r"of 7 dimensions and the output sketch has 6"):
         PcaSketcher(sketcher, Projection(np.eye(7, 2, dtype=np.float32), 1.0))
     (tmp_path / FILE).write_bytes(b"something else")
@@ -155,7 +160,7 @@ def test_a_projection_of_another_sketch_or_a_broken_file_is_refused(llama: Causa
 
 
 def test_a_kind_depends_on_its_own_settings() -> None:
-    stored = StoredSettings(full_dim=32, pca_dim=4)
+    stored = StoredSettings.model_validate({"full_dim": 32, "pca_dim": 4})
     wider = stored.model_copy(update={"full_dim": 64})
     assert stored.of_kind("output") == wider.of_kind("output")
     assert stored.of_kind("full") != wider.of_kind("full")
@@ -169,7 +174,9 @@ def test_a_kind_depends_on_its_own_settings() -> None:
 
 
 def test_projected_sketches_do_not_depend_on_the_batch(llama: CausalLM) -> None:
-    plain = build_sketcher("output", llama, SketchConfig(output_hidden_dim=6, output_vocab_dim=6))
+    plain = build_sketcher(
+        "output", llama, SketchConfig.model_validate({"output_hidden_dim": 6, "output_vocab_dim": 6})
+    )
     whole, _ = sketch_chunks(plain, CHUNKS, IDS, 0, 10_000)
     sketcher = PcaSketcher(plain, fit_projection(whole, np.diff(POOL.offsets), 5))
     expected, _ = sketch_chunks(sketcher, CHUNKS, IDS, 0, 10_000)

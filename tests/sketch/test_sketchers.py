@@ -89,7 +89,7 @@ def test_output_of_an_untied_model_equals_backward() -> None:
 
 @pytest.mark.parametrize("kind", ["output", "full"])
 def test_sketches_do_not_depend_on_batch_or_order(llama: CausalLM, kind: str) -> None:
-    config = SketchConfig(output_hidden_dim=5, output_vocab_dim=7, full_dim=32)
+    config = SketchConfig.model_validate({"output_hidden_dim": 5, "output_vocab_dim": 7, "full_dim": 32})
     sketcher = build_sketcher(kind, llama, config)
     whole, whole_losses = sketch_chunks(sketcher, CHUNKS, IDS, 0, 10_000)
     order = np.random.default_rng(3).permutation(len(CHUNKS))
@@ -141,7 +141,9 @@ def test_overflow_and_wrong_sizes_are_refused() -> None:
 
 
 def test_scale_and_sample_depend_on_names_alone(llama: CausalLM) -> None:
-    sketcher = build_sketcher("output", llama, SketchConfig(output_hidden_dim=4, output_vocab_dim=4))
+    sketcher = build_sketcher(
+        "output", llama, SketchConfig.model_validate({"output_hidden_dim": 4, "output_vocab_dim": 4})
+    )
     assert storage_scale(sketcher, 61, LENGTH, 0) == storage_scale(sketcher, 61, LENGTH, 0)
     ids = [f"chunk-{i}" for i in range(4000)]
     chosen = early_sample(ids, 0.25)

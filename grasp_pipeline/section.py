@@ -1,9 +1,11 @@
-"""What every configuration section shares."""
+"""What every section of the run configuration shares, and sections that are composed of members' settings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import new_class
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +20,22 @@ class Section(BaseModel):
     def digest(self) -> str:
         """Return a digest of all values; it decides, with the upstream versions, whether a table is current."""
         return digest(self.model_dump(mode="json"))
+
+
+Part = TypeVar("Part", bound=Section)
+
+
+def all_of(parts: Iterable[type[Section]]) -> Any:
+    """Return a section with the fields of all parts, in order: a base of one that the parts' owners add fields to.
+
+    Which fields those are is not known before the run, hence `Any`.
+    """
+    return new_class("Parts", tuple(reversed(list(parts))))
+
+
+def part_of(whole: Section, part: type[Part]) -> Part:
+    """Return the fields of a section that it has from one of its bases."""
+    return part(**{name: getattr(whole, name) for name in part.model_fields})
 
 
 def check_choices(field: str, values: list[str], known: tuple[str, ...]) -> None:
