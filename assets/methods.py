@@ -22,10 +22,10 @@ def predict_methods(
     All gradient methods use the sketches of the selected kind. Sum and mean forms are both given where they differ.
     """
     from assets.data import load_sketches, load_task_vectors
-    from grasp_pipeline.attribution.distinct_documents import DistinctDocuments
+    from grasp_pipeline.attribution.methods.distinct_documents import DistinctDocuments
+    from grasp_pipeline.attribution.methods.quadratic_only import quadratic_from_means
+    from grasp_pipeline.attribution.methods.random_score import RandomScore
     from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-    from grasp_pipeline.attribution.quadratic_only import quadratic_from_means
-    from grasp_pipeline.attribution.random_score import RandomScore
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
     from grasp_pipeline.selection.candidates.families.influence import INFLUENCE_RHO
 

@@ -16,7 +16,7 @@ from grasp_pipeline.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 
 _PROTOCOL = (
-    "grasp_pipeline/attribution/*.py",
+    "grasp_pipeline/attribution/**/*.py",
     "grasp_pipeline/calibration/*.py",
     "grasp_pipeline/proxy/*.py",
     "grasp_pipeline/selection/**/*.py",

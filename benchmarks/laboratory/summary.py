@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.methods import Method
+from grasp_pipeline.attribution.methods.registry import Method
 from grasp_pipeline.calibration.ceiling import seed_reliability
 from grasp_pipeline.calibration.intervals import bootstrap_interval, strata_groups, widened
 from grasp_pipeline.calibration.lcb import choose_configuration

@@ -7,16 +7,13 @@ m calibration subsets it is a kernel method in m unknowns, and its leave-one-out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Membership
-from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.names import Form
 
 PENALTIES: tuple[float, ...] = tuple(10.0**power for power in np.arange(-4, 4.5, 0.5).tolist())
 """Ridge penalties tried, in units of the mean eigenvalue of the features' centred (m, m) kernel."""
@@ -77,57 +74,3 @@ class RidgeDatamodel:
     def predict(self, membership: Membership) -> Floats:
         """Return (k, T) predicted utilities for (k, n) memberships."""
         return self._u_mean + (self.features(membership) - self._x_mean) @ self.coefficients
-
-
-class MaskDatamodel(RidgeDatamodel):
-    """The linear datamodel: ridge on the membership of each of n chunks; membership (m, n), utilities (m, T)."""
-
-    def __init__(
-        self, membership: Membership, utilities: ArrayLike, penalties: Sequence[float] = PENALTIES
-    ) -> None:
-        super().__init__(
-            lambda subsets: np.asarray(subsets, dtype=np.float64), membership, utilities, penalties
-        )
-
-    def scores(self) -> Floats:
-        """Return (n, T) coefficients, the worth of each chunk; predictions are their sums plus a constant."""
-        return self.coefficients
-
-
-class SourceDatamodel(RidgeDatamodel):
-    """Ridge on the tokens of a subset from each source: their counts (form sum) or shares (form mean).
-
-    sources: (n,) sortable labels. n_tokens: (n,). membership: (m, n). utilities: (m, T).
-
-    Raises:
-        InputError: labels and tokens disagree, or a subset is without tokens in the mean form.
-    """
-
-    def __init__(
-        self,
-        sources: NDArray[Any],
-        n_tokens: ArrayLike,
-        membership: Membership,
-        utilities: ArrayLike,
-        form: Form = "mean",
-        penalties: Sequence[float] = PENALTIES,
-    ) -> None:
-        check_form(0.0, form)
-        tokens = np.asarray(n_tokens, dtype=np.float64)
-        if np.ndim(sources) != 1 or np.shape(sources) != tokens.shape:
-            raise InputError(
-                f"sources {np.shape(sources)} and token counts {tokens.shape}; give one of each per chunk"
-            )
-        names, codes = np.unique(sources, return_inverse=True)
-        columns = (codes[:, None] == np.arange(len(names))) * tokens[:, None]
-
-        def features(subsets: Membership) -> Floats:
-            counts = np.asarray(subsets, dtype=np.float64) @ columns
-            if form == "sum":
-                return counts
-            sizes = counts.sum(axis=1)
-            if not (sizes > 0).all():
-                raise InputError(f"subset {int(np.argmin(sizes > 0))} holds no tokens and so has no shares")
-            return counts / sizes[:, None]
-
-        super().__init__(features, membership, utilities, penalties)

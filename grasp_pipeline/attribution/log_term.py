@@ -1,8 +1,8 @@
 """Additive attribution plus the log of a subset's size: z(f_t(S)) + weight * z(log size(S)).
 
 What an additive method in its mean form lacks: it cannot tell a large subset from a small one. Size is counted in
-tokens here and in distinct documents in `log_distinct`. z subtracts the mean and divides by the standard deviation over
-fixed calibration subsets, for each task, so the weight has no unit.
+tokens or in distinct documents by whoever uses this (`methods/log_size.py`, `methods/log_distinct.py`). z subtracts the
+mean and divides by the standard deviation over fixed calibration subsets, for each task, so the weight has no unit.
 """
 
 from __future__ import annotations
@@ -59,16 +59,6 @@ class AdditiveLogTerm:
         return np.log(sizes)
 
 
-class AdditiveLogSize(AdditiveLogTerm):
-    """z(additive) + weight * z(log tokens); n_tokens: (n,). Other arguments and errors as in `AdditiveLogTerm`."""
-
-    def __init__(
-        self, additive: Attributor, n_tokens: ArrayLike, weight: float, calibration: Membership
-    ) -> None:
-        tokens = np.asarray(n_tokens, dtype=np.float64)
-        super().__init__(additive, lambda membership: membership @ tokens, weight, calibration)
-
-
 M = TypeVar("M", bound=AdditiveLogTerm)
 
 
@@ -89,18 +79,6 @@ def fit_weight(
     predictions = np.stack([value + weight * log for weight in weights])
     method.weight = weights[int(np.argmax(task_level_spearman(predictions, utilities)))]
     return method
-
-
-def fit_log_size(
-    additive: Attributor,
-    n_tokens: ArrayLike,
-    calibration: Membership,
-    utilities: ArrayLike,
-    weights: Sequence[float] = WEIGHTS,
-) -> AdditiveLogSize:
-    """Return the method with the weight that `fit_weight` finds; errors as there."""
-    method = AdditiveLogSize(additive, n_tokens, 0.0, calibration)
-    return fit_weight(method, calibration, utilities, weights)
 
 
 class _Standard:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.methods import Material, Method, predictions_by_kind, rival_predictions
+from grasp_pipeline.attribution.methods.inputs import BaselineInputs
+from grasp_pipeline.attribution.methods.registry import Method, baseline_predictions, predictions_by_kind
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
@@ -251,15 +252,7 @@ def run_cell(
     )
     clock.stage("evaluation retraining")
     on_evaluation = grid.predict(evaluation.membership)
-    material = Material(
-        corpus,
-        views.rivals,
-        views.checkpoints,
-        views.layers,
-        views.representations,
-        calibration.membership,
-        measured,
-    )
+    inputs = baseline_inputs(corpus, views, calibration.membership, measured)
     picked = grid.configurations[choice.chosen]
     predictions: dict[Method, Floats] = {SELECTED: on_evaluation[choice.chosen]}
     kinds: dict[Method, str] = {SELECTED: picked.sketch_kind}
@@ -284,10 +277,10 @@ def run_cell(
     if judged is not None:
         predictions["judge", "mean"] = judged
         kinds["judge", "mean"] = "full, full early, likelihood"
-    rivals = rival_predictions(material, evaluation.membership)
-    rivals |= predictions_by_kind(material, evaluation.membership)
-    predictions |= {method: each.values for method, each in rivals.items()}
-    kinds |= {method: each.kind for method, each in rivals.items()}
+    compared = baseline_predictions(inputs, evaluation.membership)
+    compared |= predictions_by_kind(inputs, evaluation.membership)
+    predictions |= {method: each.values for method, each in compared.items()}
+    kinds |= {method: each.kind for method, each in compared.items()}
     clock.stage("predictions")
     if any(values.shape != (evaluation.m, tasks) for values in predictions.values()):
         raise AssertionError("a method predicts the wrong shape")
@@ -309,6 +302,26 @@ def run_cell(
         evaluation.membership,
         corpus.contaminated,
         clock.seconds | {f"view {kind}": cost for kind, cost in views.seconds.items()},
+    )
+
+
+def baseline_inputs(
+    corpus: LabCorpus, views: Views, calibration: NDArray[np.bool_], utilities: Floats
+) -> BaselineInputs:
+    """Return what baselines may look at, with calibration subsets (m, n) and their utilities (m, T)."""
+    return BaselineInputs(
+        n_tokens=corpus.n_tokens,
+        source=corpus.source,
+        cluster=corpus.cluster,
+        tasks=len(corpus.tasks),
+        views=views.rivals,
+        calibration=calibration,
+        utilities=utilities,
+        checkpoints=views.checkpoints,
+        layers=views.layers,
+        representations=views.representations,
+        query_tokens=corpus.query.n_tokens,
+        query_task=corpus.query.task,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
-from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.corpus.pool import LabCorpus
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
@@ -202,13 +202,15 @@ def _sketch(
     return sketch_rows(sketcher, rows, sizes, names, batch_tokens)
 
 
-def query_moments(view: View, query: HeldOut, n_tasks: int) -> Floats:
-    """Return (T, d, d) token-weighted second moments of each task's query sketches."""
-    weights = query.n_tokens / query.n_tokens.sum()
+def query_moments(
+    queries: NDArray[np.float32], n_tokens: NDArray[np.int64], task: NDArray[np.int64], n_tasks: int
+) -> Floats:
+    """Return (T, d, d) token-weighted second moments of each task's query sketches (Q, d); n_tokens, task: (Q,)."""
+    weights = n_tokens / n_tokens.sum()
     moments = []
     for t in range(n_tasks):
-        mine = query.task == t
-        rows = view.queries[mine].astype(np.float64) * np.sqrt(weights[mine] / weights[mine].sum())[:, None]
+        mine = task == t
+        rows = queries[mine].astype(np.float64) * np.sqrt(weights[mine] / weights[mine].sum())[:, None]
         moments.append(rows.T @ rows)
     return np.stack(moments)
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grasp_pipeline.attribution.damped_influence import DampedInfluence
-from grasp_pipeline.attribution.distinct_documents import DistinctDocuments
-from grasp_pipeline.attribution.grad_dot import GradDot
+from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
+from grasp_pipeline.attribution.methods.distinct_documents import DistinctDocuments
+from grasp_pipeline.attribution.methods.grad_dot import GradDot
+from grasp_pipeline.attribution.methods.quadratic_only import QuadraticOnly
+from grasp_pipeline.attribution.methods.random_score import RandomScore
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import AdditiveAttributor, Attributor
-from grasp_pipeline.attribution.quadratic_only import QuadraticOnly
-from grasp_pipeline.attribution.random_score import RandomScore
 from grasp_pipeline.attribution.surrogate import Surrogate, predict_from_means, subset_means
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form

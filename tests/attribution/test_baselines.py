@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grasp_pipeline.attribution.block_influence import BlockInfluence
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks
-from grasp_pipeline.attribution.damped_influence import DampedInfluence
-from grasp_pipeline.attribution.grad_dot import GradDot
 from grasp_pipeline.attribution.grouped import Grouped
-from grasp_pipeline.attribution.log_distinct import AdditiveLogDistinct, fit_log_distinct
-from grasp_pipeline.attribution.loss_only import LossOnly
+from grasp_pipeline.attribution.methods.block_influence import BlockInfluence
+from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
+from grasp_pipeline.attribution.methods.grad_dot import GradDot
+from grasp_pipeline.attribution.methods.log_distinct import AdditiveLogDistinct, fit_log_distinct
+from grasp_pipeline.attribution.methods.loss_only import LossOnly
+from grasp_pipeline.attribution.methods.random_score import RandomScore
+from grasp_pipeline.attribution.methods.second_order import SecondOrderGroup, second_order_from_means
+from grasp_pipeline.attribution.methods.tracin import TracIn
+from grasp_pipeline.attribution.methods.trak import Trak, trak_gram
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import AdditiveAttributor, Attributor
-from grasp_pipeline.attribution.random_score import RandomScore
-from grasp_pipeline.attribution.second_order import SecondOrderGroup, second_order_from_means
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-from grasp_pipeline.attribution.tracin import TracIn
-from grasp_pipeline.attribution.trak import Trak, trak_gram
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge, RidgeCV
 
-from grasp_pipeline.attribution.datamodel import MaskDatamodel, RidgeDatamodel, SourceDatamodel
+from grasp_pipeline.attribution.datamodel import RidgeDatamodel
+from grasp_pipeline.attribution.methods.mask_datamodel import MaskDatamodel
+from grasp_pipeline.attribution.methods.source_datamodel import SourceDatamodel
 from grasp_pipeline.attribution.protocol import Attributor
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grasp_pipeline.attribution.damped_influence import DampedInfluence
-from grasp_pipeline.attribution.grad_dot import GradDot
 from grasp_pipeline.attribution.grouped import Grouped, group_means
+from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
+from grasp_pipeline.attribution.methods.grad_dot import GradDot
 from grasp_pipeline.attribution.partition import kmeans_groups, random_groups
 from grasp_pipeline.attribution.protocol import AdditiveAttributor
 from grasp_pipeline.errors import ConfigError, InputError

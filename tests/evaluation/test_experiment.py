@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lab_toys import TASKS, CountingStore
 
-from grasp_pipeline.attribution.methods import Material, predictions_by_kind, rival_predictions
+from grasp_pipeline.attribution.methods.registry import baseline_predictions, predictions_by_kind
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED, draw_subsets
@@ -24,6 +24,7 @@ from grasp_pipeline.evaluation.experiment import (
     CellResult,
     Protocol,
     Views,
+    baseline_inputs,
     evaluation_subsets,
     run_cell,
 )
@@ -126,17 +127,9 @@ def test_rivals_are_tuned_over_the_rival_views(toy: Toy) -> None:
     result, corpus, views = toy.result, toy.corpus, toy.views
     scores = views.design.sketches @ views.design.targets.T
     calibration = draw_subsets(corpus, scores, PROTOCOL.calibration, "toy/0/calibration")
-    material = Material(
-        corpus,
-        views.rivals,
-        views.checkpoints,
-        views.layers,
-        views.representations,
-        calibration.membership,
-        result.calibration,
-    )
-    found = rival_predictions(material, result.membership)
-    found |= predictions_by_kind(material, result.membership)
+    inputs = baseline_inputs(corpus, views, calibration.membership, result.calibration)
+    found = baseline_predictions(inputs, result.membership)
+    found |= predictions_by_kind(inputs, result.membership)
     for method, each in found.items():
         np.testing.assert_array_equal(result.predictions[method], each.values, err_msg=str(method))
         assert result.kinds[method] == each.kind

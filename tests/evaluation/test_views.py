@@ -127,7 +127,9 @@ def test_query_moments_are_weighted_means_of_outer_products(corpus: LabCorpus) -
             slow[task] += int(held.sizes[i]) * np.outer(query, query)
             tokens += int(held.sizes[i])
         slow[task] /= tokens
-    np.testing.assert_allclose(query_moments(view, held, len(corpus.tasks)), slow, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        query_moments(view.queries, held.n_tokens, held.task, len(corpus.tasks)), slow, rtol=1e-10, atol=1e-12
+    )
 
 
 def test_representations_are_mean_hidden_states_of_the_targets(proxy: CausalLM, corpus: LabCorpus) -> None:
@@ -293,7 +295,10 @@ def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: LabCor
         assert compress(few) is few
     one_less = compress(toy_view(corpus.n, rows + 1))
     assert (one_less.sketches.shape[1], one_less.dimension) == (rows, rows + 1)
-    one, other = (query_moments(view, corpus.query, len(corpus.tasks)) for view in (narrow, wide))
+    one, other = (
+        query_moments(view.queries, corpus.query.n_tokens, corpus.query.task, len(corpus.tasks))
+        for view in (narrow, wide)
+    )
     close(narrow.targets @ one @ narrow.judges.T, wide.targets @ other @ wide.judges.T)
 
 
@@ -347,7 +352,7 @@ def test_joined_views_weigh_alike(corpus: LabCorpus, count: int) -> None:
         np.float64,
         np.float32,
     )
-    moments = query_moments(joined, corpus.query, len(corpus.tasks))
+    moments = query_moments(joined.queries, corpus.query.n_tokens, corpus.query.task, len(corpus.tasks))
     assert moments.shape == (len(corpus.tasks), sum(widths), sum(widths))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from grasp_pipeline.attribution.damped_influence import DampedInfluence
+from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
 from grasp_pipeline.calibration.rank import spearman
 from grasp_pipeline.seeds import generator
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from grasp_pipeline.attribution.trak import Trak
+from grasp_pipeline.attribution.methods.trak import Trak
 from grasp_pipeline.calibration.rank import spearman
 
 trak = pytest.importorskip("trak")

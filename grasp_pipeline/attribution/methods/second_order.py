@@ -10,6 +10,7 @@ mean) or of the corpus (form sum). With H_t = M^-1 for all tasks this is eta tim
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks
+from grasp_pipeline.attribution.methods.inputs import (
+    FORMS,
+    GROUP_DAMPINGS,
+    BaselineInputs,
+    Candidate,
+)
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import SubsetMeans, check_form, subset_means
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
+from grasp_pipeline.sketch.views import query_moments
 
 
 class SecondOrderGroup:
@@ -116,3 +125,59 @@ def _checked(targets: ArrayLike, target_moments: ArrayLike) -> tuple[Floats, Flo
             f"target moments have shape {hessians.shape}; give one (d, d) for each of targets {r.shape}"
         )
     return r, hessians
+
+
+STEPS: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Steps tried for second-order group influence, in units of <r, M mu> / mu' M H M mu at the whole pool."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The same from the means that the inputs remember."""
+
+    inputs: BaselineInputs
+    kind: str
+    moments: Floats
+    metric: Floats
+    eta: float
+    form: Form
+
+    def predict(self, membership: Membership) -> Floats:
+        return second_order_from_means(
+            self.inputs.means(self.kind, membership),
+            self.inputs.views[self.kind].targets,
+            self.moments,
+            self.metric,
+            self.eta,
+            float(self.inputs.n_tokens.sum()),
+            self.form,
+        )
+
+
+@baseline(
+    "second-order group influence",
+    FORMS,
+    "F_t(S) = eta <r_t, u_S> - (eta^2 / 2) u_S' H_t u_S",
+    "arXiv 2605.15675",
+    needs=("query_tokens", "query_task"),
+    by_kind=True,
+)
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    assert inputs.query_tokens is not None, "asked for in needs"
+    assert inputs.query_task is not None, "asked for in needs"
+    candidates: dict[Form, list[Candidate]] = {form: [] for form in FORMS}
+    for kind, view in inputs.views.items():
+        if not len(view.queries):
+            continue
+        moments = query_moments(view.queries, inputs.query_tokens, inputs.query_task, inputs.tasks)
+        whole = subset_means(view.sketches, inputs.n_tokens, np.ones((1, inputs.n)))
+        for rho in GROUP_DAMPINGS:
+            metric = metric_matrix(inputs.seconds[kind], rho)
+            step = metric @ whole.means[0]
+            bend = float(np.einsum("i,tij,j->t", step, moments, step).mean())
+            unit = float(np.abs(view.targets @ step).mean()) / bend
+            for form in FORMS:
+                candidates[form] += [
+                    (kind, _Read(inputs, kind, moments, metric, unit * eta, form)) for eta in STEPS
+                ]
+    return {form: inputs.tuned(tried) for form, tried in candidates.items() if tried}

@@ -13,8 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.methods.grad_dot import grad_dots
+from grasp_pipeline.attribution.methods.inputs import FORMS, BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
+from grasp_pipeline.sketch.views import join_views
 
 
 class TracIn(AdditiveScores):
@@ -52,3 +56,18 @@ class TracIn(AdditiveScores):
         for view, rows, rate in zip(views, directions, rates, strict=True):
             total += rate * project(view, rows.T)
         super().__init__(tokens[:, None] * total, tokens, form)
+
+
+@baseline(
+    "TracIn", FORMS, "s_it = w_i sum_c eta_c <r_ct, phi_ic>", "arXiv 2002.08484", needs=("checkpoints",)
+)
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    """Over checkpoints as they are and each at mean squared norm 1."""
+    dots, tried = grad_dots(inputs), list[tuple[str, AdditiveScores]]()
+    for kind, checkpoints in inputs.checkpoints.items():
+        for views in (checkpoints, [join_views(checkpoints, inputs.n_tokens)]):
+            pairs = [(view.sketches, view.targets) for view in views]
+            tried.append((kind, TracIn(pairs, [1.0] * len(pairs), inputs.n_tokens)))
+        # A kind that holds these checkpoints and more, such as n-grams, is a sum over its parts too.
+        tried += [dot for dot in dots if dot[0].startswith(f"{kind}+")]
+    return inputs.tuned_forms(tried)

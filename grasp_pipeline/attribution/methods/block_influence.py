@@ -16,6 +16,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.methods.inputs import DAMPINGS, FORMS, BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
@@ -77,3 +79,20 @@ def _damped_solve(
             f"the second moment of block {block} cannot be inverted with rho {rho}; give a larger one"
         ) from error
     return cho_solve(factor, r.T).T
+
+
+@baseline(
+    "LoGRA influence",
+    FORMS,
+    "s_it = w_i sum_l r_tl' (C_l + rho tr(C_l)/d_l I)^-1 phi_il",
+    "arXiv 2405.13954",
+    needs=("layers",),
+)
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    tokens = inputs.n_tokens
+    return inputs.tuned_forms(
+        (kind, BlockInfluence(view.sketches, tokens, view.targets, slices, rho, second=second))
+        for kind, (view, slices) in inputs.layers.items()
+        for second in [second_moment(view.sketches, tokens)]
+        for rho in DAMPINGS
+    )

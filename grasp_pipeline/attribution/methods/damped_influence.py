@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.methods.inputs import DAMPINGS, FORMS, BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.names import Form
@@ -44,3 +46,31 @@ class DampedInfluence(AdditiveScores):
         metric = metric_matrix(second_moment(blocks, tokens) if second is None else second, rho)
         directions = np.atleast_2d(np.asarray(targets, dtype=np.float64)) @ metric
         super().__init__(tokens[:, None] * project(blocks, directions.T), tokens, form)
+
+
+@baseline(
+    "damped influence",
+    FORMS,
+    "s_it = w_i r_t' (C + rho tr(C)/d I)^-1 phi_i",
+    "arXiv 1703.04730, 2405.13954",
+    by_kind=True,
+)
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    return inputs.tuned_forms(influences(inputs))
+
+
+def influences(inputs: BaselineInputs) -> list[tuple[str, DampedInfluence]]:
+    """Return damped influence with every view and damping, made once."""
+    return inputs.remember(
+        "damped influence",
+        lambda: [
+            (
+                kind,
+                DampedInfluence(
+                    view.sketches, inputs.n_tokens, view.targets, rho, second=inputs.seconds[kind]
+                ),
+            )
+            for kind, view in inputs.views.items()
+            for rho in DAMPINGS
+        ],
+    )

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from grasp_pipeline.attribution.additive import AdditiveScores
+from grasp_pipeline.attribution.methods.inputs import FORMS, BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
 
@@ -32,3 +34,14 @@ class LossOnly(AdditiveScores):
                 "for each chunk"
             )
         super().__init__(np.repeat((sign * tokens * values)[:, None], tasks, axis=1), tokens, form)
+
+
+@baseline("loss only", FORMS, "s_i = +- w_i loss_i", "control")
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    losses = next(iter(inputs.views.values())).losses
+    return {
+        form: inputs.tuned(
+            ("", LossOnly(losses, inputs.n_tokens, inputs.tasks, sign, form)) for sign in (-1, 1)
+        )
+        for form in FORMS
+    }

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.methods.inputs import BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.protocol import Membership
+from grasp_pipeline.names import Form
 
 
 class DistinctDocuments:
@@ -30,3 +33,8 @@ class DistinctDocuments:
             for row in membership
         ]
         return np.repeat(np.asarray(counts, dtype=np.float64)[:, None], self.tasks, axis=1)
+
+
+@baseline("distinct documents", ("sum",), "|{cluster_i : i in S}|", "control")
+def _build(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    return {"sum": ("", DistinctDocuments(inputs.cluster, inputs.tasks))}

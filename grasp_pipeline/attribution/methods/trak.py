@@ -2,7 +2,6 @@
 
 x_i is the gradient of the model output f = log(p / (1 - p)) and q_i = 1 - p_i = -d loss / d f the out-to-loss
 factor. With p_i = exp(-loss_i) the chain rule gives x_i = phi_i / q_i exactly, so loss gradients serve: q cancels
-from grasp_pipeline.arrays import Floats
 from the score and is left in X'X = sum_i phi_i phi_i' / q_i^2. A chunk of many tokens counts as one example whose
 p is the geometric mean of its tokens'.
 
@@ -23,6 +22,8 @@ from scipy.linalg import pinvh
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
+from grasp_pipeline.attribution.methods.inputs import DAMPINGS, FORMS, BaselineInputs, Candidate
+from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
@@ -83,3 +84,26 @@ def trak_gram(sketches: SketchBlocks | NDArray[np.floating[Any]], losses: ArrayL
         )
     weights = np.expm1(-values) ** -2
     return second_moment(blocks, weights) * weights.sum()
+
+
+@baseline("TRAK, default damping", FORMS, "s_it = w_i r_t' (X'X)^+ phi_i", "arXiv 2303.14186", by_kind=True)
+def _build_default(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    return inputs.tuned_forms([_trak(inputs, next(iter(inputs.views)), 0.0)])
+
+
+@baseline(
+    "TRAK, tuned damping",
+    FORMS,
+    "s_it = w_i r_t' (X'X + damping I)^-1 phi_i",
+    "arXiv 2303.14186",
+    by_kind=True,
+)
+def _build_tuned(inputs: BaselineInputs) -> dict[Form, Candidate]:
+    return inputs.tuned_forms(_trak(inputs, kind, rho) for kind in inputs.views for rho in DAMPINGS)
+
+
+def _trak(inputs: BaselineInputs, kind: str, rho: float) -> tuple[str, Trak]:
+    view = inputs.views[kind]
+    gram = inputs.remember(("TRAK", kind), lambda: trak_gram(view.sketches, view.losses))
+    damping = rho * float(np.trace(gram)) / len(gram)
+    return kind, Trak(view.sketches, inputs.n_tokens, view.targets, view.losses, damping, gram=gram)
