@@ -32,7 +32,7 @@ BESIDE = (
 @stage(
     group="evidence",
     kinds={"pytorch", "deltalake"},
-    code_version="1",
+    code_version="2",
     reads=[
         tables.SELECTED_CONFIG,
         tables.CANDIDATES,
@@ -42,6 +42,8 @@ BESIDE = (
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
         part(tables.SUBSETS, "evaluation"),
+        part(tables.SUBSETS, "calibration"),
+        part(tables.SUBSET_UTILITIES, "calibration"),
         tables.FINALISTS,
         tables.REFITTED_FINALISTS,
         part(tables.SUBSETS, "finalist", maker="finalists"),
@@ -52,7 +54,7 @@ BESIDE = (
     ],
     writes={
         tables.FIDELITY: "Rank correlation of the surrogate and of the baselines with the sealed evaluation subsets, "
-        "measured after the choice was stored.",
+        "measured after the choice was stored; what is tuned is tuned on the calibration subsets.",
         tables.EVALUATION_LOSSES: "Loss of the picked corpus and the comparison arms on the evaluation documents, "
         "fresh seeds.",
     },
@@ -85,6 +87,8 @@ def sealed_evaluation(
     proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
     corpus = load_corpus(step)
     sealed = load_subsets(step, "evaluation", corpus)
+    calibration = load_subsets(step, "calibration", corpus)
+    calibration_read = step.pin(tables.SUBSET_UTILITIES, {"split": "calibration"})
     arms = load_finalists(step, corpus)
     held_out = load_held_out(step, "evaluation", tokenizer.encoder.bos, tokenizer.chunk_tokens)
     step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
@@ -110,7 +114,16 @@ def sealed_evaluation(
     _, retrained = bench.measure_utilities(step, provenance, "evaluation", jobs, "retraining sealed subsets")
     own_utilities = step.tables.pin(tables.SUBSET_UTILITIES, {"split": "evaluation"})
     measured = load_utilities(step, sealed, own_utilities)
-    methods, reference = predict_methods(step, corpus, sealed.membership, chosen, measured.names)
+    known = load_utilities(step, calibration, calibration_read)
+    methods, reference, left_out = predict_methods(
+        step,
+        corpus,
+        sealed.membership,
+        chosen,
+        measured.names,
+        calibration.membership,
+        known.values.mean(axis=2)[:, [known.names.index(name) for name in measured.names]],
+    )
     rows = fidelity_rows(
         methods,
         measured.values,
@@ -128,7 +141,11 @@ def sealed_evaluation(
         tables.FIDELITY,
         commit,
         frame.height,
-        {"models_retrained": retrained, "correlations": dg.MetadataValue.md(fidelity_chart(frame))},
+        {
+            "models_retrained": retrained,
+            "methods_left_out": dg.MetadataValue.json(left_out),
+            "correlations": dg.MetadataValue.md(fidelity_chart(frame)),
+        },
         retrained * proxy.recipe.tokens,
     )
 

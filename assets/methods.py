@@ -13,26 +13,40 @@ if TYPE_CHECKING:
 
 Method = tuple[str, str]
 
+OWN_NAMES = {
+    "damped influence": "damped influence, tuned damping",
+    "quadratic only": "quadratic-only, tuned damping",
+}
+"""Baselines whose plain name stands in the table for one of fixed damping -> what the tuned one is called there."""
+
 
 def predict_methods(
-    step: Step, corpus: Corpus, membership: NDArray[np.bool_], chosen: dict[str, Any], names: list[str]
-) -> tuple[dict[Method, NDArray[np.float64]], Method]:
-    """Return predictions (m, T) by (method, form), and the key of the selected surrogate.
+    step: Step,
+    corpus: Corpus,
+    membership: NDArray[np.bool_],
+    chosen: dict[str, Any],
+    names: list[str],
+    calibration: NDArray[np.bool_],
+    utilities: NDArray[np.float64],
+) -> tuple[dict[Method, NDArray[np.float64]], Method, dict[str, str]]:
+    """Return predictions (m, T) by (method, form), the key of the selected surrogate, and who is left out and why.
 
     All gradient methods use the sketches of the selected kind. Sum and mean forms are both given where they differ.
+    What is tuned or fitted is so on the calibration subsets (m_c, n) and their utilities (m_c, T).
     """
-    from assets.data import load_sketches, load_task_vectors
-    from grasp_pipeline.attribution.methods.distinct_documents import DistinctDocuments
+    from assets.data import load_losses, load_sketches, load_task_vectors
+    from grasp_pipeline.attribution.methods.inputs import BaselineInputs, Sketches
     from grasp_pipeline.attribution.methods.quadratic_only import quadratic_from_means
-    from grasp_pipeline.attribution.methods.random_score import RandomScore
+    from grasp_pipeline.attribution.methods.registry import baselines, predict
     from grasp_pipeline.attribution.metric import metric_matrix, second_moment
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+    from grasp_pipeline.errors import GraspError
     from grasp_pipeline.selection.candidates.families.influence import INFLUENCE_RHO
 
     kind = chosen["sketch_kind"]
     sketches = load_sketches(step, corpus, kind)
     tasks, vectors = load_task_vectors(step, kind, "query")
-    targets = vectors[[tasks.index(name) for name in names]]
+    targets = vectors[[tasks.index(name) for name in names]].astype(np.float64)
     means = subset_means(sketches, corpus.n_tokens, membership)
     second = second_moment(sketches, corpus.n_tokens)
     inverse = metric_matrix(second, INFLUENCE_RHO)
@@ -42,12 +56,30 @@ def predict_methods(
     predictions: dict[Method, NDArray[np.float64]] = {
         reference: predict_from_means(means, targets, metric, chosen["lam"], chosen["form"]),
         ("quadratic-only", "mean"): quadratic_from_means(means, len(names), metric),
-        ("distinct documents", "sum"): DistinctDocuments(corpus.codes("cluster"), len(names)).predict(
-            membership
-        ),
-        ("random", "mean"): RandomScore(corpus.n_tokens, len(names)).predict(membership),
     }
     for form in ("mean", "sum"):
         predictions["GradDot", form] = predict_from_means(means, targets, None, 0.0, form)
         predictions["damped influence", form] = predict_from_means(means, targets, inverse, 0.0, form)
-    return predictions, reference
+
+    inputs = BaselineInputs(
+        n_tokens=corpus.n_tokens,
+        source=corpus.codes("source"),
+        cluster=corpus.codes("cluster"),
+        tasks=len(names),
+        views={kind: Sketches(sketches, targets, load_losses(step, corpus, kind))},
+        calibration=calibration,
+        utilities=utilities,
+    )
+    left_out: dict[str, str] = {}
+    for name, each in baselines().items():
+        if lacks := each.lacks(inputs):
+            left_out[name] = f"no {' or '.join(lacks)} are stored"
+            continue
+        try:
+            found = predict(each, inputs, membership)
+        except GraspError as error:
+            left_out[name] = str(error)
+            continue
+        for (_, form), prediction in found.items():
+            predictions.setdefault((OWN_NAMES.get(name, name), form), prediction.values)
+    return predictions, reference, left_out

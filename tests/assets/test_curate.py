@@ -15,8 +15,10 @@ import zstandard
 from deltalake import DeltaTable
 from workplace import Curated, Workplace, event_log, materialized, steps_up_to_date
 
+from assets.methods import OWN_NAMES
 from assets.partitions import SHARDS
 from grasp_pipeline import tables
+from grasp_pipeline.attribution.methods.registry import baselines
 from grasp_pipeline.sketch.storage import decode
 
 CONTRACT: dict[str, tuple[str, str, str]] = {
@@ -226,6 +228,31 @@ class TestTables:
             "finalists",
             "subsets",  # the finalists' own, written by the same step
         }
+
+
+class TestFidelity:
+    def test_every_baseline_that_the_pipeline_has_the_inputs_of_is_in_the_table(
+        self, curated: Curated
+    ) -> None:
+        frame = curated.place.read(tables.FIDELITY)
+        found = set(frame.select("method", "form").unique().iter_rows())
+        lacking = {
+            "TracIn",
+            "LoGRA influence",
+            "GGDA, k-means on representations",
+            "second-order group influence",
+        }
+        expected = {
+            (OWN_NAMES.get(name, name), form)
+            for name, each in baselines().items()
+            for form in each.forms
+            if name not in lacking
+        }
+        untuned = {("quadratic-only", "mean")} | {("damped influence", form) for form in ("mean", "sum")}
+        surrogate = {method for method in found if method[0] == "surrogate"}
+        assert len(surrogate) == 1
+        assert found == expected | untuned | surrogate
+        assert set(materialized(curated.result, "fidelity")["methods_left_out"]) == lacking
 
 
 class TestChecks:
