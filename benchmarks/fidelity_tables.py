@@ -18,12 +18,6 @@ MATRIX = "fidelity"
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 MAIN = ROOT / "README.md"
 
-UNNAMED = (
-    "Pools were not yet cleared of the tasks' documents, intervals are percentile ones, which lie too low, rivals read "
-    "no n-gram features, and there was no rival with log(size)."
-)
-"""What rows lack that do not name their sources: they are older than the present method by these."""
-
 BY_KIND = (
     "damped influence",
     "TRAK, tuned damping",
@@ -81,10 +75,9 @@ def heading(name: str, stored: Sequence[dict]) -> str:
         figures = json.loads((RESULTS / f"{name}.json").read_text())
         with_source = [row | {key: figures[0][key] for key in ("machine", "commit")} for row in with_source]
     old = age(name, with_source)
-    unnamed = UNNAMED if any("sources" not in row for row in stored) else ""
     first = stored[0]
     size = f"{first['cells']} cells, {first['subsets']} subsets."
-    return " ".join(part for part in (source_line(with_source), size, old, unnamed) if part)
+    return " ".join(part for part in (source_line(with_source), size, old) if part)
 
 
 def strata_of_rows(rows: Sequence[Row]) -> list[str]:

@@ -217,12 +217,22 @@ def source_line(rows: Sequence[dict]) -> str:
     return f"`{command[0]}` on {'; '.join(machines)}, commit {', '.join(commits)}."
 
 
+def reproduced(name: str) -> dict[str, str] | None:
+    """Return what the present code was found to reproduce of a result: commit, sources and words; see `reproduce`."""
+    path = RESULTS / "reproduced" / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else None
+    return found if found is not None and found["sources"] == sources_digest(name) else None
+
+
 def age(name: str, rows: Sequence[dict]) -> str:
     """Return a sentence where rows were measured with other code than the present; empty where it is the same."""
     present = sources_digest(name)
     old = [row for row in rows if row.get("sources") != present]
     if not old:
         return ""
+    again = reproduced(name)
+    if again is not None:
+        return f"The code was rearranged since; at commit {again['commit']} {again['said']}."
     commits = ", ".join(dict.fromkeys(row["commit"] for row in old))
     some = "" if len(old) == len(rows) else f"{len(old)} of {len(rows)} figures: "
     return f"**{some}Measured before changes to the code that this benchmark runs (commit {commits}).**"
