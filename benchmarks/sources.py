@@ -45,7 +45,7 @@ _SKETCH = ("grasp_pipeline/sketch/**/*.py", "grasp_pipeline/proxy/*.py", *_STORE
 SOURCES: dict[str, tuple[str, ...]] = {
     "demo": (
         "grasp_pipeline/*.py",
-        *(f"grasp_pipeline/{room}/*.py" for room in ("config", "corpus", "evaluation", "report")),
+        *(f"grasp_pipeline/{room}/**/*.py" for room in ("config", "corpus", "evaluation", "report")),
         *_PROTOCOL,
         "assets/*.py",
         "resources/**/*.py",

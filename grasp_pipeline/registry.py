@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from grasp_pipeline.errors import ConfigError, nearest
 
 
-class Named(Protocol):
-    """What a registry holds."""
-
-    name: ClassVar[str]
+Member = TypeVar("Member")
+"""An object or a class with a `name`."""
 
 
-Member = TypeVar("Member", bound=Named)
+def _name(member: Any) -> str:
+    return member.name
 
 
 class Registry(Generic[Member]):
@@ -41,10 +40,10 @@ class Registry(Generic[Member]):
         Raises:
             ConfigError: its name is taken, or it may not join.
         """
-        if member.name in self._members:
-            raise ConfigError(f"there are two of {self._what} {member.name!r}; give one another name")
+        if _name(member) in self._members:
+            raise ConfigError(f"there are two of {self._what} {_name(member)!r}; give one another name")
         self._check(member)
-        self._members[member.name] = member
+        self._members[_name(member)] = member
 
     def __getitem__(self, name: str) -> Member:
         """Return a member.
@@ -71,4 +70,4 @@ class Registry(Generic[Member]):
         try:
             yield
         finally:
-            del self._members[member.name]
+            del self._members[_name(member)]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from grasp_pipeline.corpus.noise import NoiseConfig
 from grasp_pipeline.section import Section
 
 
@@ -70,9 +71,7 @@ class TasksConfig(Section):
     )
 
 
-class CleaningConfig(Section):
-    """Duplicates, noise and contamination."""
-
+class _Duplicates(Section):
     exact_duplicates: Literal["drop", "keep"] = Field(
         default="drop", description="`drop` keeps the first of each group of equal normalised texts."
     )
@@ -87,38 +86,9 @@ class CleaningConfig(Section):
         le=1.0,
         description="Estimated Jaccard similarity of word shingles that joins a cluster.",
     )
-    noise_rules: bool = Field(
-        default=True, description="Apply the fixed noise rules (length, symbols, repetition...)."
-    )
-    min_characters: int = Field(default=50, ge=0, description="Shorter documents are rejected (`too_short`).")
-    max_symbol_ratio: float = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        description="Largest share of characters that are neither letters, digits nor space.",
-    )
-    max_repetition: float = Field(
-        default=0.6,
-        gt=0,
-        le=1,
-        description="Largest share of characters in repeated lines or repeated word 5-grams.",
-    )
-    min_compression_ratio: float = Field(
-        default=0.08,
-        ge=0,
-        lt=1,
-        description="Smallest zlib size over text size: lower means the text repeats itself.",
-    )
-    max_compression_ratio: float = Field(
-        default=0.95,
-        gt=0,
-        description="Largest zlib size over text size for texts above 1,000 bytes: higher means "
-        "random bytes or encoded data.",
-    )
-    languages: list[str] = Field(
-        default=[],
-        description="ISO 639-1 codes to keep, identified with py3langid; empty keeps all languages.",
-    )
+
+
+class _Comparisons(Section):
     perplexity_quantile: float = Field(
         default=0.99,
         gt=0.5,
@@ -133,6 +103,10 @@ class CleaningConfig(Section):
         description="Corpus documents holding more than this share of a held-out document's 13-grams are "
         "rejected (`contamination`); 1 switches the rule off.",
     )
+
+
+class CleaningConfig(_Comparisons, NoiseConfig, _Duplicates):
+    """Duplicates, noise and contamination."""
 
 
 class TokenizerConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from grasp_pipeline.corpus.noise import RULES
+
 REJECTION_REASONS: dict[str, str] = {
     "missing_text": "The row has no text.",
     "empty_text": "Nothing is left of the text after normalisation.",
@@ -10,12 +12,7 @@ REJECTION_REASONS: dict[str, str] = {
     "unparsable_json": "The line is not JSON.",
     "not_an_object": "The line is JSON but not an object.",
     "oversized": "Longer than the limit for one document.",
-    "too_short": "Fewer characters than the limit.",
-    "symbol_ratio": "Too large a share of symbols.",
-    "low_compression_ratio": "Compresses too well: the text repeats itself.",
-    "high_compression_ratio": "Hardly compresses: random or encoded data.",
-    "repetition": "Too large a share of repeated lines or word 5-grams.",
-    "language": "Not in a language that is kept.",
+    **{rule.name: rule.meaning for rule in RULES},
     "exact_duplicate": "The same normalised text came before.",
     "near_duplicate": "Nearly the same text is kept.",
     "contamination": "Holds text of a held-out task document.",

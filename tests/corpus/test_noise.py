@@ -8,18 +8,17 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from grasp_pipeline.config import CleaningConfig
-from grasp_pipeline.corpus.noise import (
-    HighCompressionRatio,
-    LowCompressionRatio,
-    Repetition,
-    SymbolRatio,
-    TooShort,
-    first_rejection,
-    noise_rules,
-)
+from grasp_pipeline.corpus.noise import RULES, first_rejection, noise_rules
+from grasp_pipeline.corpus.noise.compression_ratio import HighCompressionRatio, LowCompressionRatio
+from grasp_pipeline.corpus.noise.repetition import Repetition
+from grasp_pipeline.corpus.noise.rule import Rule
+from grasp_pipeline.corpus.noise.symbol_ratio import SymbolRatio
+from grasp_pipeline.corpus.noise.too_short import TooShort
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.section import Section, all_of
 
 PROSE = (
     "The harbour was quiet when the ferry came in. Two men on the quay caught the ropes, and a woman with a "
@@ -110,7 +109,7 @@ def test_rules_can_be_switched_off() -> None:
 
 
 def test_languages_are_kept_or_rejected() -> None:
-    rules = noise_rules(CleaningConfig(noise_rules=False, languages=["de", "hi"]))
+    rules = noise_rules(CleaningConfig.model_validate({"noise_rules": False, "languages": ["de", "hi"]}))
     rejection = first_rejection(PROSE, rules)
     assert rejection is not None
     assert rejection.reason == "language"
@@ -120,10 +119,41 @@ def test_languages_are_kept_or_rejected() -> None:
 
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'klingon'.*ISO 639-1"):
-        noise_rules(CleaningConfig(languages=["en", "klingon"]))
+        noise_rules(CleaningConfig.model_validate({"languages": ["en", "klingon"]}))
 
 
 def test_rule_names_are_distinct() -> None:
-    names = Counter(rule.name for rule in noise_rules(CleaningConfig(languages=["en"])))
+    names = Counter(rule.name for rule in noise_rules(CleaningConfig.model_validate({"languages": ["en"]})))
     assert set(names.values()) == {1}
     assert len(names) == 6
+
+
+class DigitsSettings(Section):
+    max_digits: float = Field(default=0.5, description="Largest share of digits.")
+
+
+class Digits(Rule):
+    name = "digits"
+    measures = "share of digits"
+    meaning = "Mostly digits."
+    Settings = DigitsSettings
+
+    def measure(self, text: str) -> float:
+        return sum(map(str.isdigit, text)) / max(1, len(text))
+
+
+def test_a_toy_rule_brings_its_limit_and_rejects() -> None:
+    class Config(CleaningConfig, all_of([DigitsSettings])): ...
+
+    numbers = (
+        "On 2024-02-03 there were 1820 boats and 7331 gulls in port 99, of 1200 and 4500 known in 1999 there."
+    )
+    assert first_rejection(numbers, noise_rules(Config())) is None
+    with RULES.joined(Digits):
+        rejection = first_rejection(numbers, noise_rules(Config.model_validate({"max_digits": 0.2})))
+        assert rejection is not None
+        assert rejection.reason == "digits"
+        assert rejection.detail.startswith("share of digits 0.")
+        assert rejection.detail.endswith("is above 0.2")
+        assert first_rejection(numbers, noise_rules(Config())) is None
+        assert noise_rules(Config(noise_rules=False)) == ()

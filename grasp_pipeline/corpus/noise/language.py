@@ -1,4 +1,4 @@
-"""Language identification with py3langid, as a noise rule."""
+"""Noise rule `language`: identification with py3langid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from grasp_pipeline.corpus.noise import Rejection, Rule
+from pydantic import Field
+
+from grasp_pipeline.corpus.noise.rule import Rejection, Rule
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.section import Section
 
 _CHARACTERS = 1_000  # enough to be sure of a language, and a bound on the time per document
 
@@ -18,6 +21,15 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+class LanguageSettings(Section):
+    """What `language` keeps."""
+
+    languages: list[str] = Field(
+        default=[],
+        description="ISO 639-1 codes to keep, identified with py3langid; empty keeps all languages.",
+    )
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,15 @@ class Language(Rule):
     languages: frozenset[str] = frozenset()
     name = "language"
     measures = "probability of the languages kept"
+    meaning = "Not in a language that is kept."
+    Settings = LanguageSettings
     rejects_below = True
+    fixed = False
+
+    @classmethod
+    def of(cls, settings: LanguageSettings) -> Language | None:
+        """Return the rule that keeps the languages, or None where all are kept; errors as in `keeping`."""
+        return cls.keeping(settings.languages) if settings.languages else None
 
     @classmethod
     def keeping(cls, languages: Sequence[str]) -> Language:
