@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 from grasp_pipeline.errors import ConfigError, nearest
 
-
 Member = TypeVar("Member")
 """An object or a class with a `name`."""
 
