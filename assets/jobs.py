@@ -19,7 +19,7 @@ def recurate_config() -> dict[str, Any]:
 
     A schedule or sensor without it would fall back to the defaults and read another corpus.
     """
-    from assets.run import read_config
+    from assets.settings import read_config
 
     config = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))
     ops = {name: section for name, section in config["ops"].items() if name in STEPS}
@@ -28,8 +28,7 @@ def recurate_config() -> dict[str, Any]:
 
 def recurate_tags() -> dict[str, str]:
     """Return recurate's run tags: every shard, and what GRASP_CONFIG says of the steps that it keeps."""
-    from assets.run import read_config
-    from assets.settings import kept_settings
+    from assets.settings import kept_settings, read_config
 
     ops = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))["ops"]
     check_run_config(ops)

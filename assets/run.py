@@ -26,35 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a run configuration.
-
-    Raises:
-        ConfigError: the file is missing or is not a YAML mapping.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration {path} cannot be read ({error}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"the configuration {path} is not YAML ({' '.join(str(error).split())}); correct it"
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"the configuration {path} is not a mapping; start it with `ops:` as config/demo.yaml does"
-        )
-    ops = content.get("ops") or {}
-    if not isinstance(ops, dict) or not all(isinstance(step, dict | None) for step in ops.values()):
-        raise ConfigError(
-            f"`ops` in the configuration {path} is not a mapping of steps; write `ops: STEP: config: FIELD: value` "
-            "as config/demo.yaml does"
-        )
-    return {**content, "ops": ops}
-
-
 def first_cause(failure: Any) -> str:
     """Return the sentence meant for the user, else the innermost message of a step's failure."""
     error = failure.step_failure_data.error
@@ -143,6 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from rich.console import Console
+
+    from assets.settings import read_config
 
     console = Console(highlight=False)
     try:

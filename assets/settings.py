@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.stages import asked_sections
@@ -111,3 +112,32 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(values)
     inside = flat.pop("constraints", {})
     return flat | {f"constraints.{name}": value for name, value in inside.items()}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run configuration.
+
+    Raises:
+        ConfigError: the file is missing or is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} cannot be read ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the configuration {path} is not YAML ({' '.join(str(error).split())}); correct it"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"the configuration {path} is not a mapping; start it with `ops:` as config/demo.yaml does"
+        )
+    ops = content.get("ops") or {}
+    if not isinstance(ops, dict) or not all(isinstance(step, dict | None) for step in ops.values()):
+        raise ConfigError(
+            f"`ops` in the configuration {path} is not a mapping of steps; write `ops: STEP: config: FIELD: value` "
+            "as config/demo.yaml does"
+        )
+    return {**content, "ops": ops}

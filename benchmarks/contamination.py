@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks.record import ROOT, Figure, results_folder, save
+from benchmarks.published import ROOT, Figure, results_folder, save
 from grasp_pipeline.corpus.contamination import HeldOutGrams
 from grasp_pipeline.corpus.normalize import normalize_text
 

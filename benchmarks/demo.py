@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.record import ROOT, Figure, published_here, replace_between, results_folder, save
+from benchmarks.published import ROOT, Figure, published_here, replace_between, results_folder, save
 from grasp_pipeline.progress import duration
 
 CONFIG = "config/demo.yaml"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT, origin, results_folder
+from benchmarks.published import ROOT, origin, results_folder
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 

@@ -32,7 +32,7 @@ from benchmarks.laboratory.summary import (
     strata_of,
     strongest_forms,
 )
-from benchmarks.record import ROOT, Figure, published_here, save, stamp
+from benchmarks.published import ROOT, Figure, published_here, save, stamp
 from grasp_pipeline.calibration.rank import spearman, task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.evaluation.experiment import SELECTED, CellResult

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from benchmarks.laboratory.summary import ALL, Row, strongest_forms
-from benchmarks.record import RESULTS, ROOT, age, replace_between, source_line
+from benchmarks.published import RESULTS, ROOT, age, replace_between, source_line
 from grasp_pipeline.evaluation.experiment import SELECTED
 
 HEADLINE = "fidelity-fresh"

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.record import ROOT
+from benchmarks.published import ROOT
 from grasp_pipeline.errors import GraspError
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

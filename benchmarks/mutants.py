@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 
-from benchmarks.record import ROOT, Figure, commit, results_folder, save, stamp
+from benchmarks.published import ROOT, Figure, commit, results_folder, save, stamp
 from grasp_pipeline.seeds import digest
 
 GOAL = 0.85

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import RESULTS, ROOT, commit, results_folder
+from benchmarks.published import RESULTS, ROOT, commit, results_folder
 from benchmarks.sources import sources_digest
 from grasp_pipeline.errors import GraspError
 

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.record import Figure, results_folder, save
+from benchmarks.published import Figure, results_folder, save
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.proxy.objective import CausalLM
 from grasp_pipeline.proxy.presets import build_model

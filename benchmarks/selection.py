@@ -26,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks import selection_filter
-from benchmarks.record import ROOT, Figure, results_folder, save, update
+from benchmarks.published import ROOT, Figure, results_folder, save, update
 from benchmarks.sketch_bergson import peak_mib
 from grasp_pipeline.arrays import Float32s
 from grasp_pipeline.attribution.blocks import ReadAhead, project_single
@@ -330,7 +330,7 @@ def reachable(rows: int) -> list[Figure]:
 
 def filtered(_: int) -> list[Figure]:
     """Compare the residual filter on new shards with optimising again."""
-    return selection_filter.figures(curated())
+    return selection_filter.figures(World(), curated())
 
 
 def tenth(rows: int) -> int:

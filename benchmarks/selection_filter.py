@@ -16,12 +16,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.record import Figure
+from benchmarks.published import Figure
+from grasp_pipeline.arrays import Float32s
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.explanation.residual_filter import FilterAgreement, filter_agreement
@@ -36,18 +38,30 @@ KIND = "output"
 GOAL = "at least 0.95"
 
 
-def figures(store: Path) -> list[Figure]:
+def figures(world: World, store: Path) -> list[Figure]:
     """Return all figures; those of stored sketches only where the store has some."""
-    found = [generated_figure(lam) for lam in (LAM, *OTHERS)]
+    found = [generated_figure(world, lam) for lam in (LAM, *OTHERS)]
     corpus = load(store)
     return found if corpus is None else [*found, *stored_figures(corpus)]
 
 
-def generated(seed: int, lam: float, old_rows: int = OLD_ROWS, new_rows: int = NEW_ROWS) -> FilterAgreement:
-    """Return the agreement on generated chunks."""
-    from benchmarks.selection import World
+class World(Protocol):
+    """Where generated chunks come from; see `benchmarks.selection.World`."""
 
-    world, draw = World(), generator("benchmark selection filter", seed)
+    def chunks(self, draw: np.random.Generator, count: int) -> tuple[Float32s, NDArray[np.int64]]:
+        """Return sketches (count, d) and tokens (count,)."""
+        ...
+
+    def target(self, *seed: int) -> Float32s:
+        """Return a mean query sketch (d,)."""
+        ...
+
+
+def generated(
+    world: World, seed: int, lam: float, old_rows: int = OLD_ROWS, new_rows: int = NEW_ROWS
+) -> FilterAgreement:
+    """Return the agreement on generated chunks."""
+    draw = generator("benchmark selection filter", seed)
     sketches, tokens = world.chunks(draw, old_rows + new_rows)
     old, new = ArrayBlocks(sketches[:old_rows]), ArrayBlocks(sketches[old_rows:])
     return filter_agreement(
@@ -55,9 +69,9 @@ def generated(seed: int, lam: float, old_rows: int = OLD_ROWS, new_rows: int = N
     )
 
 
-def generated_figure(lam: float) -> Figure:
+def generated_figure(world: World, lam: float) -> Figure:
     """Return the agreement for one lambda, with the lowest and the highest seed."""
-    found = [generated(seed, lam) for seed in range(SEEDS)]
+    found = [generated(world, seed, lam) for seed in range(SEEDS)]
     name = "selection.filter_agreement" + ("" if lam == LAM else f"[lambda {lam:g}]")
     what = f"{OLD_ROWS:,} generated chunks and {NEW_ROWS:,} new, {SHARE:.0%} of the tokens kept, lambda {lam:g}; "
     return _figure(name, found, what + f"median, lowest and highest of seeds 0 to {SEEDS - 1}")

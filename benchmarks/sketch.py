@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import sketch_quality, sketch_storage
-from benchmarks.record import (
+from benchmarks.published import (
     ROOT,
     Figure,
     published_here,

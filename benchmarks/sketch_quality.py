@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.record import ROOT, Figure
+from benchmarks.published import ROOT, Figure
 from benchmarks.sketch_speed import SKETCH
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.corpus.tokenizer import train_bpe

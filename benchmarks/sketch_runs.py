@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.record import ROOT
+from benchmarks.published import ROOT
 from benchmarks.sketch_bergson import folder_bytes, report
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from benchmarks.record import Figure
+from benchmarks.published import Figure
 from grasp_pipeline.config import ProxyConfig, SketchConfig
 from grasp_pipeline.proxy.objective import CausalLM
 from grasp_pipeline.proxy.presets import build_model

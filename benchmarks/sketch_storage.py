@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from assets.sections import SketchRun
-from benchmarks.record import Figure
+from benchmarks.published import Figure
 from benchmarks.sketch_bergson import folder_bytes
 from benchmarks.sketch_runs import run
 from benchmarks.sketch_speed import in_turns, over_rounds

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
 from benchmarks.launch import run_apart
-from benchmarks.record import ROOT, Figure, Origin, origin, results_folder, save
+from benchmarks.published import ROOT, Figure, Origin, origin, results_folder, save
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.fidelity import VERSION as LABORATORY
 from benchmarks.fidelity import laboratory
 from benchmarks.laboratory.summary import ALL, Row, Sample, rows_of, sample, strata_of, strongest_forms
-from benchmarks.record import Figure, origin, results_folder, save
+from benchmarks.published import Figure, origin, results_folder, save
 from grasp_pipeline.attribution.methods.registry import Method
 from grasp_pipeline.config import VisionConfigSection
 from grasp_pipeline.corpus.images import FASHION_MNIST

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from benchmarks.downstream.case import PLAIN_JUDGE, PRODUCT, Case
 from benchmarks.downstream.coverage import Repeat, load_repeats
+from benchmarks.downstream.files import case_files, contest_files, ground_names
 from benchmarks.downstream.ranks import (
     MEASURED,
     cross_fitted_regret,
@@ -17,7 +18,6 @@ from benchmarks.downstream.ranks import (
     mean_interval,
     shortlist_regret,
 )
-from benchmarks.downstream.run import case_files, contest_files, ground_names
 from benchmarks.downstream.settings import DownstreamSettings
 from benchmarks.downstream.shipping import (
     margin_over,
@@ -27,7 +27,7 @@ from benchmarks.downstream.shipping import (
     target_loss,
     token_multiplier,
 )
-from benchmarks.record import Figure, save, update
+from benchmarks.published import Figure, save, update
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.names import RANDOM
 from grasp_pipeline.seeds import generator

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks import record
+from benchmarks import published
 
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree that is that of its commit, abc1234."""
-    monkeypatch.setattr(record, "changed_files", list)
-    monkeypatch.setattr(record, "commit", lambda: "abc1234")
-    monkeypatch.delenv(record.ELSEWHERE, raising=False)
+    monkeypatch.setattr(published, "changed_files", list)
+    monkeypatch.setattr(published, "commit", lambda: "abc1234")
+    monkeypatch.delenv(published.ELSEWHERE, raising=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from downstream_toys import made_up_case, toy_settings
 
-from benchmarks import record
+from benchmarks import published
 from benchmarks.downstream import figures as downstream_figures
-from benchmarks.downstream import run as downstream
+from benchmarks.downstream import files as downstream
 from benchmarks.downstream.coverage import load_repeats, repeat_contest, save_repeats
 from benchmarks.downstream.settings import load_downstream_settings
 from benchmarks.downstream.shipping import without
 from grasp_pipeline.errors import ConfigError, InputError
 
-SETTINGS = load_downstream_settings(record.ROOT / "config" / "downstream.yaml")
+SETTINGS = load_downstream_settings(published.ROOT / "config" / "downstream.yaml")
 
 
 def test_the_bundled_settings_name_two_corpora_with_three_targets_each() -> None:
@@ -80,9 +80,9 @@ def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.Mo
     small = settings.coverage.model_copy(update={"calibration_documents": 20, "random_draws": 4})
     settings = settings.model_copy(update={"coverage": small})
     monkeypatch.setenv("GRASP_STORE", str(tmp_path))
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "README", tmp_path / "README.md")
-    marks = record.START.format(name="downstream") + "\n" + record.END.format(name="downstream")
+    monkeypatch.setattr(published, "RESULTS", tmp_path)
+    monkeypatch.setattr(published, "README", tmp_path / "README.md")
+    marks = published.START.format(name="downstream") + "\n" + published.END.format(name="downstream")
     (tmp_path / "README.md").write_text(marks)
     with pytest.raises(InputError, match="run the benchmark again"):
         downstream_figures.publish(settings, "make benchmark-downstream")

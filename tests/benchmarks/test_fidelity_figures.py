@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fidelity_figures, fidelity_tables, record
+from benchmarks import fidelity_figures, fidelity_tables
+from benchmarks import published as recorded
 from benchmarks.laboratory.summary import Row
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.calibration.strata import OPTIMISED
@@ -68,7 +69,7 @@ def made_up_cell(seed: int) -> CellResult:
         reason="",
         membership=np.zeros((len(STRATA), 4), dtype=np.bool_),
         contaminated=3,
-        origin=record.origin("cell"),
+        origin=recorded.origin("cell"),
         seconds={"evaluation retraining": 60.0},
     )
 
@@ -81,10 +82,10 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: None) -> P
         "readme.md": ["fidelity-fresh"],
     }
     for page, names in pages.items():
-        marks = [record.START.format(name=n) + "\n" + record.END.format(name=n) for n in names]
+        marks = [recorded.START.format(name=n) + "\n" + recorded.END.format(name=n) for n in names]
         (tmp_path / page).write_text("before\n" + "\n".join(marks) + "\nafter\n")
-    monkeypatch.setattr(record, "README", tmp_path / "benchmarks.md")
-    for module in (record, fidelity_tables):
+    monkeypatch.setattr(recorded, "README", tmp_path / "benchmarks.md")
+    for module in (recorded, fidelity_tables):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(fidelity_tables, "DOCUMENT", tmp_path / "document.md")
     monkeypatch.setattr(fidelity_tables, "MAIN", tmp_path / "readme.md")
@@ -202,4 +203,4 @@ def test_cells_measured_with_changes_are_not_published(clean: None) -> None:
 
 def test_a_page_without_markers_is_named() -> None:
     with pytest.raises(ValueError, match="add them where the table belongs"):
-        record.replace_between("no markers", "fidelity", "body")
+        recorded.replace_between("no markers", "fidelity", "body")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.fidelity import VERSION, cell_digest, cell_file, cell_names
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
-from benchmarks.record import ROOT
+from benchmarks.published import ROOT
 from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.errors import ConfigError
 

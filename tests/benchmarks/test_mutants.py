@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import mutants
 from benchmarks.mutants import GROUPS, Mutant, fast_tests, figures, survivors_page, wilson
-from benchmarks.record import ROOT
+from benchmarks.published import ROOT
 from benchmarks.sources import files_of
 
 SOURCE = """

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import fidelity_tables, record, sketch, sources
-from benchmarks.record import README, RESULTS, Figure, table, with_table
+from benchmarks import fidelity_tables, published, sketch, sources
+from benchmarks.published import README, RESULTS, Figure, table, with_table
 from grasp_pipeline.errors import ConfigError
 
 FIELDS = {"figure", "value", "low", "high", "unit", "goal", "command", "machine", "commit", "note"}
@@ -18,7 +18,7 @@ FIELDS = {"figure", "value", "low", "high", "unit", "goal", "command", "machine"
 
 @pytest.fixture(autouse=True)
 def toy_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sources.SOURCES, "x", ("benchmarks/record.py",))
+    monkeypatch.setitem(sources.SOURCES, "x", ("benchmarks/published.py",))
 
 
 def test_tables_are_replaced_between_their_markers() -> None:
@@ -41,15 +41,15 @@ def test_tables_are_replaced_between_their_markers() -> None:
 def test_an_update_replaces_its_own_figures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
-    monkeypatch.setattr(record, "README", readme)
-    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
-    record.save(
+    monkeypatch.setattr(published, "README", readme)
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+    published.save(
         "x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b[one]", 2.0, "s"), Figure("x.b[two]", 3.0, "s")]
     )
-    path = record.update("x", "make x", [Figure("x.b[one]", 4.0, "s"), Figure("x.c", 5.0, "s")])
+    path = published.update("x", "make x", [Figure("x.b[one]", 4.0, "s"), Figure("x.c", 5.0, "s")])
     rows = json.loads(path.read_text())
     assert {row["figure"]: row["value"] for row in rows} == {"x.a": 1.0, "x.b[one]": 4.0, "x.c": 5.0}
-    path = record.update("x", "make x", [Figure("x.a", 6.0, "s")])
+    path = published.update("x", "make x", [Figure("x.a", 6.0, "s")])
     rows = json.loads(path.read_text())
     assert [(row["figure"], row["value"]) for row in rows] == [("x.a", 6.0), ("x.b[one]", 4.0), ("x.c", 5.0)]
     assert table("x", rows) in readme.read_text()
@@ -66,11 +66,11 @@ def test_a_table_names_every_commit_and_machine_once() -> None:
 
 def test_the_machine_names_a_gpu_where_torch_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert record.machine().endswith(" GiB, no GPU")
+    assert published.machine().endswith(" GiB, no GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: ["One", "One", "Two"][number])
-    assert record.machine().endswith(" GiB, One and Two")
+    assert published.machine().endswith(" GiB, One and Two")
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
@@ -100,7 +100,7 @@ def pages_of_fidelity() -> list[tuple[str, Path, str, str]]:
 @pytest.mark.parametrize(("page", "marker", "text"), [entry[1:] for entry in pages_of_fidelity()])
 def test_tables_of_the_laboratory_are_those_of_the_result_files(page: Path, marker: str, text: str) -> None:
     """So a table that is older than the method it describes says so: the sentence is part of the text."""
-    start, end = record.START.format(name=marker), record.END.format(name=marker)
+    start, end = published.START.format(name=marker), published.END.format(name=marker)
     assert f"{start}\n{text}\n{end}" in page.read_text(), "run make tables"
 
 
@@ -119,10 +119,10 @@ def test_a_table_says_when_the_code_it_describes_has_changed(
 ) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
-    monkeypatch.setattr(record, "README", readme)
-    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(published, "README", readme)
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
     rows = json.loads(
-        record.save("x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b", 2.0, "s")]).read_text()
+        published.save("x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b", 2.0, "s")]).read_text()
     )
     assert {row["sources"] for row in rows} == {sources.sources_digest("x")}
     assert "Measured before" not in table("x", rows)
@@ -139,22 +139,22 @@ def test_a_table_says_when_the_code_it_describes_has_changed(
 def test_a_changed_tree_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("as it was")
-    monkeypatch.setattr(record, "README", readme)
-    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(record, "changed_files", lambda: ["grasp_pipeline/seeds.py", "new.py"])
-    for write in (record.save, record.update):
+    monkeypatch.setattr(published, "README", readme)
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(published, "changed_files", lambda: ["grasp_pipeline/seeds.py", "new.py"])
+    for write in (published.save, published.update):
         with pytest.raises(
             ConfigError, match=r"2 files are not those of the commit, grasp_pipeline/seeds.py among"
         ):
             write("x", "make x", [Figure("x.a", 1.0, "s")])
     assert not (tmp_path / "results").exists()
-    monkeypatch.setenv(record.ELSEWHERE, str(tmp_path / "elsewhere"))
-    path = record.save("x", "make x", [Figure("x.a", 1.0, "s")])
+    monkeypatch.setenv(published.ELSEWHERE, str(tmp_path / "elsewhere"))
+    path = published.save("x", "make x", [Figure("x.a", 1.0, "s")])
     assert path == tmp_path / "elsewhere" / "x.json"
     assert readme.read_text() == "as it was"
-    monkeypatch.setenv(record.ELSEWHERE, str(tmp_path / "results" / "methods"))
+    monkeypatch.setenv(published.ELSEWHERE, str(tmp_path / "results" / "methods"))
     with pytest.raises(ConfigError, match="where published results lie"):
-        record.save("x", "make x", [Figure("x.a", 1.0, "s")])
+        published.save("x", "make x", [Figure("x.a", 1.0, "s")])
 
 
 def test_files_that_git_does_not_know_are_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,28 +168,28 @@ def test_files_that_git_does_not_know_are_changes(tmp_path: Path, monkeypatch: p
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
-    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(published, "ROOT", tmp_path)
     (tmp_path / "page.md").write_text("2")
     (tmp_path / "benchmarks" / "results" / "x.json").write_text("[]")
-    assert record.changed_files() == []
+    assert published.changed_files() == []
     (tmp_path / "code.py").write_text("2")
     (tmp_path / "unknown.py").write_text("2")
-    assert record.changed_files() == ["code.py", "unknown.py"]
+    assert published.changed_files() == ["code.py", "unknown.py"]
 
 
 @pytest.mark.usefixtures("clean")
 def test_what_was_measured_before_names_its_commit_and_its_code() -> None:
     here = {"what": "x", "commit": "abc1234", "sources": sources.sources_digest("x")}
-    assert record.origin("x") == here
-    assert record.stamp("x", "make x", [here])["commit"] == "abc1234"
-    earlier = record.stamp("x", "make x", [here | {"commit": "earlier"}, here])
+    assert published.origin("x") == here
+    assert published.stamp("x", "make x", [here])["commit"] == "abc1234"
+    earlier = published.stamp("x", "make x", [here | {"commit": "earlier"}, here])
     assert earlier["commit"] == "earlier, abc1234, published at abc1234"
     assert earlier["sources"] == here["sources"]
-    other = record.stamp("x", "make x", [here | {"sources": "of other code"}])
+    other = published.stamp("x", "make x", [here | {"sources": "of other code"}])
     assert "Measured before" in table("x", [Figure("x.a", 1.0, "s").__dict__ | other])
     for spoiled in ("earlier with changes", ""):
         with pytest.raises(ConfigError, match="delete these files of the laboratory and run it again"):
-            record.stamp("x", "make x", [here, here | {"commit": spoiled}])
+            published.stamp("x", "make x", [here, here | {"commit": spoiled}])
 
 
 def test_every_result_names_files_that_exist() -> None:

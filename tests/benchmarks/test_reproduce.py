@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import record, reproduce, sources
+from benchmarks import published, reproduce, sources
 from grasp_pipeline.errors import GraspError
 
 ROW = {"figure": "f.a", "value": 0.5, "low": 0.4, "high": None, "note": "n"}
@@ -75,13 +75,13 @@ def test_every_array_of_a_case_is_compared(
 def test_a_table_tells_what_the_present_code_reproduced_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sources.SOURCES, "x", ("benchmarks/record.py",))
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setitem(sources.SOURCES, "x", ("benchmarks/published.py",))
+    monkeypatch.setattr(published, "RESULTS", tmp_path)
     rows = [ROW | {"commit": "c", "sources": "older"}]
-    assert record.age("x", rows).startswith("**Measured before changes")
+    assert published.age("x", rows).startswith("**Measured before changes")
     (tmp_path / "reproduced").mkdir()
     told = {"commit": "d", "sources": sources.sources_digest("x"), "said": "one case gave the same"}
     (tmp_path / "reproduced" / "x.json").write_text(json.dumps(told))
-    assert record.age("x", rows) == "The code was rearranged since; at commit d one case gave the same."
+    assert published.age("x", rows) == "The code was rearranged since; at commit d one case gave the same."
     (tmp_path / "reproduced" / "x.json").write_text(json.dumps(told | {"sources": "older still"}))
-    assert record.age("x", rows).startswith("**Measured before changes")
+    assert published.age("x", rows).startswith("**Measured before changes")

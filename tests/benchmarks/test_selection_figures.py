@@ -80,7 +80,8 @@ def test_the_exact_solver_finds_the_best_of_all_corners() -> None:
 
 
 def test_the_filter_is_measured_on_chunks_that_differ_by_seed() -> None:
-    first, again, other = (selection_filter.generated(seed, 0.0, 2000, 400) for seed in (0, 0, 1))
+    world = selection.World()
+    first, again, other = (selection_filter.generated(world, seed, 0.0, 2000, 400) for seed in (0, 0, 1))
     assert first == again
     assert first != other
     assert 0.8 < first.arrivals <= 1

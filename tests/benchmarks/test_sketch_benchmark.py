@@ -11,8 +11,8 @@ import pytest
 import torch
 from toys import tiny_model
 
-from benchmarks import record, sketch
-from benchmarks.record import END, START, Figure
+from benchmarks import published, sketch
+from benchmarks.published import END, START, Figure
 from benchmarks.sketch_runs import KINDS, PEERS, PeerError, Run, run
 from benchmarks.sketch_speed import Shape, Timing, forward, forward_flop, frozen_backward
 
@@ -157,6 +157,6 @@ def test_the_document_shows_goals_and_quality(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_pages_have_their_markers() -> None:
-    for page, names in ((record.README, ("sketch", "sketch-gpu")), (sketch.DOCUMENT, ("sketch",))):
+    for page, names in ((published.README, ("sketch", "sketch-gpu")), (sketch.DOCUMENT, ("sketch",))):
         for name in names:
-            assert record.replace_between(page.read_text(), name, "body").count("body") >= 1
+            assert published.replace_between(page.read_text(), name, "body").count("body") >= 1

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import LENGTH, VOCAB, random_pool, tiny_model
 
 from benchmarks import retraining
-from benchmarks.record import README
+from benchmarks.published import README
 from grasp_pipeline.proxy.objective import CausalLM, Parameters, pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.retrain import Job, retrain

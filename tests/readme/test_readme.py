@@ -124,7 +124,7 @@ def test_the_commands_are_the_ones_tested_here() -> None:
 
 def test_the_demo_takes_as_long_as_was_measured() -> None:
     from benchmarks.demo import duration_sentence
-    from benchmarks.record import RESULTS, replace_between
+    from benchmarks.published import RESULTS, replace_between
 
     said = duration_sentence(json.loads((RESULTS / "demo.json").read_text()))
     assert replace_between(README, "demo", said) == README
