@@ -117,6 +117,7 @@ def test_the_commands_are_the_ones_tested_here() -> None:
         "make demo CONFIG=my-corpus.yaml GRASP_STORE=my-store",
         ".venv/bin/python -m assets.run recurate --config config/demo.yaml",
         ".venv/bin/python -m assets.run fidelity --config config/demo.yaml",
+        ".venv/bin/python examples/select_corpus.py",  # run by tests/core/test_face.py
         "make lint",
         "make test",
     ]

@@ -77,7 +77,7 @@ def optimise(
     """Select chunks for a task direction r = target (d,) within a budget in tokens.
 
     sketches: (n, d) descent directions; n_tokens: (n,); metric: M (d, d) or None for the identity; lam:
-    lambda; allowed: (n,) chunks that may be chosen; polytope: constraints beside the budget, made for the
+    lambda; allowed: (n,) chunks that may be chosen; feasible: constraints beside the budget, made for the
     same n_tokens and budget; gap: relative duality gap to stop at; max_passes: most passes (with lambda
     above 0 there are two at least).
     Starts from the best vertex for the mean of the allowed corpus. Deterministic: ties go to the earlier
@@ -85,14 +85,14 @@ def optimise(
 
     Raises:
         ConfigError: the budget cannot be met, lambda is negative, the metric is not positive definite, or
-            the polytope has another budget or comes with `allowed`.
+            the feasible set has another budget or comes with `allowed`.
         InputError: shapes disagree or values are not finite.
     """
     blocks = as_blocks(sketches)
     tokens = check_budget(n_tokens, budget, allowed)
     r = check_problem(blocks, tokens, target, metric, lam)
     if feasible is not None:
-        _check_polytope(feasible, len(tokens), budget, allowed)
+        _check_feasible(feasible, len(tokens), budget, allowed)
         tokens = np.asarray(feasible.n_tokens, dtype=np.float64)
     region: FeasibleSet = feasible or TokenBudget(tokens, budget)
     even = check_even(weighted_sum(blocks, tokens) / tokens.sum())
@@ -164,7 +164,7 @@ def check_even(even: Floats) -> Floats:
     return even
 
 
-def _check_polytope(feasible: FeasibleSet, n: int, budget: int, allowed: NDArray[np.bool_] | None) -> None:
+def _check_feasible(feasible: FeasibleSet, n: int, budget: int, allowed: NDArray[np.bool_] | None) -> None:
     if len(feasible.n_tokens) != n or feasible.budget != budget:
         raise ConfigError(
             f"the constraints are for {len(feasible.n_tokens)} chunks and {feasible.budget:,} tokens, the "
