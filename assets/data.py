@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
-    from grasp_pipeline.calibration.lcb import Configuration
-    from grasp_pipeline.names import Form
     from resources.delta.commits import Read
     from resources.delta.tables import DeltaTables
 
@@ -326,31 +324,14 @@ def load_utilities(step: Step, subsets: Subsets, read: Read) -> Utilities:
     return Utilities(names, frame["utility"].to_numpy().reshape(shape), recipes[0])
 
 
-def predict_grid(
-    step: Step,
-    corpus: Corpus,
-    membership: NDArray[np.bool_],
-    configurations: list[Configuration],
-    names: list[str],
-) -> NDArray[np.float64]:
-    """Return every configuration's predictions (K, m, T): one pass over the sketches per kind."""
-    from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-    from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-
-    predictions = np.empty((len(configurations), len(membership), len(names)))
-    for kind in sorted({c.sketch_kind for c in configurations}):
+def grid_views(
+    step: Step, corpus: Corpus, kinds: Iterable[str], names: list[str]
+) -> Iterator[tuple[str, SketchBlocks, NDArray[np.float64], None]]:
+    """Load sketch kinds one by one for `calibration.grid_predictions.predict_grid`; names: of the tasks, in order."""
+    for kind in sorted(set(kinds)):
         sketches = load_sketches(step, corpus, kind)
-        means = subset_means(sketches, corpus.n_tokens, membership)
-        second = second_moment(sketches, corpus.n_tokens)
         tasks, vectors = load_task_vectors(step, kind, "query")
-        targets = vectors[[tasks.index(name) for name in names]]
-        metrics = {c.rho: None if c.rho == 0 else metric_matrix(second, c.rho) for c in configurations}
-        for k, c in enumerate(configurations):
-            if c.sketch_kind == kind:
-                predictions[k] = predict_from_means(
-                    means, targets, metrics[c.rho], c.lam, cast("Form", c.form)
-                )
-    return predictions
+        yield kind, sketches, vectors[[tasks.index(name) for name in names]].astype(np.float64), None
 
 
 @dataclass(frozen=True)

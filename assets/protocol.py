@@ -268,9 +268,10 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     import numpy as np
     import polars as pl
 
-    from assets.data import load_corpus, load_subsets, load_utilities, predict_grid
+    from assets.data import grid_views, load_corpus, load_subsets, load_utilities
     from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool
+    from grasp_pipeline.calibration.grid_predictions import predict_grid
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
     from grasp_pipeline.calibration.near_copies import POOLED_SHARE, cluster_means
     from resources.audit import sealed_now
@@ -305,7 +306,8 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     if calibration.calibration_pool is not None:
         step.say(pooled.account())
     membership = np.concatenate([calibration.membership, pooled.membership])
-    predictions = predict_grid(step, corpus, membership, configurations, measured.names)
+    views = grid_views(step, corpus, grid["sketch_kind"], measured.names)
+    predictions = predict_grid(configurations, views, corpus.n_tokens, membership)
     designed = len(calibration.membership)
     utilities = np.concatenate(
         [measured.values.mean(axis=2), cluster_means(pooled.utilities, pooled.clusters, axis=0)]

@@ -1,6 +1,7 @@
 """From the chosen configuration to a certificate: finalists, the retrained shortlist, and what can be said of it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from assets.data import Corpus
     from assets.finalists import Arms
-    from grasp_pipeline.attribution.blocks import SketchBlocks
+    from assets.retraining import Bench
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.candidates.context import SelectionContext
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.certification.certificate import Evidence
     from grasp_pipeline.selection.certification.cross_fit import CrossFitResult, Runs
     from grasp_pipeline.selection.target import Target
+    from resources.delta.commits import Provenance
 
 
 def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
@@ -135,35 +137,30 @@ def judge_finalists(
 
     from assets.data import load_sketch_sample, load_task_vectors
     from assets.finalists import load_conditional
-    from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+    from grasp_pipeline.attribution.blocks import as_blocks
     from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
     from grasp_pipeline.selection.candidates.families import OUTLYING
-    from grasp_pipeline.selection.candidates.judge import LAMBDA, combine, mean_over_tokens
+    from grasp_pipeline.selection.candidates.judge import View, judge
     from grasp_pipeline.sketch.kinds import EARLY
 
-    membership = np.stack([entry.membership for entry in entries])
     judged = step.read(tables.TASKS, {"split": "judge"}).filter(
         pl.col("task").is_in(selection.target.counted)
     )
     pool = TokenLists.of_column(judged.collect().sort("task", "chunk_id")["input_ids"])
     repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
-    likelihood = BigramLikelihood(selection.chunks, pool, repeats)
 
-    def view(
-        sketches: "SketchBlocks | NDArray[np.float32]", members: "NDArray[np.bool_]", tokens: Any, kind: str
-    ) -> "NDArray[np.float64]":
-        direction = selection.target.direction(*load_task_vectors(step, kind, "judge"))
-        return predict_from_means(subset_means(sketches, tokens, members), direction, None, LAMBDA)[:, 0]
+    def wanted(kind: str) -> "NDArray[np.float64]":
+        return selection.target.direction(*load_task_vectors(step, kind, "judge"))
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
-    ranked = np.array([entry.name not in OUTLYING for entry in entries])
-    conditional = load_conditional(step, corpus, "judge", selection.losses)
-    return combine(
-        likelihood.scores(membership),
-        view(early, membership[:, sample], corpus.n_tokens[sample], EARLY),
-        view(selection.blocks, membership, corpus.n_tokens, kind),
-        ranked,
-        mean_over_tokens(membership, corpus.n_tokens, conditional),
+    return judge(
+        np.stack([entry.membership for entry in entries]),
+        corpus.n_tokens,
+        BigramLikelihood(selection.chunks, pool, repeats),
+        View(as_blocks(early), wanted(EARLY), sample),
+        View(selection.blocks, wanted(kind)),
+        np.array([entry.name not in OUTLYING for entry in entries]),
+        load_conditional(step, corpus, "judge", selection.losses),
     )
 
 
@@ -214,7 +211,7 @@ def certificates(
 
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
-    from assets.retraining import Bench, evidence
+    from assets.retraining import Bench
     from grasp_pipeline.names import MEAN
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
 
@@ -249,32 +246,20 @@ def certificates(
         draws=listed.filter(pl.col("role") == RANDOM)["arm"].to_list(),
     )
     bench = Bench(corpus, tokenizer, proxy, held_out, compute)
-    members = {arm: arms.membership(arm) for arm in listed["arm"]}
-    refits: list[Candidate] = []
-    retrained = 0
-
-    def measure(runs: "Runs") -> "Evidence":
-        nonlocal retrained
-        jobs = {
-            name: [bench.job(bench.subset_id(members[arm]), members[arm], seed) for arm, seed in each]
-            for name, each in runs.items()
-        }
-        every = [job for each in jobs.values() for job in each]
-        frame, count = bench.measure_documents(step, provenance, "calibration", every, "retraining finalists")
-        retrained += count
-        return evidence(frame, jobs, target.shares())
-
-    def refit(measured: "Evidence") -> dict[str, int]:
-        made = refit_corpora(step, corpus, arms, measured, target, chosen["sketch_kind"])
-        refits.extend(made.values())
-        members.update((entry.name, entry.membership) for entry in refits)
-        return {entry.name: fold for fold, entry in made.items()}
-
+    contestants = Contestants(
+        bench,
+        step,
+        provenance,
+        arms,
+        target,
+        chosen["sketch_kind"],
+        {arm: arms.membership(arm) for arm in listed["arm"]},
+    )
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
-    refitting = refit if arms.settings.refit and not target.worst else None
+    refitting = contestants.refit if arms.settings.refit and not target.worst else None
     contest = cross_fit(
         entered,
-        measure,
+        contestants.measure,
         target.name,
         tasks,
         proxy.recipe.tokens,
@@ -283,6 +268,7 @@ def certificates(
         arms.settings.fresh_runs,
     )
 
+    retrained, refits = contestants.retrained, contestants.refits
     newest = step.tables.latest(tables.DOCUMENT_LOSSES, {"split": "calibration"})
     assert newest is not None, "written above"
     extra = {"models_retrained": retrained, "compute": dg.MetadataValue.json(compute.describe())}
@@ -309,6 +295,49 @@ def certificates(
     head = table.row(0, named=True)
     extra = {name: head[name] for name in ("statement", "improvement", "lower_bound", "certified")}
     yield step.result(tables.CERTIFICATES, commit, table.height, extra)
+
+
+@dataclass
+class Contestants:
+    """The corpora of one cross-fit: what is retrained of them, and what was refitted on the way.
+
+    members: by arm, (n,); refitted ones join. refits: those, in the order made. retrained: models so far.
+    """
+
+    bench: "Bench"
+    step: Step
+    provenance: "Provenance"
+    arms: "Arms"
+    target: "Target"
+    kind: str
+    members: "dict[str, NDArray[np.bool_]]"
+    refits: "list[Candidate]" = field(default_factory=list)
+    retrained: int = 0
+
+    def measure(self, runs: "Runs") -> "Evidence":
+        """Return the losses of runs; what was not measured before is retrained and kept."""
+        from assets.retraining import evidence
+
+        jobs = {
+            name: [
+                self.bench.job(self.bench.subset_id(self.members[arm]), self.members[arm], seed)
+                for arm, seed in each
+            ]
+            for name, each in runs.items()
+        }
+        every = [job for each in jobs.values() for job in each]
+        frame, count = self.bench.measure_documents(
+            self.step, self.provenance, "calibration", every, "retraining finalists"
+        )
+        self.retrained += count
+        return evidence(frame, jobs, self.target.shares())
+
+    def refit(self, measured: "Evidence") -> dict[str, int]:
+        """Make the corpora of the refit, which take part from now on; returns the fold that each has seen."""
+        made = refit_corpora(self.step, self.bench.corpus, self.arms, measured, self.target, self.kind)
+        self.refits += made.values()
+        self.members.update((entry.name, entry.membership) for entry in made.values())
+        return {entry.name: fold for fold, entry in made.items()}
 
 
 def refit_corpora(

@@ -7,10 +7,11 @@ every contest, so its runs cannot be made ahead: contests say which they lack (`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.downstream.case import SEALED_SEED, Case, Plan, random_members
 from benchmarks.downstream.ground import Ground, split_documents
@@ -111,38 +112,59 @@ def repeat_contest(
     drawn = generator(*name, "draws").permutation(len(pool))
     entered = shortlisted(case, size, group)
     run_of = {PICK_SEED: order[0]} | {FRESH_SEED + k: order[1 + k] for k in range(FRESH)}
-    made: set[tuple[str, int]] = set()
-    refitted: dict[str, Bools] = {}
+    contest = _Contest(case, fold, run_of, pool[drawn], drawn[:draws].tolist(), refit, further)
+    names = [case.arms[i] for i in entered]
+    simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
+    entrants = Entrants(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
+    result = cross_fit(entrants, contest.measure, case.target, [case.target], tokens, refit=contest.refit)
+    found = dict(result.certificates)[RANDOM]
+    ship = contest.losses(found.arm, order[1 + FRESH :].tolist())
+    truth = target_loss(case, pool[drawn[draws:]], sealed).mean() - target_loss(case, ship, sealed).mean()
+    return Repeat(case.name, found.arm, len(contest.made), found.improvement, found.lower_bound, float(truth))
 
-    def losses_of(arm: str, runs: Sequence[int]) -> Floats:
-        if arm not in refitted:
-            return case.losses[case.arms.index(arm)][list(runs)]
-        assert further is not None, "asked for with refit"
-        return further(refitted[arm], runs)
 
-    def measure(runs: Runs) -> Evidence:
-        made.update(run for each in runs.values() for run in each)
+@dataclass
+class _Contest:
+    """What one contest asks for, answered from a case's measured runs.
+
+    fold: (D,). run_of: training seed -> place among a finalist's runs. pool: losses of the random draws in the order
+    drawn; places: of those that take part. make, further: as `repeat_contest` has them. made: runs asked for so far.
+    refitted: memberships (n,) of what was refitted on the way.
+    """
+
+    case: Case
+    fold: NDArray[np.int64]
+    run_of: Mapping[int, int]
+    pool: Floats
+    places: Sequence[int]
+    make: Refit | None
+    further: FurtherRuns | None
+    made: set[tuple[str, int]] = field(default_factory=set)
+    refitted: dict[str, Bools] = field(default_factory=dict)
+
+    def losses(self, arm: str, runs: Sequence[int]) -> Floats:
+        """Return the losses (runs, D) of an arm."""
+        if arm not in self.refitted:
+            return self.case.losses[self.case.arms.index(arm)][list(runs)]
+        assert self.further is not None, "asked for with refit"
+        return self.further(self.refitted[arm], runs)
+
+    def measure(self, runs: Runs) -> Evidence:
+        """Return the evidence of runs."""
+        self.made.update(run for each in runs.values() for run in each)
         losses = {
-            arm: losses_of(arm, [run_of[seed] for _, seed in each])
+            arm: self.losses(arm, [self.run_of[seed] for _, seed in each])
             for arm, each in runs.items()
             if arm != RANDOM
         }
-        losses[RANDOM] = pool[[drawn[seed - DRAW_SEED] for _, seed in runs[RANDOM]]]
-        return evidence(case, losses, fold)
+        losses[RANDOM] = self.pool[[seed - DRAW_SEED for _, seed in runs[RANDOM]]]
+        return evidence(self.case, losses, self.fold)
 
-    def make_refits(measured: Evidence) -> dict[str, int]:
-        found = {} if refit is None else refit(measured, drawn[:draws].tolist())
-        refitted.update((entry.name, entry.membership) for entry in found.values())
+    def refit(self, measured: Evidence) -> dict[str, int]:
+        """Make the refitted corpora, which take part from now on; returns the fold that each has seen."""
+        found = {} if self.make is None else self.make(measured, self.places)
+        self.refitted.update((entry.name, entry.membership) for entry in found.values())
         return {entry.name: fold for fold, entry in found.items()}
-
-    names = [case.arms[i] for i in entered]
-    simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
-    field = Entrants(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
-    contest = cross_fit(field, measure, case.target, [case.target], tokens, refit=make_refits)
-    found = dict(contest.certificates)[RANDOM]
-    ship = losses_of(found.arm, order[1 + FRESH :].tolist())
-    truth = target_loss(case, pool[drawn[draws:]], sealed).mean() - target_loss(case, ship, sealed).mean()
-    return Repeat(case.name, found.arm, len(made), found.improvement, found.lower_bound, float(truth))
 
 
 class Refitting:

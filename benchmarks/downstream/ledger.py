@@ -12,7 +12,7 @@ from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.corpus.pool import LabCorpus
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.progress import Listener, Progress, silent
-from grasp_pipeline.proxy.retrain import Job, retrain
+from grasp_pipeline.proxy.retrain import Job
 from grasp_pipeline.proxy.runs import Run, Trainer, subset_id
 from grasp_pipeline.seeds import digest
 
@@ -69,19 +69,7 @@ class Ledger:
         held = self.corpus.evaluation
         progress = Progress(what, len(todo), "models", listener, every=20.0)
         for start in range(0, len(todo), KEEP_EVERY):
-            outcomes = list(
-                retrain(
-                    self.trainer.objective,
-                    self.trainer.initial,
-                    self.corpus.stream,
-                    todo[start : start + KEEP_EVERY],
-                    self.trainer.recipe,
-                    (held.rows, held.sizes),
-                    self.trainer.stacked_models,
-                    self.trainer.device,
-                    progress.advance,
-                )
-            )
+            outcomes = self.trainer.retrain(self.corpus, todo[start : start + KEEP_EVERY], progress.advance)
             runs = [(outcome.subset_id, outcome.seed) for outcome in outcomes]
             losses = np.stack([outcome.chunk_losses / held.n_tokens for outcome in outcomes])
             kept = losses.astype(np.float32)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
+from grasp_pipeline.attribution.blocks import SketchBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms, subset_means
 from grasp_pipeline.calibration.grid import build_grid
@@ -37,7 +39,7 @@ class Grid:
         return cls(tuple(build_grid(list(views), metrics, lambdas)), views, n_tokens)
 
     def predict(self, membership: NDArray[np.bool_]) -> Floats:
-        """Return (K, m, T) predicted utilities; each view is read once and each metric made once.
+        """Return (K, m, T) predicted utilities, as `predict_grid` does.
 
         Raises:
             InputError: a configuration's sketch kind has no view.
@@ -47,25 +49,49 @@ class Grid:
             raise InputError(
                 f"there is no view of the sketch kind {min(missing)!r}; take it, or leave it out of the grid"
             )
-        out: list[Floats | None] = [None] * len(self.configurations)
-        for kind, view in self.views.items():
-            means = subset_means(view.sketches, self.n_tokens, membership)
-            second = second_moment(view.sketches, self.n_tokens)
-            for rho in dict.fromkeys(c.rho for c in self.configurations if c.sketch_kind == kind):
-                linear, norms = terms(means, view, second, rho)
-                for k, c in enumerate(self.configurations):
-                    if c.sketch_kind == kind and c.rho == rho:
-                        out[k] = value(linear, norms, means.tokens, c)
-        return np.stack([each for each in out if each is not None])
+        views = ((kind, view.sketches, view.targets, view.dimension) for kind, view in self.views.items())
+        return predict_grid(self.configurations, views, self.n_tokens, membership)
 
 
-def terms(means: SubsetMeans, view: View, second: Floats, rho: float) -> tuple[Floats, Floats]:
+def predict_grid(
+    configurations: Sequence[Configuration],
+    views: Iterable[tuple[str, SketchBlocks | NDArray[np.floating[Any]], Floats, int | None]],
+    n_tokens: NDArray[np.int64],
+    membership: NDArray[np.bool_],
+) -> Floats:
+    """Return the K configurations' predictions of subsets (m, n): (K, m, T).
+
+    Each view is read once and each metric made once.
+
+    Args:
+        configurations: each of a kind that has a view.
+        views: sketch kind, sketches (n, d), targets (T, d) and d before compression, None where it is d. Taken one by
+            one: one kind's sketches need be in memory at a time.
+        n_tokens: (n,).
+        membership: (m, n).
+    """
+    out: list[Floats | None] = [None] * len(configurations)
+    for kind, sketches, targets, dimension in views:
+        means = subset_means(sketches, n_tokens, membership)
+        second = second_moment(sketches, n_tokens)
+        for rho in dict.fromkeys(c.rho for c in configurations if c.sketch_kind == kind):
+            linear, norms = terms(means, targets, second, rho, dimension)
+            for k, c in enumerate(configurations):
+                if c.sketch_kind == kind and c.rho == rho:
+                    out[k] = value(linear, norms, means.tokens, c)
+    return np.stack([each for each in out if each is not None])
+
+
+def terms(
+    means: SubsetMeans, targets: Floats, second: Floats, rho: float, dimension: int | None
+) -> tuple[Floats, Floats]:
     """Return <r_t, mu_S>_M (m, T) and ||mu_S||_M^2 (m,) for one damping (0: M = I).
 
-    rho is in units of tr(C) / view.dimension, whether the view is compressed or not.
+    rho is in units of tr(C) / dimension, whether the view is compressed or not.
     """
-    metric = None if rho == 0 else metric_matrix(second, rho * len(second) / view.dimension)
-    directions = view.targets if metric is None else view.targets @ metric
+    damping = rho if dimension is None else rho * len(second) / dimension
+    metric = None if rho == 0 else metric_matrix(second, damping)
+    directions = targets if metric is None else targets @ metric
     return means.means @ directions.T, squared_norms(means, metric)
 
 

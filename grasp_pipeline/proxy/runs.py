@@ -69,6 +69,25 @@ class Trainer:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
         return digest(self.recipe.digest(), self.model, corpus.digest)
 
+    def retrain(
+        self, corpus: LabCorpus, jobs: Sequence[Job], advance: Callable[[int], None]
+    ) -> list[Outcome]:
+        """Return what the jobs lose on the evaluation examples; errors as in `grasp_pipeline.proxy.retrain`."""
+        held = corpus.evaluation
+        return list(
+            retrain(
+                self.objective,
+                self.initial,
+                corpus.stream,
+                jobs,
+                self.recipe,
+                (held.rows, held.sizes),
+                self.stacked_models,
+                self.device,
+                advance,
+            )
+        )
+
 
 def subset_id(corpus: LabCorpus, membership: NDArray[np.bool_]) -> str:
     """Return a digest of the pool and the subset's members."""
@@ -112,17 +131,7 @@ def measure(
     ]
     progress = Progress(what, len(todo), "models", listener)
     for start in range(0, len(todo), KEEP_EVERY):
-        outcomes = retrain(
-            trainer.objective,
-            trainer.initial,
-            corpus.stream,
-            todo[start : start + KEEP_EVERY],
-            trainer.recipe,
-            (corpus.evaluation.rows, corpus.evaluation.sizes),
-            trainer.stacked_models,
-            trainer.device,
-            progress.advance,
-        )
+        outcomes = trainer.retrain(corpus, todo[start : start + KEEP_EVERY], progress.advance)
         fresh = {(outcome.subset_id, outcome.seed): _utilities(outcome, corpus) for outcome in outcomes}
         store.keep(recipe, corpus.tasks, fresh, trainer.recipe.tokens)
         known |= fresh

@@ -26,10 +26,14 @@ LAMBDA = 0.7
 
 @dataclass(frozen=True)
 class View:
-    """Sketches at one checkpoint, (n, d), and the mean sketch (d,) of the judge documents there."""
+    """Sketches at one checkpoint and the mean sketch (d,) of the judge documents there.
+
+    rows: (k,) places in the pool of the chunks that are sketched, where they are a sample; None: all.
+    """
 
     blocks: SketchBlocks
     target: Floats
+    rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ def judge(
     Raises:
         InputError: shapes disagree or a candidate is empty.
     """
-    parts = [likelihood.scores(membership)]
+    parts, every = [likelihood.scores(membership)], np.asarray(n_tokens)
     for view in (early, final):
-        means = subset_means(view.blocks, n_tokens, membership)
+        rows = slice(None) if view.rows is None else view.rows
+        means = subset_means(view.blocks, every[rows], membership[:, rows])
         parts.append(predict_from_means(means, view.target, None, LAMBDA)[:, 0])
     gained = None if conditional is None else mean_over_tokens(membership, n_tokens, conditional)
     return combine(*parts, optimised=optimised, conditional=gained)
