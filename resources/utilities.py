@@ -23,7 +23,7 @@ APART = "@"
 
 
 class DeltaUtilities:
-    """A `UtilityStore` over one split of `subset_utilities`; every batch of retrainings is one commit."""
+    """A `RunStore` over one split of `subset_utilities`; every batch of retrainings is one commit."""
 
     def __init__(self, store: DeltaTables, provenance: Provenance, split: str) -> None:
         self._tables, self._provenance = store, provenance

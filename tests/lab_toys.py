@@ -14,7 +14,7 @@ from toys import LENGTH, VOCAB
 
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.calibration.strata import draw_subsets
-from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.evaluation.proxies import SketchPlan
 from grasp_pipeline.proxy.objective import Objective, Parameters, pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
@@ -40,7 +40,7 @@ PLAN = SketchPlan(
 )
 
 
-def toy_corpus() -> LabCorpus:
+def toy_corpus() -> ChunkPool:
     """Return 60 chunks of 3 to LENGTH tokens: 24 documents of 4 sources, 3 exact and 3 near copies, and 3 tasks."""
     rng = generator("toy laboratory")
     documents = [
@@ -56,7 +56,7 @@ def toy_corpus() -> LabCorpus:
     rows, sizes = pad_chunks(chunks, 0, LENGTH)
     pool = TokenLists.of(chunks)
     held = {split: _held_out(count, rng) for split, count in (("query", 5), ("judge", 4), ("evaluation", 6))}
-    return LabCorpus(
+    return ChunkPool(
         name="toy",
         digest="digest of the toy",
         stream=TextStream(pool, 0),
@@ -86,7 +86,7 @@ def toy_view(n: int, d: int, *name: str | int) -> View:
     return View(sketches, targets, judges, rng.uniform(2, 5, n).astype(np.float32), queries, d)
 
 
-def toy_subsets(corpus: LabCorpus, count: int, name: str) -> NDArray[np.bool_]:
+def toy_subsets(corpus: ChunkPool, count: int, name: str) -> NDArray[np.bool_]:
     """Return (3 count, n) subsets of the random strata."""
     counts = {"uniform": count, "fixed_size": count, "tilted": count}
     return draw_subsets(corpus, np.zeros((corpus.n, 1)), counts, name).membership

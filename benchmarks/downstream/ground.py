@@ -14,7 +14,7 @@ from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.laboratory.text import build_text_corpus
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
-from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
 from grasp_pipeline.names import MEAN
@@ -48,7 +48,7 @@ class Ground:
         budget: tokens to keep.
     """
 
-    corpus: LabCorpus
+    corpus: ChunkPool
     fold: NDArray[np.int64]
     early: View
     final: View
@@ -204,7 +204,7 @@ def split_documents(task: NDArray[np.int64], calibration: int, *name: str | int)
     return fold
 
 
-def restrict(corpus: LabCorpus, tasks: list[str]) -> LabCorpus:
+def restrict(corpus: ChunkPool, tasks: list[str]) -> ChunkPool:
     """Return the corpus with some of its tasks, and one evaluation example per document.
 
     Raises:
@@ -246,6 +246,6 @@ def _token_lists(chunks: TokenLists) -> list[list[int]]:
     return [part.tolist() for part in np.split(chunks.tokens, chunks.offsets[1:-1])]
 
 
-def _text(corpus: LabCorpus) -> TokenLists:
+def _text(corpus: ChunkPool) -> TokenLists:
     assert corpus.chunks is not None, "a text corpus"
     return corpus.chunks

@@ -18,7 +18,7 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import CleaningConfig
 from grasp_pipeline.corpus.contamination import HeldOutGrams
 from grasp_pipeline.corpus.normalize import normalize_text
-from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.corpus.tokenizer import TextEncoder, train_bpe
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.proxy.objective import pad_chunks
@@ -111,7 +111,7 @@ class Drawn:
         return [*whole, *(_excerpt(text, self.encoder, plan) for text in whole)]
 
 
-def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> LabCorpus:
+def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> ChunkPool:
     """Draw a pool and its tasks from documents.
 
     Args:
@@ -133,7 +133,7 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
     tokens = np.concatenate([np.asarray(chunk, dtype=np.int32) for chunk in chunks])
     offsets = np.concatenate([[0], np.cumsum(sizes.numpy())]).astype(np.int64)
-    return LabCorpus(
+    return ChunkPool(
         name=name,
         digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
         stream=TextStream(TokenLists(tokens, offsets), encoder.bos),

@@ -32,12 +32,12 @@ from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.intervals import strata_groups, widened
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_spearman
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.proxy.runs import Trainer, UtilityStore, measure
+from grasp_pipeline.proxy.runs import RunStore, Trainer, measure
 from grasp_pipeline.seeds import generator
 
 RESAMPLES = 2000
@@ -168,11 +168,11 @@ def choose_rows(result: CellResult, count: int, seed_name: str) -> Ints:
 
 def run_transfer(
     small: CellResult,
-    corpus: LabCorpus,
+    corpus: ChunkPool,
     large_trainer: Trainer,
     large_views: Views | None,
     rows: NDArray[np.integer],
-    store: UtilityStore,
+    store: RunStore,
     name: str,
     listener: Listener = silent,
     seeds: int = 2,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Bools
 from grasp_pipeline.calibration.designs import STRATA, Pool
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
@@ -70,7 +70,7 @@ def join(parts: Sequence[Subsets]) -> Subsets:
 
 
 def draw_subsets(
-    corpus: LabCorpus, task_scores: NDArray[np.float64], counts: Mapping[str, int], seed_name: str
+    corpus: ChunkPool, task_scores: NDArray[np.float64], counts: Mapping[str, int], seed_name: str
 ) -> Subsets:
     """Draw subsets at random.
 
@@ -107,6 +107,6 @@ def draw_subsets(
     return Subsets(tuple(strata), membership, np.full(len(strata), -1, dtype=np.int64))
 
 
-def budget_of(corpus: LabCorpus) -> int:
+def budget_of(corpus: ChunkPool) -> int:
     """Return the tokens of a task-optimised subset."""
     return round(OPTIMISED_SHARE * int(corpus.n_tokens.sum()))

@@ -42,7 +42,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class LabCorpus:
+class ChunkPool:
     """A pool of n examples and its tasks.
 
     Attributes:

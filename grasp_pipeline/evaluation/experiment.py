@@ -18,12 +18,12 @@ from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, draw_subsets, join
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.evaluation.selectors import judge_predictions, optimised_subsets
 from grasp_pipeline.progress import Listener, duration, silent
-from grasp_pipeline.proxy.runs import Trainer, UtilityStore, measure
+from grasp_pipeline.proxy.runs import RunStore, Trainer, measure
 from grasp_pipeline.sketch.views import Layers, View
 
 SELECTED: Method = ("surrogate", "mean")
@@ -188,11 +188,11 @@ class CellResult:
 
 def run_cell(
     name: str,
-    corpus: LabCorpus,
+    corpus: ChunkPool,
     trainer: Trainer,
     views: Views,
     protocol: Protocol,
-    store: UtilityStore,
+    store: RunStore,
     seed_name: str,
     listener: Listener = silent,
 ) -> CellResult:
@@ -306,7 +306,7 @@ def run_cell(
 
 
 def baseline_inputs(
-    corpus: LabCorpus, views: Views, calibration: NDArray[np.bool_], utilities: Floats
+    corpus: ChunkPool, views: Views, calibration: NDArray[np.bool_], utilities: Floats
 ) -> BaselineInputs:
     """Return what baselines may look at, with calibration subsets (m, n) and their utilities (m, T)."""
     return BaselineInputs(
@@ -325,7 +325,7 @@ def baseline_inputs(
     )
 
 
-def evaluation_subsets(corpus: LabCorpus, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
+def evaluation_subsets(corpus: ChunkPool, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
     """Return the evaluation subsets: random draws, and finalists for the first tasks by number."""
     random = {stratum: count for stratum, count in protocol.evaluation.items() if stratum != OPTIMISED}
     scores = views.design.sketches @ views.design.targets.T

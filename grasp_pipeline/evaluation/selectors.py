@@ -16,7 +16,7 @@ from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
@@ -31,7 +31,7 @@ GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
 
 
-def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Subsets:
+def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Subsets:
     """Return the finalists of every selector for some of the tasks (codes); equal ones once."""
     budget, tokens = budget_of(corpus), corpus.n_tokens
     second = second_moment(view.sketches, tokens)
@@ -72,7 +72,7 @@ def optimised_subsets(corpus: LabCorpus, view: View, tasks: Sequence[int]) -> Su
     return join(parts)
 
 
-def judge_predictions(corpus: LabCorpus, early: View, final: View, membership: Bools) -> Floats | None:
+def judge_predictions(corpus: ChunkPool, early: View, final: View, membership: Bools) -> Floats | None:
     """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
 
     J of `grasp_pipeline.selection.candidates.judge`, standardised over the subsets it ranks.

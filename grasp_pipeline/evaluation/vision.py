@@ -20,12 +20,12 @@ from grasp_pipeline.corpus.images import (
     load_digits,
     load_fashion_mnist,
 )
-from grasp_pipeline.corpus.pool import HeldOut, LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.evaluation.experiment import CellResult, Protocol, run_cell
 from grasp_pipeline.evaluation.proxies import SketchPlan, take_views
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.proxy.images import ImageClassifier, ImageStream, image_rows
-from grasp_pipeline.proxy.runs import Trainer, UtilityStore
+from grasp_pipeline.proxy.runs import RunStore, Trainer
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
 
@@ -44,7 +44,7 @@ class VisionLab:
     """settings: of the cell. corpus: pool and tasks. objective: the classifier. trainer: how it is retrained."""
 
     settings: VisionConfigSection
-    corpus: LabCorpus
+    corpus: ChunkPool
     objective: ImageClassifier
     trainer: Trainer
 
@@ -74,7 +74,7 @@ def prepare(settings: VisionConfigSection, stacked_models: int = 16) -> VisionLa
     return VisionLab(settings, corpus, objective, Trainer(objective, initial, recipe, model, stacked_models))
 
 
-def run_vision(lab: VisionLab, store: UtilityStore, listener: Listener = silent) -> CellResult:
+def run_vision(lab: VisionLab, store: RunStore, listener: Listener = silent) -> CellResult:
     """Sketch the pool and run the protocol; utilities in the store are not measured again.
 
     Raises:
@@ -133,14 +133,14 @@ def protocol(settings: VisionConfigSection) -> Protocol:
     )
 
 
-def vision_lab_corpus(name: str, images: VisionCorpus) -> LabCorpus:
+def vision_lab_corpus(name: str, images: VisionCorpus) -> ChunkPool:
     """Return the pool of a vision corpus; every image is a document of its own, its label one token."""
     n = images.n
     rows, sizes = image_rows(np.arange(n), images.labels)
     tasks = tuple(sorted({task for task, _ in images.splits}))
     kinds = np.array(["", *COPIES[1:]])[images.copy]
     content = [hashlib.sha256(images.images.tobytes()).hexdigest(), images.labels.tolist()]
-    return LabCorpus(
+    return ChunkPool(
         name=name,
         digest=digest(name, content, {" ".join(key): where.tolist() for key, where in images.splits.items()}),
         stream=ImageStream(images.labels),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.retrain import Job, Outcome, retrain
@@ -24,7 +24,7 @@ KEEP_EVERY = 96
 """Retrainings kept at a time: a killed run loses at most these."""
 
 
-class UtilityStore(Protocol):
+class RunStore(Protocol):
     """Where measured utilities are kept between runs."""
 
     def known(self, recipe: str) -> Mapping[Run, Floats]:
@@ -65,12 +65,12 @@ class Trainer:
     stacked_models: int = 16
     device: str = "cpu"
 
-    def recipe_id(self, corpus: LabCorpus) -> str:
+    def recipe_id(self, corpus: ChunkPool) -> str:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
         return digest(self.recipe.digest(), self.model, corpus.digest)
 
     def retrain(
-        self, corpus: LabCorpus, jobs: Sequence[Job], advance: Callable[[int], None]
+        self, corpus: ChunkPool, jobs: Sequence[Job], advance: Callable[[int], None]
     ) -> list[Outcome]:
         """Return what the jobs lose on the evaluation examples; errors as in `grasp_pipeline.proxy.retrain`."""
         held = corpus.evaluation
@@ -89,17 +89,17 @@ class Trainer:
         )
 
 
-def subset_id(corpus: LabCorpus, membership: NDArray[np.bool_]) -> str:
+def subset_id(corpus: ChunkPool, membership: NDArray[np.bool_]) -> str:
     """Return a digest of the pool and the subset's members."""
     return digest(corpus.digest, np.flatnonzero(membership).tolist())
 
 
 def measure(
     trainer: Trainer,
-    corpus: LabCorpus,
+    corpus: ChunkPool,
     membership: NDArray[np.bool_],
     seeds: Sequence[int],
-    store: UtilityStore,
+    store: RunStore,
     what: str,
     listener: Listener = silent,
     after: Callable[[], None] | None = None,
@@ -140,6 +140,6 @@ def measure(
     return np.stack([[known[name, seed] for seed in seeds] for name in ids]).transpose(0, 2, 1)
 
 
-def _utilities(outcome: Outcome, corpus: LabCorpus) -> Floats:
+def _utilities(outcome: Outcome, corpus: ChunkPool) -> Floats:
     held = corpus.evaluation
     return -held.task_means(outcome.chunk_losses / held.n_tokens, len(corpus.tasks))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from lab_toys import toy_corpus
 
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 
 
 @pytest.fixture(scope="module")
-def corpus() -> LabCorpus:
+def corpus() -> ChunkPool:
     return toy_corpus()

@@ -19,7 +19,7 @@ from grasp_pipeline.calibration.strata import (
     draw_subsets,
     join,
 )
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
@@ -27,16 +27,16 @@ COUNTS = {"uniform": 8, "fixed_size": 8, "tilted": 8, OPTIMISED: 8}
 
 
 @pytest.fixture(scope="module")
-def scores(corpus: LabCorpus) -> np.ndarray:
+def scores(corpus: ChunkPool) -> np.ndarray:
     return generator("scores").standard_normal((corpus.n, len(corpus.tasks)))
 
 
 @pytest.fixture(scope="module")
-def subsets(corpus: LabCorpus, scores: np.ndarray) -> Subsets:
+def subsets(corpus: ChunkPool, scores: np.ndarray) -> Subsets:
     return draw_subsets(corpus, scores, COUNTS, "calibration")
 
 
-def test_every_stratum_has_its_share_of_the_tokens(corpus: LabCorpus, subsets: Subsets) -> None:
+def test_every_stratum_has_its_share_of_the_tokens(corpus: ChunkPool, subsets: Subsets) -> None:
     """A subset never exceeds its target, and less than one chunk is missing from it."""
     assert subsets.m == sum(COUNTS.values()) == len(subsets.membership)
     assert subsets.strata == tuple(name for name, count in COUNTS.items() for _ in range(count))
@@ -62,7 +62,7 @@ def test_draws_are_distinct(subsets: Subsets) -> None:
 
 
 def test_a_draw_depends_on_its_name_and_number_alone(
-    corpus: LabCorpus, scores: np.ndarray, subsets: Subsets
+    corpus: ChunkPool, scores: np.ndarray, subsets: Subsets
 ) -> None:
     np.testing.assert_array_equal(
         draw_subsets(corpus, scores, COUNTS, "calibration").membership, subsets.membership
@@ -74,7 +74,7 @@ def test_a_draw_depends_on_its_name_and_number_alone(
     assert not (others[:, None] == subsets.membership).all(axis=2).any()
 
 
-def test_draws_towards_a_task_score_higher(corpus: LabCorpus, scores: np.ndarray, subsets: Subsets) -> None:
+def test_draws_towards_a_task_score_higher(corpus: ChunkPool, scores: np.ndarray, subsets: Subsets) -> None:
     """Task-optimised draws take the tasks in turn, from the second one on; other draws do not read the scores."""
     means = (subsets.membership * corpus.n_tokens) @ scores / (subsets.membership @ corpus.n_tokens)[:, None]
     optimised = [i for i, name in enumerate(subsets.strata) if name == OPTIMISED]
@@ -85,7 +85,7 @@ def test_draws_towards_a_task_score_higher(corpus: LabCorpus, scores: np.ndarray
     assert same.tolist() == [name != OPTIMISED for name in subsets.strata]
 
 
-def test_tilted_draws_differ_in_sources_and_copies(corpus: LabCorpus, scores: np.ndarray) -> None:
+def test_tilted_draws_differ_in_sources_and_copies(corpus: ChunkPool, scores: np.ndarray) -> None:
     """Source-tilted draws (even numbers) spread the sources' shares more than uniform ones."""
 
     def spread(stratum: str, step: int) -> float:
@@ -98,7 +98,7 @@ def test_tilted_draws_differ_in_sources_and_copies(corpus: LabCorpus, scores: np
     assert spread("tilted", 2) > 2 * spread("uniform", 1)
 
 
-def test_unknown_strata_are_named(corpus: LabCorpus, scores: np.ndarray) -> None:
+def test_unknown_strata_are_named(corpus: ChunkPool, scores: np.ndarray) -> None:
     with pytest.raises(
         ConfigError, match=r"Unknown strata source_tilted, uniforn; choose among uniform, fixed_size"
     ):
@@ -106,7 +106,7 @@ def test_unknown_strata_are_named(corpus: LabCorpus, scores: np.ndarray) -> None
 
 
 def test_a_pool_too_small_for_its_smallest_subsets_says_what_to_raise(
-    corpus: LabCorpus, scores: np.ndarray
+    corpus: ChunkPool, scores: np.ndarray
 ) -> None:
     small = replace(corpus, sizes=torch.where(torch.arange(corpus.n) == 0, 100, corpus.sizes))
     with pytest.raises(
@@ -117,7 +117,7 @@ def test_a_pool_too_small_for_its_smallest_subsets_says_what_to_raise(
 
 @pytest.mark.parametrize("counts", [{}, {"uniform": 0}])
 def test_no_subsets_asked_for_gives_none(
-    corpus: LabCorpus, scores: np.ndarray, counts: dict[str, int]
+    corpus: ChunkPool, scores: np.ndarray, counts: dict[str, int]
 ) -> None:
     """An evaluation of finalists alone asks for no random subset."""
     none = draw_subsets(corpus, scores, counts, "any")

@@ -30,7 +30,7 @@ from grasp_pipeline.attribution.methods.trak import Trak, trak_gram
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.corpus.pool import LabCorpus
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.experiment import Views, baseline_inputs
 from grasp_pipeline.evaluation.proxies import TWO_CHECKPOINTS
@@ -81,7 +81,7 @@ WITHOUT_VIEWS = (
 )
 
 
-def inputs_of(corpus: LabCorpus, views: Views) -> BaselineInputs:
+def inputs_of(corpus: ChunkPool, views: Views) -> BaselineInputs:
     calibration = toy_subsets(corpus, 5, "calibration")
     alignment = views.exact.sketches @ views.exact.targets.T  # type: ignore[union-attr]
     noise = generator("utilities").standard_normal((len(calibration), len(TASKS)))
@@ -95,12 +95,12 @@ def inputs_of(corpus: LabCorpus, views: Views) -> BaselineInputs:
 
 
 @pytest.fixture(scope="module")
-def inputs(corpus: LabCorpus, views: Views) -> BaselineInputs:
+def inputs(corpus: ChunkPool, views: Views) -> BaselineInputs:
     return inputs_of(corpus, views)
 
 
 @pytest.fixture(scope="module")
-def membership(corpus: LabCorpus) -> np.ndarray:
+def membership(corpus: ChunkPool) -> np.ndarray:
     return toy_subsets(corpus, 4, "evaluation")
 
 
@@ -148,7 +148,7 @@ def test_controls_know_no_task(found: dict[Method, np.ndarray]) -> None:
 
 
 def test_equal_inputs_give_equal_predictions(
-    corpus: LabCorpus, views: Views, membership: np.ndarray, found: dict[Method, np.ndarray]
+    corpus: ChunkPool, views: Views, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
     again = values_of(baseline_predictions(inputs_of(corpus, views), membership))
     for method, values in found.items():
@@ -166,7 +166,7 @@ def test_a_prediction_does_not_depend_on_the_other_subsets(
 
 
 def test_forms_differ_only_in_the_division_by_tokens(
-    corpus: LabCorpus, membership: np.ndarray, found: dict[Method, np.ndarray]
+    corpus: ChunkPool, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
     tokens = (membership @ corpus.n_tokens)[:, None]
     for name in UNTUNED:
@@ -303,7 +303,7 @@ def test_more_views_never_cost_a_tuned_method_anything_in_calibration(
             np.testing.assert_array_equal(values, less[method], err_msg=str(method))
 
 
-def test_a_better_view_is_taken(inputs: BaselineInputs, corpus: LabCorpus) -> None:
+def test_a_better_view_is_taken(inputs: BaselineInputs, corpus: ChunkPool) -> None:
     """A view of the answers themselves among noise is found by every method that is tuned over views."""
     answers = first_view(inputs)
     noise = replace(
