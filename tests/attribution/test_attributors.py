@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.methods.distinct_documents import DistinctDocuments
 from grasp_pipeline.attribution.methods.grad_dot import GradDot
-from grasp_pipeline.attribution.methods.quadratic_only import QuadraticOnly
+from grasp_pipeline.attribution.methods.quadratic_only import quadratic_from_means
 from grasp_pipeline.attribution.methods.random_score import RandomScore
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import AdditiveAttributor, Attributor
@@ -109,10 +109,11 @@ def test_additive_predictions_follow_from_scores(form: Form) -> None:
 
 def test_quadratic_only_is_the_surrogate_without_a_task() -> None:
     world = World()
-    control = QuadraticOnly(world.sketches, world.tokens, T, world.metric)
-    assert isinstance(control, Attributor)
+    means = subset_means(world.sketches, world.tokens, world.membership)
     no_task = Surrogate(world.sketches, world.tokens, np.zeros((T, D)), world.metric, 1.0)
-    np.testing.assert_allclose(control.predict(world.membership), no_task.predict(world.membership))
+    np.testing.assert_allclose(
+        quadratic_from_means(means, T, world.metric), no_task.predict(world.membership)
+    )
 
 
 def test_distinct_documents_counts_clusters() -> None:

@@ -7,39 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks
 from grasp_pipeline.attribution.methods.inputs import DAMPINGS, BaselineInputs, Candidate
 from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.metric import Metric, metric_matrix
 from grasp_pipeline.attribution.protocol import Membership
-from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms, subset_means
+from grasp_pipeline.attribution.surrogate import SubsetMeans, squared_norms
 from grasp_pipeline.names import Form
-
-
-class QuadraticOnly:
-    """- ||mu_S||_M^2 / 2, the same for each of `tasks` tasks; the mean form."""
-
-    def __init__(
-        self,
-        sketches: SketchBlocks | NDArray[np.floating[Any]],
-        n_tokens: ArrayLike,
-        tasks: int,
-        metric: Metric = None,
-    ) -> None:
-        self.blocks, self.n_tokens = as_blocks(sketches), np.asarray(n_tokens, dtype=np.float64)
-        self.tasks, self.metric = tasks, metric
-
-    def predict(self, membership: Membership) -> Floats:
-        """Return (m, tasks) for (m, n) memberships, in one pass over the sketches."""
-        return quadratic_from_means(
-            subset_means(self.blocks, self.n_tokens, membership), self.tasks, self.metric
-        )
 
 
 def quadratic_from_means(subsets: SubsetMeans, tasks: int, metric: Metric) -> Floats:

@@ -81,12 +81,6 @@ def normalised_weights(names: Sequence[str], weights: dict[str, float]) -> Float
     return values / values.sum()
 
 
-def weighted_target(targets: ArrayLike, weights: ArrayLike) -> Floats:
-    """Return the weighted mean (d,) of task directions (T, d): with it F is the weighted mean of the F_t."""
-    p = np.asarray(weights, dtype=np.float64)
-    return p @ np.asarray(targets, dtype=np.float64) / p.sum()
-
-
 def solve_max_min(
     optimise: Callable[[Floats], Solved],
     mean_of: Callable[[Floats], Floats],
