@@ -1,7 +1,6 @@
 """From the chosen configuration to a certificate: finalists, the retrained shortlist, and what can be said of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,16 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from assets.data import Corpus
-    from assets.finalists import Arms
-    from assets.retraining import Bench
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.candidates.context import SelectionContext
     from grasp_pipeline.selection.candidates.judge import Judgement
-    from grasp_pipeline.selection.certification.certificate import Evidence
-    from grasp_pipeline.selection.certification.cross_fit import CrossFitResult, Runs
-    from grasp_pipeline.selection.target import Target
-    from resources.delta.commits import Provenance
+    from grasp_pipeline.selection.certification.cross_fit import CrossFitResult
 
 
 def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
@@ -209,6 +203,7 @@ def certificates(
     """Retrain the shortlist, refit, pick on one fold, certify on the other with a fresh seed, swap, average."""
     import polars as pl
 
+    from assets.contestants import Contestants
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench
@@ -295,74 +290,6 @@ def certificates(
     head = table.row(0, named=True)
     extra = {name: head[name] for name in ("statement", "improvement", "lower_bound", "certified")}
     yield step.result(tables.CERTIFICATES, commit, table.height, extra)
-
-
-@dataclass
-class Contestants:
-    """The corpora of one cross-fit: what is retrained of them, and what was refitted on the way.
-
-    members: by arm, (n,); refitted ones join. refits: those, in the order made. retrained: models so far.
-    """
-
-    bench: "Bench"
-    step: Step
-    provenance: "Provenance"
-    arms: "Arms"
-    target: "Target"
-    kind: str
-    members: "dict[str, NDArray[np.bool_]]"
-    refits: "list[Candidate]" = field(default_factory=list)
-    retrained: int = 0
-
-    def measure(self, runs: "Runs") -> "Evidence":
-        """Return the losses of runs; what was not measured before is retrained and kept."""
-        from assets.retraining import evidence
-
-        jobs = {
-            name: [
-                self.bench.job(self.bench.subset_id(self.members[arm]), self.members[arm], seed)
-                for arm, seed in each
-            ]
-            for name, each in runs.items()
-        }
-        every = [job for each in jobs.values() for job in each]
-        frame, count = self.bench.measure_documents(
-            self.step, self.provenance, "calibration", every, "retraining finalists"
-        )
-        self.retrained += count
-        return evidence(frame, jobs, self.target.shares())
-
-    def refit(self, measured: "Evidence") -> dict[str, int]:
-        """Make the corpora of the refit, which take part from now on; returns the fold that each has seen."""
-        made = refit_corpora(self.step, self.bench.corpus, self.arms, measured, self.target, self.kind)
-        self.refits += made.values()
-        self.members.update((entry.name, entry.membership) for entry in made.values())
-        return {entry.name: fold for fold, entry in made.items()}
-
-
-def refit_corpora(
-    step: Step, corpus: "Corpus", arms: "Arms", measured: "Evidence", target: "Target", kind: str
-) -> "dict[int, Candidate]":
-    """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
-    from assets.finalists import load_selection_context, make_feasible_sets
-    from grasp_pipeline.calibration.budget import Budget
-    from grasp_pipeline.selection.candidates.refit import refit_finalists
-
-    draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
-    protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
-    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
-    feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
-    return refit_finalists(
-        load_selection_context(step, corpus, kind, target, feasible_sets),
-        arms.refit_specs(),
-        {arm: arms.membership(arm) for arm in measured.losses if arm != RANDOM},
-        [arms.membership(arm) for arm in draws],
-        measured,
-        target.name,
-        arms.settings.optimiser_gap,
-        arms.settings.max_passes,
-        step.say,
-    )
 
 
 CHOSEN_ON = "The surrogate's configuration was chosen by retrainings that were scored on the same documents."
