@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from assets.step import Step
+from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.progress import Listener
+from grasp_pipeline.progress import Listener, Progress
 from resources.compute import Compute
+from resources.models import LoadedTokenizer, Models
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import polars as pl
     import torch
 
     from grasp_pipeline.proxy.objective import CausalLM
     from grasp_pipeline.sketch.build import StoredSettings
     from grasp_pipeline.sketch.pca import Projection
     from grasp_pipeline.sketch.protocol import Sketcher
-    from grasp_pipeline.sketch.run import SketchEngine
+    from grasp_pipeline.sketch.run import Sketched, SketchEngine
 
 
 def stored_engine(
@@ -73,3 +81,78 @@ def load_projection(stored: StoredSettings, store: DeltaStore) -> Projection:
                 "or delete its folder and run the job curate"
             )
         return Projection.load(folder)
+
+
+@dataclass
+class KindEngines:
+    """One row of `sketchers` with an engine on each device, built on first use: a current shard loads no model."""
+
+    row: dict[str, Any]
+    proxy_version: int
+    tokenizer: LoadedTokenizer
+    models: Models
+    compute: Compute
+    say: Listener
+    devices: list[torch.device]
+    _engines: dict[int, SketchEngine] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.row["sketch_kind"]
+
+    def made_from(self, *tokens: str) -> str:
+        """Return the digest of all that sketches depend on: checkpoint, this kind's settings and what is sketched."""
+        from grasp_pipeline.seeds import digest
+        from grasp_pipeline.sketch.build import StoredSettings
+
+        settings = StoredSettings.model_validate_json(self.row["settings"]).of_kind(self.name)
+        row = {name: value for name, value in self.row.items() if name != "settings"}
+        return digest(row, settings, self.tokenizer.tokenizer_id, self.tokenizer.encoder.bos, tokens)
+
+    def engine(self, worker: int) -> SketchEngine:
+        """Return the engine on a device by its number; its model is used by no other."""
+        if worker not in self._engines:
+            proxy = self.models.proxy(self.proxy_version, self.row["role"])
+            self._engines[worker] = stored_engine(
+                self.name,
+                self.row["settings"],
+                proxy.objective,
+                self.tokenizer.chunk_tokens,
+                self.models.store,
+                self.compute,
+                self.say,
+                self.devices[worker],
+            )
+        return self._engines[worker]
+
+    def sketch(
+        self, what: str, tokens: float, frames: Iterable[pl.DataFrame], worker: int = 0
+    ) -> Iterator[Sketched]:
+        """Sketch frames with columns chunk_id and input_ids group by group, showing progress towards `tokens`."""
+        from grasp_pipeline.sketch.run import sketch_stream
+
+        progress = Progress(f"sketching {what} ({self.name})", tokens, "tokens", self.say)
+        return sketch_stream(self.engine(worker), frames, self.tokenizer.encoder.bos, progress.advance)
+
+
+def kind_engines(step: Step, models: Models, compute: Compute) -> list[KindEngines]:
+    """Return every kind that the store sketches by, sorted."""
+    rows = step.read(tables.SKETCHERS).collect().sort("sketch_kind")
+    tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
+    version = step.pin(tables.PROXY_CHECKPOINTS).version
+    devices, say = compute.devices(), _one_at_a_time(step.say)
+    return [
+        KindEngines(row, version, tokenizer, models, compute, say, devices)
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def _one_at_a_time(say: Listener) -> Listener:
+    """Return a listener that several threads may tell things at once."""
+    lock = threading.Lock()
+
+    def told(message: str) -> None:
+        with lock:
+            say(message)
+
+    return told

@@ -1,32 +1,30 @@
 """Gradient sketches: how they are taken, of every chunk shard by shard, and of the tasks."""
 
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.data import shard_digest, shard_tokens, token_digest
-from assets.engines import load_projection, new_engine, stored_engine
+from assets.engines import KindEngines, kind_engines, load_projection, new_engine
 from assets.partitions import SHARDS
 from assets.sections import SketchRun
 from assets.stages import GPU_POOL, part, stage
 from assets.step import Step
 from grasp_pipeline import tables
-from grasp_pipeline.progress import Listener, Progress
+from grasp_pipeline.progress import Progress
 from resources.compute import Compute
-from resources.models import LoadedTokenizer, Models
+from resources.models import Models
 from resources.notes import SketchNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import polars as pl
-    import torch
 
     from grasp_pipeline.sketch.build import StoredSettings
     from grasp_pipeline.sketch.protocol import Sketcher
@@ -145,79 +143,6 @@ def _description(sketcher: "Sketcher") -> dict[str, Any]:
     return describe() if describe is not None else {}
 
 
-@dataclass
-class _Kind:
-    """One row of `sketchers` with an engine on each device, built on first use: a current shard loads no model."""
-
-    row: dict[str, Any]
-    proxy_version: int
-    tokenizer: LoadedTokenizer
-    models: Models
-    compute: Compute
-    say: Listener
-    devices: "list[torch.device]"
-    _engines: "dict[int, SketchEngine]" = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.row["sketch_kind"]
-
-    def made_from(self, *tokens: str) -> str:
-        """Return the digest of all that sketches depend on: checkpoint, this kind's settings and what is sketched."""
-        from grasp_pipeline.seeds import digest
-        from grasp_pipeline.sketch.build import StoredSettings
-
-        settings = StoredSettings.model_validate_json(self.row["settings"]).of_kind(self.name)
-        row = {name: value for name, value in self.row.items() if name != "settings"}
-        return digest(row, settings, self.tokenizer.tokenizer_id, self.tokenizer.encoder.bos, tokens)
-
-    def engine(self, worker: int) -> "SketchEngine":
-        """Return the engine on a device by its number; its model is used by no other."""
-        if worker not in self._engines:
-            proxy = self.models.proxy(self.proxy_version, self.row["role"])
-            self._engines[worker] = stored_engine(
-                self.name,
-                self.row["settings"],
-                proxy.objective,
-                self.tokenizer.chunk_tokens,
-                self.models.store,
-                self.compute,
-                self.say,
-                self.devices[worker],
-            )
-        return self._engines[worker]
-
-    def sketch(
-        self, what: str, tokens: float, frames: "Iterable[pl.DataFrame]", worker: int = 0
-    ) -> "Iterator[Sketched]":
-        """Sketch frames with columns chunk_id and input_ids group by group, showing progress towards `tokens`."""
-        from grasp_pipeline.sketch.run import sketch_stream
-
-        progress = Progress(f"sketching {what} ({self.name})", tokens, "tokens", self.say)
-        return sketch_stream(self.engine(worker), frames, self.tokenizer.encoder.bos, progress.advance)
-
-
-def _kinds(step: Step, models: Models, compute: Compute) -> list[_Kind]:
-    rows = step.read(tables.SKETCHERS).collect().sort("sketch_kind")
-    tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
-    version = step.pin(tables.PROXY_CHECKPOINTS).version
-    devices, say = compute.devices(), _one_at_a_time(step.say)
-    return [
-        _Kind(row, version, tokenizer, models, compute, say, devices) for row in rows.iter_rows(named=True)
-    ]
-
-
-def _one_at_a_time(say: Listener) -> Listener:
-    """Return a listener that several threads may tell things at once."""
-    lock = threading.Lock()
-
-    def told(message: str) -> None:
-        with lock:
-            say(message)
-
-    return told
-
-
 @stage(
     group="sketches",
     kinds={"pytorch", "deltalake"},
@@ -242,9 +167,9 @@ def gradient_sketches(
     from grasp_pipeline.sketch.spread import spread
 
     step = Step(context, store)
-    kinds = _kinds(step, models, compute)
+    kinds = kind_engines(step, models, compute)
     found: dict[str, dict[str, Commit]] = {}
-    waiting: list[tuple[_Shard, _Kind]] = []
+    waiting: list[tuple[_Shard, KindEngines]] = []
     for name in context.partition_keys:
         if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": name}) is None:
             context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=name)
@@ -304,7 +229,7 @@ class _Shard:
         """Digest of the shard's chunks."""
         return shard_digest(self.step, self.source, self.name)
 
-    def current(self, kind: _Kind) -> "Commit | None":
+    def current(self, kind: KindEngines) -> "Commit | None":
         """Return the last commit of the shard's sketches where it was made from the same things, else None."""
         return self.step.unmoved(
             tables.GRADIENT_SKETCHES,
@@ -314,11 +239,11 @@ class _Shard:
             lambda: kind.made_from(self.tokens),
         )
 
-    def partition(self, kind: _Kind) -> Mapping[str, str]:
+    def partition(self, kind: KindEngines) -> Mapping[str, str]:
         """Return the partition of `gradient_sketches` that a kind's sketches of the shard are."""
         return {"sketch_kind": kind.name, "shard": self.name}
 
-    def sketch(self, kind: _Kind, worker: int) -> "Commit":
+    def sketch(self, kind: KindEngines, worker: int) -> "Commit":
         """Sketch the shard and commit it; groups are read, sketched and written one after the other."""
         from grasp_pipeline.sketch.storage import group_rows
 
@@ -416,7 +341,7 @@ def task_sketches(
     from grasp_pipeline.sketch.targets import task_means
 
     step = Step(context, store)
-    kinds = _kinds(step, models, compute)
+    kinds = kind_engines(step, models, compute)
     tasks = step.read_splits(tables.TASKS, ["query", "judge"])
     provenance = step.provenance()
     if (commit := step.current(tables.TASK_SKETCHES, provenance)) is not None:
