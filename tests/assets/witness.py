@@ -113,7 +113,7 @@ def watching() -> Iterator[Witness]:
         "assets.retraining:Bench.run": retrained,
         "assets.data:load_task_vectors": loaded,
         "assets.finalists:load_task_vectors": loaded,
-        "assets.sketches:_Kind.sketch": sketched,
+        "assets.engines:KindEngines.sketch": sketched,
         "grasp_pipeline.sketch.targets:task_means": averaged,
         "grasp_pipeline.selection.candidates.refit:refit_direction": refitted,
     }
