@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from grasp_pipeline import tables
@@ -33,6 +34,7 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
     from grasp_pipeline.evaluation.fidelity import TEXT
     from grasp_pipeline.report.accounts import KEPT, account
     from grasp_pipeline.report.inputs import ReportInputs
+    from grasp_pipeline.selection.target import Target
 
     versions: dict[str, int] = {}
     shipped = delta.standing(tables.PRUNED_CORPUS)
@@ -84,6 +86,10 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
     )
     losses = read(tables.DOCUMENT_LOSSES).filter(split="calibration").collect()
     picked = finalists.filter(arm=certificates["arm"][0])["subset_id"]
+    tasks = losses["task"].unique().sort().to_list()
+    shares = _shares(
+        Target.of(protocol["target"], tasks, json.loads(protocol["task_weights"])).shares(), tasks
+    )
     return ReportInputs(
         sources=sources,
         rejected=rejected,
@@ -95,7 +101,7 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
         fidelity=read(tables.FIDELITY, {"corpus": TEXT}).collect(),
         evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
         checkpoints=checkpoints.collect(),
-        arm_losses=_arm_losses(losses, finalists),
+        arm_losses=_arm_losses(losses, finalists, shares),
         versions=versions,
         store=delta.root,
         run_id=certified.metadata["run_id"],
@@ -104,7 +110,7 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
         timings=timings
         if timings is not None
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
-        margins=_margins(losses, finalists, picked[0] if len(picked) else ""),
+        margins=_margins(losses, finalists, picked[0] if len(picked) else "", shares),
         measured_elsewhere=_measured_elsewhere(delta, shipped),
     )
 
@@ -151,14 +157,28 @@ def _measured_elsewhere(delta: DeltaTables, shipped: Commit | None) -> dict[str,
     return {name: sentence for name, sentence in told.items() if sentence is not None}
 
 
-def _arm_losses(losses: pl.DataFrame, finalists: pl.DataFrame) -> pl.DataFrame:
+def _shares(weights: Mapping[str, float], tasks: Sequence[str]) -> pl.DataFrame:
+    """Return task and share: what every task counts in the mean over tasks, as in the certificate; they add up to 1."""
+    import polars as pl
+
+    counted = [weights.get(task, 0.0) if weights else 1.0 for task in tasks]
+    total = sum(counted)
+    columns = {"task": tasks, "share": [weight / total for weight in counted]}
+    return pl.DataFrame(columns, {"task": pl.String, "share": pl.Float64})
+
+
+def _arm_losses(losses: pl.DataFrame, finalists: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
     """Return the mean calibration loss of every retrained arm per task, and over tasks, in nats per token."""
     import polars as pl
 
     per_task = losses.group_by("subset_id", "task").agg(
         loss=pl.col("loss_sum").sum() / pl.col("n_tokens").sum()
     )
-    mean = per_task.group_by("subset_id").agg(task=pl.lit(MEAN), loss=pl.col("loss").mean())
+    mean = (
+        per_task.join(shares, on="task")
+        .group_by("subset_id")
+        .agg(task=pl.lit(MEAN), loss=(pl.col("loss") * pl.col("share")).sum())
+    )
     both = pl.concat([per_task, mean.select(per_task.columns)])
     return (
         both.join(finalists.select("arm", "subset_id"), on="subset_id")
@@ -167,7 +187,9 @@ def _arm_losses(losses: pl.DataFrame, finalists: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _margins(losses: pl.DataFrame, finalists: pl.DataFrame, picked: str) -> pl.DataFrame:
+def _margins(
+    losses: pl.DataFrame, finalists: pl.DataFrame, picked: str, shares: pl.DataFrame
+) -> pl.DataFrame:
     """Return by how much every other arm's calibration loss is above the picked one's, per task and over tasks.
 
     Means over an arm's runs, document by document; the standard error is that of the ratio of sums over documents,
@@ -196,10 +218,14 @@ def _margins(losses: pl.DataFrame, finalists: pl.DataFrame, picked: str) -> pl.D
             * (pl.len() / (pl.len() - 1)),
         )
     )
-    mean = per_task.group_by("subset_id").agg(
-        task=pl.lit(MEAN),
-        margin=pl.col("margin").mean(),
-        variance=pl.col("variance").sum() / pl.len().pow(2),
+    mean = (
+        per_task.join(shares, on="task")
+        .group_by("subset_id")
+        .agg(
+            task=pl.lit(MEAN),
+            margin=(pl.col("margin") * pl.col("share")).sum(),
+            variance=(pl.col("variance") * pl.col("share").pow(2)).sum(),
+        )
     )
     both = pl.concat([per_task, mean.select(per_task.columns)])
     return (
