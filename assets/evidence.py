@@ -32,7 +32,7 @@ BESIDE = (
 @stage(
     group="evidence",
     kinds={"pytorch", "deltalake"},
-    code_version="2",
+    code_version="3",
     reads=[
         tables.SELECTED_CONFIG,
         tables.CANDIDATES,

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2, vq
 
+from grasp_pipeline.arrays import Ints
+from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.seeds import generator, seed_for
+from grasp_pipeline.seeds import generator
 
 
-def random_groups(n: int, groups: int, seed: int = 0) -> NDArray[np.int64]:
+def random_groups(n: int, groups: int, seed: int = 0) -> Ints:
     """Return (n,) labels in [0, groups) drawn at random, of group sizes that differ by at most 1.
 
     Raises:
@@ -23,33 +26,43 @@ def random_groups(n: int, groups: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def kmeans_groups(
-    features: NDArray[np.floating[Any]], groups: int, seed: int = 0, normalise: bool = False
-) -> NDArray[np.int64]:
-    """Return (n,) k-means labels in [0, groups) of features (n, p), from one k-means++ start named by `seed`.
+    features: SketchBlocks | NDArray[np.floating[Any]],
+    groups: int,
+    *name: str | int,
+    normalise: bool = False,
+    dimension: int = 64,
+    sample: int = 20_000,
+    iterations: int = 10,
+) -> Ints:
+    """Return (n,) k-means labels in [0, groups) of features (n, p), read once.
 
-    normalise: give every row length 1 first, so that rows group by direction; rows of zeros stay. Fewer labels
-    are used where there are fewer distinct rows than groups.
+    The features are projected to `dimension` Gaussian directions; centres are fitted on at most `sample` rows from as
+    many random rows; all rows go to the nearest centre. Draws are named by `name`. Groups may be empty.
+
+    normalise: give every projected row length 1 first, so that rows group by direction; rows of zeros stay.
 
     Raises:
         ConfigError: there is no group, or there are fewer chunks than groups.
-        InputError: the features are not a finite matrix.
+        InputError: the features are not finite.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    points = np.asarray(features, dtype=np.float32)
-    if points.ndim != 2 or not np.isfinite(points).all():
-        raise InputError(f"features of shape {points.shape} must be a finite matrix with one row per chunk")
-    _check_groups(len(points), groups)
+    blocks = as_blocks(features)
+    _check_groups(blocks.n, groups)
+    draw = generator("groups", *name)
+    directions = np.eye(blocks.d)
+    if dimension < blocks.d:
+        directions = draw.standard_normal((blocks.d, dimension)) / np.sqrt(dimension)
+    points = project(blocks, directions)
+    if not np.isfinite(points).all():
+        raise InputError("features to group chunks by are not all finite numbers; leave such rows out")
     if normalise:
         norms = np.linalg.norm(points, axis=1, keepdims=True)
-        points = points / np.where(norms > 0, norms, 1)
-    method = KMeans(groups, random_state=seed_for("kmeans_groups", seed) % (1 << 32))
-    # Threads add up partial sums in the order they finish: one thread, so that a seed gives one partition.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return method.fit_predict(points).astype(np.int64)
+        points /= np.where(norms > 0, norms, 1)
+    rows = draw.permutation(blocks.n)[: max(sample, groups)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
+        centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
+    labels, _ = vq(points, centres)
+    return labels.astype(np.int64)
 
 
 def _check_groups(n: int, groups: int) -> None:

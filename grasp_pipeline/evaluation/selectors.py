@@ -13,6 +13,7 @@ import numpy as np
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
+from grasp_pipeline.attribution.partition import kmeans_groups
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
@@ -20,7 +21,7 @@ from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
-from grasp_pipeline.selection.candidates.families.ggda import best_groups, group_chunks
+from grasp_pipeline.selection.candidates.families.ggda import best_groups
 from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
 from grasp_pipeline.selection.candidates.judge import combine
 from grasp_pipeline.selection.candidates.views import stack_views
@@ -38,7 +39,7 @@ def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Su
     inverse = metric_matrix(second, 1.0)
     ranking = metric_matrix(second, 3.0)
     blocks = ArrayBlocks(view.sketches)
-    groups = group_chunks(blocks, min(GROUPS, corpus.n // 8), "laboratory")
+    groups = kmeans_groups(blocks, min(GROUPS, corpus.n // 8), "laboratory")
     _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
     feasible_sets = FeasibleSets.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
     feasible = feasible_sets.feasible_set()

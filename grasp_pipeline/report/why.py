@@ -49,11 +49,12 @@ def _margin(inputs: ReportInputs, task: str, second: Row) -> str:
         return f"How sure the margin over {second['arm']} is was not measured."
     margin, error = found.select("margin", "standard_error").row(0)
     low, high = (margin + sign * TWO_SIDED_95 * error for sign in (-1, 1))
-    verdict = (
-        "so other documents would hardly have reversed the order"
-        if low > 0
-        else "so other documents could have reversed the order"
-    )
+    if high < 0:
+        verdict = f"so it measured behind {second['arm']}, and other documents would hardly have reversed that order"
+    elif low > 0:
+        verdict = "so other documents would hardly have reversed the order"
+    else:
+        verdict = "so other documents could have reversed the order"
     return (
         f"Its margin over {second['arm']} is {number(margin)} nats per token, 95% interval over documents "
         f"[{number(low)}, {number(high)}], {verdict}; the luck of its training run and of being picked come on "

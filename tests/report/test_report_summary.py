@@ -135,6 +135,11 @@ def test_why_what_won_won_in_three_sentences(make_report_inputs: Make) -> None:
         selected_config=plain.selected_config.with_columns(lam=pl.lit(0.0)),
         finalists=plain.finalists.with_columns(role=pl.lit("simple")),
     )
+    behind = make_report_inputs(margins=margins.with_columns(-pl.col("margin"), standard_error=pl.lit(0.001)))
+    assert (
+        "[-0.014, -0.010], so it measured behind dsir, and other documents would hardly have reversed that order;"
+        in why_it_won(behind)[1]
+    )
     told = why_it_won(additive)
     assert "could hardly" not in told[1]
     assert "would hardly have reversed" in told[1]

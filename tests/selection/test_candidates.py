@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from grasp_pipeline.arrays import Bools
 from grasp_pipeline.attribution.blocks import ArrayBlocks, mean_token_norm
+from grasp_pipeline.attribution.partition import kmeans_groups
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
@@ -16,7 +17,7 @@ from grasp_pipeline.selection.candidates import candidate
 from grasp_pipeline.selection.candidates.candidate import Candidate, maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample
 from grasp_pipeline.selection.candidates.families.full import full_corpus
-from grasp_pipeline.selection.candidates.families.ggda import best_groups, group_chunks
+from grasp_pipeline.selection.candidates.families.ggda import best_groups
 from grasp_pipeline.selection.candidates.families.middle_perplexity import nearness_to_median
 from grasp_pipeline.selection.candidates.families.random import Random
 from grasp_pipeline.selection.candidates.families.random_deduplicated import drawn
@@ -37,7 +38,7 @@ class World:
         self.target = draw.standard_normal(D)
         self.scores = self.sketches @ self.target
         self.survivors = draw.random(N) < 0.8
-        self.labels = group_chunks(self.blocks, 10, seed)
+        self.labels = kmeans_groups(self.blocks, 10, seed)
 
     def feasible_sets(self, budget: int) -> FeasibleSets:
         return FeasibleSets.plain(self.tokens, budget, self.survivors)
@@ -169,18 +170,6 @@ def test_groups_are_taken_whole_but_for_the_last() -> None:
     assert min(taken) > max(left)
 
 
-def test_group_chunks_finds_separate_clusters() -> None:
-    draw = generator("separate")
-    truth = draw.integers(0, 3, 400)
-    sketches = (8 * np.eye(3, 100)[truth] + 0.1 * draw.standard_normal((400, 100))).astype(np.float32)
-    labels = group_chunks(ArrayBlocks(sketches), 12, "test", dimension=20, sample=100)
-    assert labels.shape == (400,)
-    assert all(len(set(truth[labels == g].tolist())) <= 1 for g in range(12))
-    np.testing.assert_array_equal(
-        labels, group_chunks(ArrayBlocks(sketches, block_rows=7), 12, "test", dimension=20, sample=100)
-    )
-
-
 def test_stacked_views_weigh_alike() -> None:
     world = World()
     other = (1e4 * generator("ngram view").standard_normal((N, 4))).astype(np.float32)
@@ -217,7 +206,5 @@ def test_refusals() -> None:
         dsir_resample(np.ones(5), world.feasible_sets(100).feasible_set())
     with pytest.raises(InputError, match="scores of shape"):
         best_groups(world.labels, np.ones(5), world.feasible_sets(100).feasible_set())
-    with pytest.raises(ConfigError, match="0 groups"):
-        group_chunks(world.blocks, 0)
     with pytest.raises(InputError, match="all zero"):
         stack_views([(ArrayBlocks(np.zeros((N, 2), dtype=np.float32)), np.ones(2))], world.tokens)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats, Ints
-from grasp_pipeline.attribution.blocks import as_blocks
 from grasp_pipeline.attribution.grouped import Grouped
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.methods.inputs import (
@@ -37,11 +36,10 @@ def _build_random(inputs: BaselineInputs) -> dict[Form, Candidate]:
 
 @baseline("GGDA, k-means on sketches", FORMS, EQUATION, SOURCE, by_kind=True)
 def _build_sketches(inputs: BaselineInputs) -> dict[Form, Candidate]:
-    def partitions(view: Sketched) -> list[Ints]:
-        rows = np.concatenate([block for _, block in as_blocks(view.sketches)])
-        return [kmeans_groups(rows, min(g, inputs.n), normalise=True) for g in KMEANS_GROUPS]
-
-    return _grouped(inputs, partitions)
+    return _grouped(
+        inputs,
+        lambda view: [kmeans_groups(view.sketches, min(g, inputs.n), normalise=True) for g in KMEANS_GROUPS],
+    )
 
 
 @baseline(

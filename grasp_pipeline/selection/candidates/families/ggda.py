@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.vq import kmeans2, vq
 
 from grasp_pipeline.arrays import Bools, Floats, Ints
-from grasp_pipeline.attribution.blocks import SketchBlocks, project
-from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.seeds import generator
+from grasp_pipeline.attribution.partition import kmeans_groups
 from grasp_pipeline.selection.candidates.candidate import checked
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.family import Family
@@ -49,7 +45,7 @@ class Ggda(Family):
 def groups(context: SelectionContext) -> Ints:
     """Return the group of every chunk, (n,)."""
     count = min(GROUPS, max(1, context.chunks.n // 8))
-    return context.once("ggda groups", lambda: group_chunks(context.blocks, count, "ggda"))
+    return context.once("ggda groups", lambda: kmeans_groups(context.blocks, count, "ggda"))
 
 
 def best_groups(
@@ -57,7 +53,7 @@ def best_groups(
 ) -> Bools:
     """Return the best groups that fill a feasible set; the last group is drawn from.
 
-    labels: (n,) group of every chunk (see `group_chunks`); alignment: (n,) <r, phi_i>_M.
+    labels: (n,) group of every chunk (see `kmeans_groups`); alignment: (n,) <r, phi_i>_M.
     """
     worth = group_worth(labels, checked(alignment, feasible), feasible.n_tokens)
     keys = random_keys(feasible, "group_arm", seed)
@@ -70,35 +66,3 @@ def group_worth(labels: NDArray[np.integer[Any]], value: Floats, n_tokens: NDArr
     """Return (n,) the token-weighted mean value (n,) of every chunk's group (n,)."""
     size = np.bincount(labels, n_tokens)
     return (np.bincount(labels, n_tokens * value) / np.maximum(size, 1))[labels]
-
-
-def group_chunks(
-    blocks: SketchBlocks,
-    groups: int,
-    *name: str | int,
-    dimension: int = 64,
-    sample: int = 20_000,
-    iterations: int = 10,
-) -> Ints:
-    """Return (n,) k-means labels in [0, groups) of the sketches.
-
-    The sketches are projected to `dimension` Gaussian directions; centres are fitted on at most `sample`
-    chunks from as many random chunks; all chunks go to the nearest centre. Draws are named by `name`. Groups
-    may be empty.
-
-    Raises:
-        ConfigError: there are fewer chunks than groups, or no group.
-    """
-    if not 0 < groups <= blocks.n:
-        raise ConfigError(f"{groups} groups of {blocks.n} chunks; give between 1 and the number of chunks")
-    draw = generator("groups", *name)
-    if dimension < blocks.d:
-        points = project(blocks, draw.standard_normal((blocks.d, dimension)) / np.sqrt(dimension))
-    else:
-        points = project(blocks, np.eye(blocks.d))
-    rows = draw.permutation(blocks.n)[: max(sample, groups)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="One of the clusters is empty")
-        centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
-    labels, _ = vq(points, centres)
-    return labels.astype(np.int64)
