@@ -6,11 +6,21 @@ Sketches and memberships are binary columns; their layout is written beside them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import polars as pl
 
 TOKENS = pl.List(pl.Int32)
+
+Columns = dict[str, pl.DataType | type[pl.DataType]]
+
+
+def _of(dtype: type[pl.DataType]) -> Callable[..., Columns]:
+    return lambda *names: dict.fromkeys(names, dtype)
+
+
+_text, _integer, _real, _flag, _bytes = map(_of, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Binary))
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +29,7 @@ class Table:
 
     name: str
     key: tuple[str, ...]
-    schema: dict[str, pl.DataType | type[pl.DataType]]
+    schema: Columns
     partition_by: tuple[str, ...] = ()
     description: str = field(default="", compare=False)
 
@@ -50,21 +60,12 @@ class Table:
 MANIFEST = Table(
     "manifest",
     ("uri", "block"),
-    {
-        "uri": pl.String,
-        "block": pl.Int64,
-        "first_row": pl.Int64,
-        "n_rows": pl.Int64,
-        "n_bytes": pl.Int64,
-        "n_faulty": pl.Int64,
-        "unit": pl.String,
-        "extent": pl.Int64,
-        "faulty_extent": pl.Int64,
-        "file_extent": pl.Int64,
-        "fingerprint": pl.String,
-        "shard": pl.String,
-        "founding": pl.Boolean,
-    },
+    _text("uri")
+    | _integer("block", "first_row", "n_rows", "n_bytes", "n_faulty")
+    | _text("unit")
+    | _integer("extent", "faulty_extent", "file_extent")
+    | _text("fingerprint", "shard")
+    | _flag("founding"),
     description="Blocks of input files in order of arrival, each assigned once to a shard. fingerprint: digest of the "
     "block's texts, by which it is known again under another file name. founding: whether the block was there when the "
     "manifest was first written; thresholds relative to the corpus are taken over those alone. n_bytes: of text that "
@@ -77,16 +78,10 @@ MANIFEST = Table(
 DOCUMENTS = Table(
     "documents",
     ("doc_id",),
-    {
-        "doc_id": pl.String,
-        "text": pl.String,
-        "source": pl.String,
-        "shard": pl.String,
-        "n_bytes": pl.Int64,
-        "origin": pl.String,
-        "cluster": pl.String,
-        "survivor": pl.Boolean,
-    },
+    _text("doc_id", "text", "source", "shard")
+    | _integer("n_bytes")
+    | _text("origin", "cluster")
+    | _flag("survivor"),
     ("shard",),
     "Normalised documents. doc_id: sha-256 of the text; origin: file#row (and the user's id); cluster: doc_id of the "
     "survivor of the near-duplicate cluster; survivor: whether this document is it.",
@@ -95,18 +90,10 @@ DOCUMENTS = Table(
 REJECTED_DOCUMENTS = Table(
     "rejected_documents",
     ("doc_id", "stage"),
-    {
-        "doc_id": pl.String,
-        "stage": pl.String,
-        "reason": pl.String,
-        "detail": pl.String,
-        "value": pl.Float64,
-        "duplicate_of": pl.String,
-        "source": pl.String,
-        "shard": pl.String,
-        "origin": pl.String,
-        "n_bytes": pl.Int64,
-    },
+    _text("doc_id", "stage", "reason", "detail")
+    | _real("value")
+    | _text("duplicate_of", "source", "shard", "origin")
+    | _integer("n_bytes"),
     ("shard",),
     "Documents and rows left out before tokenization, each with its reason and the measured value. For rows without "
     "usable text doc_id is derived from the origin; exact copies carry their origin in doc_id after a colon.",
@@ -115,13 +102,7 @@ REJECTED_DOCUMENTS = Table(
 TASK_DOCUMENTS = Table(
     "task_documents",
     ("task", "split", "document"),
-    {
-        "task": pl.String,
-        "split": pl.String,
-        "fold": pl.Int64,
-        "document": pl.String,
-        "text": pl.String,
-    },
+    _text("task", "split") | _integer("fold") | _text("document", "text"),
     ("task",),
     "Held-out documents of the target tasks. split: query, judge, calibration (fold 0 or 1) or evaluation.",
 )
@@ -129,31 +110,18 @@ TASK_DOCUMENTS = Table(
 TOKENIZER = Table(
     "tokenizer",
     ("tokenizer_id",),
-    {
-        "tokenizer_id": pl.String,
-        "path": pl.String,
-        "vocab_size": pl.Int64,
-        "bos": pl.Int64,
-        "chunk_tokens": pl.Int64,
-        "bytes_per_token": pl.Float64,
-    },
+    _text("tokenizer_id", "path") | _integer("vocab_size", "bos", "chunk_tokens") | _real("bytes_per_token"),
     description="The tokenizer's files (path, relative to the store) and sha-256 digest.",
 )
 
 TOKENIZED_SHARDS = Table(
     "tokenized_shards",
     ("chunk_id",),
-    {
-        "chunk_id": pl.String,
-        "doc_id": pl.String,
-        "position": pl.Int64,
-        "input_ids": TOKENS,
-        "n_tokens": pl.Int64,
-        "start": pl.Int64,
-        "end": pl.Int64,
-        "source": pl.String,
-        "shard": pl.String,
-    },
+    _text("chunk_id", "doc_id")
+    | _integer("position")
+    | {"input_ids": TOKENS}
+    | _integer("n_tokens", "start", "end")
+    | _text("source", "shard"),
     ("shard",),
     "Chunks of L tokens; start and end are character offsets into the document's text and tile it without gaps.",
 )
@@ -161,15 +129,11 @@ TOKENIZED_SHARDS = Table(
 TASKS = Table(
     "tasks",
     ("task", "split", "chunk_id"),
-    {
-        "task": pl.String,
-        "split": pl.String,
-        "fold": pl.Int64,
-        "document": pl.String,
-        "chunk_id": pl.String,
-        "input_ids": TOKENS,
-        "n_tokens": pl.Int64,
-    },
+    _text("task", "split")
+    | _integer("fold")
+    | _text("document", "chunk_id")
+    | {"input_ids": TOKENS}
+    | _integer("n_tokens"),
     ("task",),
     "Tokenized held-out documents.",
 )
@@ -177,33 +141,21 @@ TASKS = Table(
 PROXY_CHECKPOINTS = Table(
     "proxy_checkpoints",
     ("checkpoint_id",),
-    {
-        "checkpoint_id": pl.String,
-        "role": pl.String,
-        "path": pl.String,
-        "sha256": pl.String,
-        "tokens_seen": pl.Int64,
-        "train_loss": pl.Float64,
-        "validation_loss": pl.Float64,
-        "model_config": pl.String,
-        "recipe": pl.String,
-        "seconds": pl.Float64,
-    },
+    _text("checkpoint_id", "role", "path", "sha256")
+    | _integer("tokens_seen")
+    | _real("train_loss", "validation_loss")
+    | _text("model_config", "recipe")
+    | _real("seconds"),
     description="Checkpoints of the proxy: role initial, early or reference; path relative to the store.",
 )
 
 SKETCHERS = Table(
     "sketchers",
     ("sketch_kind",),
-    {
-        "sketch_kind": pl.String,
-        "role": pl.String,
-        "checkpoint_id": pl.String,
-        "d": pl.Int64,
-        "scale": pl.Float64,
-        "share": pl.Float64,
-        "settings": pl.String,
-    },
+    _text("sketch_kind", "role", "checkpoint_id")
+    | _integer("d")
+    | _real("scale", "share")
+    | _text("settings"),
     description="How each kind is computed: the checkpoint's role and id, settings as JSON (with the path in the store "
     "and the sha-256 of the fitted projection, where there is one), the power of two by which stored values are "
     "divided, and the share of the chunks that is sketched.",
@@ -212,17 +164,12 @@ SKETCHERS = Table(
 GRADIENT_SKETCHES = Table(
     "gradient_sketches",
     ("sketch_kind", "chunk_id"),
-    {
-        "sketch_kind": pl.String,
-        "chunk_id": pl.String,
-        "sketch": pl.Binary,
-        "d": pl.Int64,
-        "scale": pl.Float64,
-        "loss": pl.Float64,
-        "norm": pl.Float64,
-        "n_tokens": pl.Int64,
-        "shard": pl.String,
-    },
+    _text("sketch_kind", "chunk_id")
+    | _bytes("sketch")
+    | _integer("d")
+    | _real("scale", "loss", "norm")
+    | _integer("n_tokens")
+    | _text("shard"),
     ("sketch_kind", "shard"),
     "Sketches of descent directions: d float16 little-endian values; multiply by `scale` for the sketch itself.",
 )
@@ -230,36 +177,22 @@ GRADIENT_SKETCHES = Table(
 TASK_SKETCHES = Table(
     "task_sketches",
     ("sketch_kind", "task", "split"),
-    {
-        "sketch_kind": pl.String,
-        "task": pl.String,
-        "split": pl.String,
-        "sketch": pl.Binary,
-        "d": pl.Int64,
-        "n_tokens": pl.Int64,
-        "n_chunks": pl.Int64,
-        "signal_to_noise": pl.Float64,
-    },
+    _text("sketch_kind", "task", "split")
+    | _bytes("sketch")
+    | _integer("d", "n_tokens", "n_chunks")
+    | _real("signal_to_noise"),
     description="Token-weighted mean sketch of a task's query or judge chunks: d float32 little-endian values.",
 )
 
 CANDIDATES = Table(
     "candidates",
     ("config_id",),
-    {
-        "config_id": pl.String,
-        "sketch_kind": pl.String,
-        "rho": pl.Float64,
-        "lam": pl.Float64,
-        "form": pl.String,
-        "target": pl.String,
-        "task_weights": pl.String,
-        "budget_tokens": pl.Int64,
-        "budget_documents": pl.Int64,
-        "budget_fraction": pl.Float64,
-        "confidence": pl.Float64,
-        "bootstrap": pl.Int64,
-    },
+    _text("config_id", "sketch_kind")
+    | _real("rho", "lam")
+    | _text("form", "target", "task_weights")
+    | _integer("budget_tokens", "budget_documents")
+    | _real("budget_fraction", "confidence")
+    | _integer("bootstrap"),
     description="The finite grid and the protocol, written before anything is measured. rho 0: M is the identity; "
     "task_weights: JSON, empty for equal weights.",
 )
@@ -267,16 +200,9 @@ CANDIDATES = Table(
 SUBSETS = Table(
     "subsets",
     ("subset_id",),
-    {
-        "subset_id": pl.String,
-        "split": pl.String,
-        "stratum": pl.String,
-        "n_chunks": pl.Int64,
-        "n_tokens": pl.Int64,
-        "seed": pl.Int64,
-        "pool_version": pl.Int64,
-        "membership": pl.Binary,
-    },
+    _text("subset_id", "split", "stratum")
+    | _integer("n_chunks", "n_tokens", "seed", "pool_version")
+    | _bytes("membership"),
     ("split",),
     "Designed subsets. membership: packed bits over the chunks of tokenized_shards at pool_version, by chunk_id.",
 )
@@ -284,17 +210,13 @@ SUBSETS = Table(
 SUBSET_UTILITIES = Table(
     "subset_utilities",
     ("subset_id", "task", "seed"),
-    {
-        "subset_id": pl.String,
-        "task": pl.String,
-        "seed": pl.Int64,
-        "split": pl.String,
-        "utility": pl.Float64,
-        "tokens": pl.Int64,
-        "checkpoint_id": pl.String,
-        "recipe": pl.String,
-        "seconds": pl.Float64,
-    },
+    _text("subset_id", "task")
+    | _integer("seed")
+    | _text("split")
+    | _real("utility")
+    | _integer("tokens")
+    | _text("checkpoint_id", "recipe")
+    | _real("seconds"),
     ("split",),
     "Measured utilities: minus the held-out token loss in nats. recipe: digest of the training recipe, the tokenizer "
     "and the held-out documents; a row is reused only where it agrees.",
@@ -303,17 +225,14 @@ SUBSET_UTILITIES = Table(
 DOCUMENT_LOSSES = Table(
     "document_losses",
     ("subset_id", "seed", "task", "document"),
-    {
-        "subset_id": pl.String,
-        "seed": pl.Int64,
-        "task": pl.String,
-        "document": pl.String,
-        "fold": pl.Int64,
-        "split": pl.String,
-        "loss_sum": pl.Float64,
-        "n_tokens": pl.Int64,
-        "recipe": pl.String,
-    },
+    _text("subset_id")
+    | _integer("seed")
+    | _text("task", "document")
+    | _integer("fold")
+    | _text("split")
+    | _real("loss_sum")
+    | _integer("n_tokens")
+    | _text("recipe"),
     ("split",),
     "Held-out loss per document of every finalist and final arm: the evidence behind the certificates.",
 )
@@ -321,18 +240,12 @@ DOCUMENT_LOSSES = Table(
 CALIBRATION_POOL = Table(
     "calibration_pool",
     ("subset_id", "recipe"),
-    {
-        "subset_id": pl.String,
-        "recipe": pl.String,
-        "family": pl.String,
-        "n_chunks": pl.Int64,
-        "n_tokens": pl.Int64,
-        "pool_version": pl.Int64,
-        "membership": pl.Binary,
-        "tasks": pl.List(pl.String),
-        "utilities": pl.List(pl.Float64),
-        "seeds": pl.Int64,
-    },
+    _text("subset_id", "recipe", "family")
+    | _integer("n_chunks", "n_tokens", "pool_version")
+    | _bytes("membership")
+    | {"tasks": pl.List(pl.String)}
+    | {"utilities": pl.List(pl.Float64)}
+    | _integer("seeds"),
     description="Every finalist ever retrained: membership as in subsets; utilities per task, means over its seeds; "
     "recipe as in subset_utilities. The next choice of a configuration counts them among its calibration subsets.",
 )
@@ -340,18 +253,11 @@ CALIBRATION_POOL = Table(
 SURROGATES = Table(
     "surrogates",
     ("config_id",),
-    {
-        "config_id": pl.String,
-        "sketch_kind": pl.String,
-        "rho": pl.Float64,
-        "lam": pl.Float64,
-        "form": pl.String,
-        "rank_correlation": pl.Float64,
-        "lower_bound": pl.Float64,
-        "paired_lower_bound": pl.Float64,
-        "cost_seconds": pl.Float64,
-        "rank": pl.Int64,
-    },
+    _text("config_id", "sketch_kind")
+    | _real("rho", "lam")
+    | _text("form")
+    | _real("rank_correlation", "lower_bound", "paired_lower_bound", "cost_seconds")
+    | _integer("rank"),
     description="Every candidate's rank correlation on the calibration subsets, earlier finalists among them, with its "
     "simultaneous lower bound.",
 )
@@ -359,31 +265,20 @@ SURROGATES = Table(
 SELECTED_CONFIG = Table(
     "selected_config",
     ("config_id",),
-    {
-        "config_id": pl.String,
-        "sketch_kind": pl.String,
-        "rho": pl.Float64,
-        "lam": pl.Float64,
-        "form": pl.String,
-        "rank_correlation": pl.Float64,
-        "lower_bound": pl.Float64,
-        "paired_lower_bound": pl.Float64,
-        "best_additive": pl.String,
-        "candidates_version": pl.Int64,
-        "reason": pl.String,
-    },
+    _text("config_id", "sketch_kind")
+    | _real("rho", "lam")
+    | _text("form")
+    | _real("rank_correlation", "lower_bound", "paired_lower_bound")
+    | _text("best_additive")
+    | _integer("candidates_version")
+    | _text("reason"),
     description="The chosen configuration and why.",
 )
 
 CONDITIONAL_LOSSES = Table(
     "conditional_losses",
     ("chunk_id",),
-    {
-        "chunk_id": pl.String,
-        "query": pl.Float64,
-        "judge": pl.Float64,
-        "shard": pl.String,
-    },
+    _text("chunk_id") | _real("query", "judge") | _text("shard"),
     ("shard",),
     "Mean token loss of every chunk in nats after a short fine-tuning of the reference proxy on the query chunks, and "
     "on the judge chunks, of the target; gradient_sketches has the loss before.",
@@ -392,29 +287,18 @@ CONDITIONAL_LOSSES = Table(
 FINALISTS = Table(
     "finalists",
     ("arm",),
-    {
-        "arm": pl.String,
-        "family": pl.String,
-        "subset_id": pl.String,
-        "role": pl.String,
-        "features": pl.String,
-        "rho": pl.Float64,
-        "lam": pl.Float64,
-        "ngram_weight": pl.Float64,
-        "direction": pl.Binary,
-        "near_duplicates": pl.String,
-        "repeats": pl.Int64,
-        "constraints": pl.String,
-        "pickable": pl.Boolean,
-        "judge_score": pl.Float64,
-        "shortlisted": pl.Boolean,
-        "surrogate_value": pl.Float64,
-        "relative_gap": pl.Float64,
-        "passes": pl.Int64,
-        "n_chunks": pl.Int64,
-        "n_tokens": pl.Int64,
-        "description": pl.String,
-    },
+    _text("arm", "family", "subset_id", "role", "features")
+    | _real("rho", "lam", "ngram_weight")
+    | _bytes("direction")
+    | _text("near_duplicates")
+    | _integer("repeats")
+    | _text("constraints")
+    | _flag("pickable")
+    | _real("judge_score")
+    | _flag("shortlisted")
+    | _real("surrogate_value", "relative_gap")
+    | _integer("passes", "n_chunks", "n_tokens")
+    | _text("description"),
     description="Candidate corpora: role candidate, simple, random or full; the judge's score says who is retrained. "
     "features, ngram_weight, rho, lam and direction (r, d float64, null for the mean of the tasks) say what a linear "
     "arm ranked by (null for draws, groups and resamples); near_duplicates: how far they were left out, none, soft or "
@@ -432,39 +316,29 @@ REFITTED_FINALISTS = Table(
 CERTIFICATES = Table(
     "certificates",
     ("arm", "baseline", "task"),
-    {
-        "arm": pl.String,
-        "baseline": pl.String,
-        "task": pl.String,
-        "tokens": pl.Int64,
-        "improvement": pl.Float64,
-        "lower_bound": pl.Float64,
-        "seeds": pl.Int64,
-        "degrees_of_freedom": pl.Float64,
-        "documents": pl.Int64,
-        "confidence": pl.Float64,
-        "fold_picks": pl.String,
-        "certified": pl.Boolean,
-        "statement": pl.String,
-    },
+    _text("arm", "baseline", "task")
+    | _integer("tokens")
+    | _real("improvement", "lower_bound")
+    | _integer("seeds")
+    | _real("degrees_of_freedom")
+    | _integer("documents")
+    | _real("confidence")
+    | _text("fold_picks")
+    | _flag("certified")
+    | _text("statement"),
     description="Improvement of the picked corpus over a baseline in nats per token, with its one-sided lower bound.",
 )
 
 PRUNED_CORPUS = Table(
     "pruned_corpus",
     ("chunk_id",),
-    {
-        "chunk_id": pl.String,
-        "doc_id": pl.String,
-        "kept_tokens": pl.Int64,
-        "repeats": pl.Int64,
-        "marginal_value": pl.Float64,
-        "order": pl.Int64,
-        "top_task": pl.String,
-        "top_task_value": pl.Float64,
-        "source": pl.String,
-        "shard": pl.String,
-    },
+    _text("chunk_id", "doc_id")
+    | _integer("kept_tokens", "repeats")
+    | _real("marginal_value")
+    | _integer("order")
+    | _text("top_task")
+    | _real("top_task_value")
+    | _text("source", "shard"),
     ("shard",),
     "The chunks to train on, best first by `order`, each `repeats` times. marginal_value: what a token of the chunk is "
     "worth; top_task: the task t of highest <r_t, phi>_M, and that value.",
@@ -473,26 +347,19 @@ PRUNED_CORPUS = Table(
 DROP_REASONS = Table(
     "drop_reasons",
     ("chunk_id",),
-    {
-        "chunk_id": pl.String,
-        "reason": pl.String,
-        "margin": pl.Float64,
-        "value": pl.Float64,
-        "threshold": pl.Float64,
-        "score": pl.String,
-        "alignment": pl.Float64,
-        "strongest_task": pl.String,
-        "strongest_value": pl.Float64,
-        "weakest_task": pl.String,
-        "weakest_value": pl.Float64,
-        "quota": pl.String,
-        "nearest_kept": pl.String,
-        "similarity": pl.Float64,
-        "doc_id": pl.String,
-        "n_tokens": pl.Int64,
-        "source": pl.String,
-        "shard": pl.String,
-    },
+    _text("chunk_id", "reason")
+    | _real("margin", "value", "threshold")
+    | _text("score")
+    | _real("alignment")
+    | _text("strongest_task")
+    | _real("strongest_value")
+    | _text("weakest_task")
+    | _real("weakest_value")
+    | _text("quota", "nearest_kept")
+    | _real("similarity")
+    | _text("doc_id")
+    | _integer("n_tokens")
+    | _text("source", "shard"),
     ("shard",),
     "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and threshold: "
     "the two sides of the test that the reason names, margin their difference (null for duplicates and random draws); "
@@ -506,44 +373,31 @@ DROP_REASONS = Table(
 RESIDUAL_FILTER = Table(
     "residual_filter",
     ("config_id",),
-    {
-        "config_id": pl.String,
-        "filter_kind": pl.String,
-        "arm": pl.String,
-        "shipped_arm": pl.String,
-        "target": pl.String,
-        "rho": pl.Float64,
-        "lam": pl.Float64,
-        "sketch_kind": pl.String,
-        "features": pl.String,
-        "d": pl.Int64,
-        "q": pl.Binary,
-        "ngram_table": pl.Binary,
-        "per_token": pl.Boolean,
-        "loss_centre": pl.Float64,
-        "reduction_weight": pl.Float64,
-        "tuned_path": pl.String,
-        "tuned_sha256": pl.String,
-        "offset": pl.Float64,
-        "tau": pl.Float64,
-        "agreement": pl.Float64,
-        "sketch_d": pl.Int64,
-        "sketch_scale": pl.Float64,
-        "sketch_config": pl.String,
-        "view_factors": pl.List(pl.Float64),
-        "ngram_d": pl.Int64,
-        "ngram_idf": pl.Binary,
-        "checkpoint_id": pl.String,
-        "checkpoint_role": pl.String,
-        "checkpoint_path": pl.String,
-        "checkpoint_sha256": pl.String,
-        "tokenizer_id": pl.String,
-        "tokenizer_path": pl.String,
-        "bos": pl.Int64,
-        "chunk_tokens": pl.Int64,
-        "improvement": pl.Float64,
-        "lower_bound": pl.Float64,
-    },
+    _text("config_id", "filter_kind", "arm", "shipped_arm", "target")
+    | _real("rho", "lam")
+    | _text("sketch_kind", "features")
+    | _integer("d")
+    | _bytes("q", "ngram_table")
+    | _flag("per_token")
+    | _real("loss_centre", "reduction_weight")
+    | _text("tuned_path", "tuned_sha256")
+    | _real("offset", "tau", "agreement")
+    | _integer("sketch_d")
+    | _real("sketch_scale")
+    | _text("sketch_config")
+    | {"view_factors": pl.List(pl.Float64)}
+    | _integer("ngram_d")
+    | _bytes("ngram_idf")
+    | _text(
+        "checkpoint_id",
+        "checkpoint_role",
+        "checkpoint_path",
+        "checkpoint_sha256",
+        "tokenizer_id",
+        "tokenizer_path",
+    )
+    | _integer("bos", "chunk_tokens")
+    | _real("improvement", "lower_bound"),
     description="What a new chunk is worth, and from which threshold on it is kept: value = offset + <q, features> "
     "+ sum of ngram_table over its n-grams - |loss - loss_centre| + reduction_weight * loss reduction >= tau; null "
     "parts do not count. filter_kind: direction, ngram_table, loss, conditional, blend or everything. arm: whose rule "
@@ -560,20 +414,11 @@ RESIDUAL_FILTER = Table(
 FILTERED_SHARDS = Table(
     "filtered_shards",
     ("chunk_id",),
-    {
-        "chunk_id": pl.String,
-        "doc_id": pl.String,
-        "position": pl.Int64,
-        "start": pl.Int64,
-        "end": pl.Int64,
-        "n_tokens": pl.Int64,
-        "value": pl.Float64,
-        "kept": pl.Boolean,
-        "text": pl.String,
-        "source": pl.String,
-        "origin": pl.String,
-        "shard": pl.String,
-    },
+    _text("chunk_id", "doc_id")
+    | _integer("position", "start", "end", "n_tokens")
+    | _real("value")
+    | _flag("kept")
+    | _text("text", "source", "origin", "shard"),
     ("shard",),
     "Chunks of files that came after the fit, scored by the residual filter: value, and whether it is at least tau. "
     "text: of kept chunks alone. shard: one for each file.",
@@ -591,21 +436,10 @@ FILTERED_REJECTIONS = Table(
 FIDELITY = Table(
     "fidelity",
     ("method", "form", "stratum", "task"),
-    {
-        "method": pl.String,
-        "form": pl.String,
-        "stratum": pl.String,
-        "task": pl.String,
-        "corpus": pl.String,
-        "rank_correlation": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "paired_gain": pl.Float64,
-        "paired_ci_low": pl.Float64,
-        "paired_ci_high": pl.Float64,
-        "n_subsets": pl.Int64,
-        "noise_ceiling": pl.Float64,
-    },
+    _text("method", "form", "stratum", "task", "corpus")
+    | _real("rank_correlation", "ci_low", "ci_high", "paired_gain", "paired_ci_low", "paired_ci_high")
+    | _integer("n_subsets")
+    | _real("noise_ceiling"),
     ("corpus",),
     "Rank correlation of every method with the utilities of the sealed evaluation subsets. corpus: text, what curate "
     "works on, or a data set of images, whose strata are written data set/stratum.",
@@ -614,57 +448,13 @@ FIDELITY = Table(
 EVALUATION_LOSSES = Table(
     "evaluation_losses",
     ("arm", "task"),
-    {
-        "arm": pl.String,
-        "task": pl.String,
-        "loss": pl.Float64,
-        "seed_sd": pl.Float64,
-        "gain": pl.Float64,
-        "gain_low": pl.Float64,
-        "gain_high": pl.Float64,
-        "seeds": pl.Int64,
-        "tokens": pl.Int64,
-    },
+    _text("arm", "task")
+    | _real("loss", "seed_sd", "gain", "gain_low", "gain_high")
+    | _integer("seeds", "tokens"),
     description="Sealed evaluation loss of the picked corpus and the comparison arms at equal training tokens.",
 )
 
-ALL: dict[str, Table] = {
-    table.name: table
-    for table in (
-        MANIFEST,
-        DOCUMENTS,
-        REJECTED_DOCUMENTS,
-        TASK_DOCUMENTS,
-        TOKENIZER,
-        TOKENIZED_SHARDS,
-        TASKS,
-        PROXY_CHECKPOINTS,
-        SKETCHERS,
-        GRADIENT_SKETCHES,
-        TASK_SKETCHES,
-        CANDIDATES,
-        SUBSETS,
-        SUBSET_UTILITIES,
-        DOCUMENT_LOSSES,
-        CALIBRATION_POOL,
-        SURROGATES,
-        SELECTED_CONFIG,
-        CONDITIONAL_LOSSES,
-        FINALISTS,
-        REFITTED_FINALISTS,
-        CERTIFICATES,
-        PRUNED_CORPUS,
-        DROP_REASONS,
-        RESIDUAL_FILTER,
-        FILTERED_SHARDS,
-        FILTERED_REJECTIONS,
-        FIDELITY,
-        EVALUATION_LOSSES,
-    )
-}
+ALL: dict[str, Table] = {each.name: each for each in tuple(globals().values()) if isinstance(each, Table)}
 
 BY_SPLIT = frozenset({TASKS.name, SUBSETS.name, SUBSET_UTILITIES.name, DOCUMENT_LOSSES.name})
 """Tables that an asset reads split by split, never whole: one split of each is the sealed evaluation."""
-
-ARRIVALS = frozenset({FILTERED_SHARDS.name, FILTERED_REJECTIONS.name})
-"""Tables that the job apply_filter writes, and no other job."""

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from toys import toy_texts
-from workplace import Workplace, changed_tables, event_log, materialized
+from workplace import ARRIVALS, Workplace, changed_tables, event_log, materialized
 
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
@@ -54,7 +54,7 @@ def filtered(copied: Workplace) -> Workplace:
 def test_new_files_are_scored_and_kept_by_value(filtered: Workplace) -> None:
     before = filtered.versions()
     result = apply(filtered)
-    assert changed_tables(before, filtered.versions()) == tables.ARRIVALS
+    assert changed_tables(before, filtered.versions()) == ARRIVALS
     frame, refused = filtered.read(tables.FILTERED_SHARDS), filtered.read(tables.FILTERED_REJECTIONS)
     (row,) = filtered.read(tables.RESIDUAL_FILTER).iter_rows(named=True)
 
@@ -245,7 +245,7 @@ def test_a_second_run_scores_only_what_is_new(filtered: Workplace) -> None:
     assert materialized(third, "filtered_shards")["files"] == 3
     shards = filtered.read(tables.FILTERED_SHARDS)["shard"].unique().to_list()
     fresh = {key for key, version in filtered.versions().items() if versions.get(key) != version}
-    assert fresh == {(table, name) for table in tables.ARRIVALS for name in shards if name.startswith("c-")}
+    assert fresh == {(table, name) for table in ARRIVALS for name in shards if name.startswith("c-")}
 
 
 def test_a_changed_file_replaces_its_own_rows(filtered: Workplace) -> None:
@@ -340,7 +340,7 @@ class TestSiblings:
 
 def test_lineage_names_the_filter_and_its_checkpoint(filtered: Workplace) -> None:
     apply(filtered)
-    for name in tables.ARRIVALS:
+    for name in ARRIVALS:
         commit = filtered.delta.latest(tables.ALL[name])
         assert commit is not None
         upstream = json.loads(commit.metadata["upstream"])

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import zstandard
 from deltalake import DeltaTable
-from workplace import Curated, Workplace, event_log, materialized, steps_up_to_date
+from workplace import ARRIVALS, Curated, Workplace, event_log, materialized, steps_up_to_date
 
 from assets.methods import OWN_NAMES
 from assets.partitions import SHARDS
@@ -49,7 +49,7 @@ CONTRACT: dict[str, tuple[str, str, str]] = {
 }
 """Section 4 of the design: key, columns at least, partition columns. A task has a query and a judge sketch."""
 
-WRITTEN = {name: table for name, table in tables.ALL.items() if name not in tables.ARRIVALS}
+WRITTEN = {name: table for name, table in tables.ALL.items() if name not in ARRIVALS}
 """Tables that curate writes."""
 
 COMMIT_KEYS = ("run_id", "asset_key", "code_version", "config_digest", "upstream")

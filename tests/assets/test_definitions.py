@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from workplace import ARRIVALS
 
 from assets.jobs import weekly_recuration
 from assets.landing import landing_folder
@@ -17,7 +18,7 @@ from assets.partitions import SHARDS, WHOLE_RANGE, shard_names
 from assets.stages import STAGES
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.tables import ALL, ARRIVALS
+from grasp_pipeline.tables import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {"corpus", "tokens", "proxy", "sketches", "calibration", "selection", "publication"}

@@ -18,7 +18,7 @@ import yaml
 from assets import run as terminal
 from assets.partitions import WHOLE_RANGE
 from grasp_pipeline.definitions import defs
-from grasp_pipeline.tables import ALL, Table
+from grasp_pipeline.tables import ALL, FILTERED_REJECTIONS, FILTERED_SHARDS, Table
 from resources.delta.commits import Provenance
 from resources.delta.tables import DeltaTables
 
@@ -51,6 +51,9 @@ SMALLEST: dict[str, dict[str, Any]] = {
 
 CLEANED = ("manifest", "task_documents", "documents", "rejected_documents")
 """Assets from the files to the clean documents."""
+
+ARRIVALS = frozenset({FILTERED_SHARDS.name, FILTERED_REJECTIONS.name})
+"""Tables that the job apply_filter writes, and no other job."""
 
 
 @dataclass
