@@ -318,7 +318,7 @@ def explain_dropped(
     allowed = feasible_sets.allowed(shipped["near_duplicates"]) | kept
     if quotas is not None:
         allowed &= quotas != "must_drop"
-        if arms.constraints.unit == "document":
+        if feasible.unit is not None:
             quotas = np.where((quotas == "") & allowed, "document kept or dropped as one", quotas)
     directed = shipped["features"] is not None
     budget = min(feasible_sets.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))

@@ -132,7 +132,8 @@ def judge_finalists(
     from assets.data import load_sketch_sample, load_task_vectors
     from assets.finalists import load_conditional
     from grasp_pipeline.attribution.blocks import as_blocks
-    from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+    from grasp_pipeline.corpus.duplicates import repeat_groups
+    from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
     from grasp_pipeline.selection.candidates.families import OUTLYING
     from grasp_pipeline.selection.candidates.judge import View, judge
     from grasp_pipeline.sketch.kinds import EARLY

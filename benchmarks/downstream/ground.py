@@ -14,6 +14,7 @@ from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.laboratory.text import build_text_corpus
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
@@ -24,7 +25,7 @@ from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.runs import Trainer
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.judge import View as JudgeView
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets

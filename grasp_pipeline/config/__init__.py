@@ -21,7 +21,6 @@ from grasp_pipeline.config.corpus import (
 )
 from grasp_pipeline.config.proxy import ProxyConfig, SketchConfig
 from grasp_pipeline.config.selection import (
-    ConstraintsConfig,
     ExportConfig,
     FidelityConfig,
     FinalistsConfig,
@@ -31,6 +30,7 @@ from grasp_pipeline.config.selection import (
 from grasp_pipeline.config.vision import VisionConfigSection
 from grasp_pipeline.errors import ConfigError, nearest
 from grasp_pipeline.section import Section, check_grid
+from grasp_pipeline.selection.constraints.kinds import ConstraintsConfig
 
 __all__ = [
     "CleaningConfig",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from grasp_pipeline.section import Section, check_amounts, check_choices, check_grid
+from grasp_pipeline.selection.constraints.kinds import ConstraintsConfig
 
 
 class ProtocolConfig(Section):
@@ -81,64 +81,6 @@ class SubsetsConfig(Section):
         default=2, ge=2, le=32, description="Training seeds per subset; two at least, for the ceiling."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draws.")
-
-
-class ConstraintsConfig(Section):
-    """What a selection must respect beside its budget."""
-
-    unit: Literal["chunk", "document"] = Field(
-        default="chunk", description="What is kept or dropped as one: a `chunk`, or a whole `document`."
-    )
-    source_floors: dict[str, float] = Field(
-        default={},
-        description="Least to keep of a source, by name: above 1 in tokens, up to 1 as a share of the budget.",
-    )
-    source_caps: dict[str, float] = Field(
-        default={},
-        description="Most to keep of a source, by name: above 1 in tokens, up to 1 as a share of the budget.",
-    )
-    cluster_max_units: int = Field(
-        default=0,
-        ge=0,
-        description="Most copies to keep of near duplicates: documents of a cluster where the unit is `document`, else "
-        "chunks at one place of its documents; 0: no limit.",
-    )
-    cluster_max_tokens: int = Field(
-        default=0,
-        ge=0,
-        description="The same maximum in tokens, at least those of the longest unit that may be kept; 0: no limit.",
-    )
-    must_keep: list[str] = Field(
-        default=[], description="Ids of documents or chunks that are kept whatever they are worth."
-    )
-    must_drop: list[str] = Field(default=[], description="Ids of documents or chunks that are never kept.")
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        check_amounts("source_floors", self.source_floors)
-        check_amounts("source_caps", self.source_caps)
-        for name, low in self.source_floors.items():
-            high = self.source_caps.get(name, math.inf)
-            if (low <= 1) == (high <= 1) and low > high:
-                raise ValueError(
-                    f"source_floors.{name} is {low}, above source_caps.{name} of {high}; lower the floor to {high} or "
-                    f"raise the cap to {low}"
-                )
-        shares = {name: low for name, low in self.source_floors.items() if low <= 1}
-        if sum(shares.values()) > 1 + 1e-9:
-            raise ValueError(
-                f"the shares in source_floors ({', '.join(shares)}) sum to {sum(shares.values()):.4g}; lower them by "
-                f"{sum(shares.values()) - 1:.4g} in all"
-            )
-        if self.cluster_max_units and self.cluster_max_tokens:
-            raise ValueError("cluster_max_units and cluster_max_tokens are both set; set one of them to 0")
-        if both := sorted(set(self.must_keep) & set(self.must_drop)):
-            raise ValueError(f"must_keep and must_drop both hold {', '.join(both[:5])}; take them out of one")
-        return self
-
-    def asked(self) -> bool:
-        """Return whether anything is asked for."""
-        return self.model_dump() != ConstraintsConfig().model_dump()
 
 
 class FinalistsConfig(Section):

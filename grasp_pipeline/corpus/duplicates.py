@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,3 +171,13 @@ class _Pairs:
         if index not in self._sets:
             self._sets[index] = np.unique(shingles([self._texts[index]])[0])
         return self._sets[index]
+
+
+def repeat_groups(clusters: NDArray[Any], positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return (n,) labels equal for chunks at one position of near-duplicate documents.
+
+    clusters: (n,) near-duplicate cluster of a chunk's document; positions: (n,) place of the chunk in its
+    document.
+    """
+    codes = np.unique(clusters, return_inverse=True)[1].ravel().astype(np.int64)
+    return codes * (int(positions.max(initial=0)) + 1) + positions.astype(np.int64)

@@ -16,9 +16,10 @@ from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.partition import kmeans_groups
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
+from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import ChunkPool
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.candidates.families.ggda import best_groups

@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "grasp_pipeline.corpus": 1,
     "grasp_pipeline.proxy": 1,
     "grasp_pipeline.sketch": 1,
+    "grasp_pipeline.selection.constraints.kinds": 1,
     "grasp_pipeline.attribution": 2,
     "grasp_pipeline.calibration": 2,
     "grasp_pipeline.selection": 2,

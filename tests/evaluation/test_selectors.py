@@ -12,11 +12,12 @@ from toys import LENGTH
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of
+from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.selection.candidates import judge
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.sketch.views import View
 
 ASKED = [0, 2]

@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.selection.constraints.build import build_constraints, listed_chunks
+from grasp_pipeline.section import Section, all_of
+from grasp_pipeline.selection.constraints.build import build_constraints
+from grasp_pipeline.selection.constraints.kinds import CONSTRAINTS
+from grasp_pipeline.selection.constraints.kinds.constraint import Chunks, Constraint, Demands
+from grasp_pipeline.selection.constraints.kinds.listed_ids import listed_chunks
 
 CORPUS: dict[str, Any] = {
     "chunk_ids": np.array(["c0", "c1", "c2", "c3", "c4", "c5"]),
@@ -91,3 +95,49 @@ def test_ids() -> None:
     assert not listed_chunks([], chunks, documents, "must_keep").any()
     with pytest.raises(ConfigError, match=r"must_drop holds 1 ids .* such as q; correct or remove"):
         listed_chunks(["q", "z"], chunks, documents, "must_drop")
+
+
+def test_every_constraint_says_what_it_asks() -> None:
+    assert CONSTRAINTS.names == ("whole_documents", "source_quotas", "cluster_maximum", "listed_ids")
+    assert all(each.equation and each.__doc__ for each in CONSTRAINTS)
+    fields = [field for each in CONSTRAINTS for field in each.Settings.model_fields]
+    assert list(ConstraintsConfig.model_fields) == fields
+
+
+class FirstChunkSettings(Section):
+    first_chunks: int = Field(default=0, description="Chunks kept from the beginning of a document; 0: all.")
+
+
+class FirstChunks(Constraint):
+    """The beginning of every document alone."""
+
+    name = "first_chunks"
+    equation = "w_i = 0 for chunks i beyond the first of a document"
+    Settings = FirstChunkSettings
+
+    def ask(self, settings: FirstChunkSettings, chunks: Chunks, demands: Demands) -> None:
+        if settings.first_chunks:
+            demands.drop[self.name] = chunks.positions >= settings.first_chunks
+
+
+def test_a_toy_constraint_brings_its_setting_and_is_named_where_it_binds() -> None:
+    class Config(ConstraintsConfig, all_of([FirstChunkSettings])): ...
+
+    corpus = CORPUS | {"positions": np.array([0, 1, 0, 0, 1, 0])}
+    gains = np.array([1.0, 9, 2, 3, 8, 4])
+    with CONSTRAINTS.joined(FirstChunks()):
+        assert not Config().asked()
+        np.testing.assert_array_equal(
+            build_constraints(Config(), 20, TOKENS, **corpus).vertex(gains), [0, 1, 0, 0, 1, 0]
+        )
+        asked = Config.model_validate({"first_chunks": 1, "must_drop": ["v"]})
+        assert asked.asked()
+        made = build_constraints(asked, 20, TOKENS, **corpus)
+        kept = made.round(np.zeros(6), gains)
+        np.testing.assert_array_equal(kept, [0, 0, 1, 1, 0, 0])
+        assert made.violations(kept) == []
+        assert made.binding(kept).tolist() == ["", "first_chunks", "", "", "first_chunks", "must_drop"]
+        with pytest.raises(ConfigError, match="2 chunks are in must_keep and in first_chunks"):
+            build_constraints(asked.model_copy(update={"must_keep": ["x", "z"]}), 20, TOKENS, **corpus)
+        with pytest.raises(ConfigError, match=r"must_drop and first_chunks \(30 tokens\)"):
+            build_constraints(asked, 50, TOKENS, **corpus)

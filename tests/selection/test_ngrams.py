@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.corpus import ngrams
+from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_unigrams, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood, repeat_groups
+from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 

@@ -25,7 +25,8 @@ class BigramLikelihood:
     """L over a pool of n chunks for one query; built once, then one sparse product per subset.
 
     repeats: (n,) labels; chunks with one label repeat each other (for near-duplicate documents: the pair of
-    cluster and position, see `repeat_groups`). alpha: pseudo-counts of the back-off to unigrams, 8 to 16.
+    cluster and position, see `corpus.duplicates.repeat_groups`). alpha: pseudo-counts of the back-off to unigrams, 8
+    to 16.
 
     Raises:
         InputError: labels and chunks disagree, or the query holds no bigram.
@@ -64,16 +65,6 @@ class BigramLikelihood:
             context = (self._contexts.T @ weights)[self._context]
             result[row] = self._share @ np.log((pair + self.alpha * self._unigram) / (context + self.alpha))
         return result
-
-
-def repeat_groups(clusters: NDArray[Any], positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return (n,) labels equal for chunks at one position of near-duplicate documents.
-
-    clusters: (n,) near-duplicate cluster of a chunk's document; positions: (n,) place of the chunk in its
-    document.
-    """
-    codes = np.unique(clusters, return_inverse=True)[1].ravel().astype(np.int64)
-    return codes * (int(positions.max(initial=0)) + 1) + positions.astype(np.int64)
 
 
 def _counts(chunks: TokenLists, wanted: NDArray[np.int64], vocabulary: int | None) -> csr_array:

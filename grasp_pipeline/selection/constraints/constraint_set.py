@@ -17,6 +17,7 @@ from grasp_pipeline.errors import ConfigError, InputError, nearest
 from grasp_pipeline.selection.constraints.feasibility import feasible_start
 from grasp_pipeline.selection.constraints.pricing import priced_vertex
 from grasp_pipeline.selection.constraints.quotas import totals
+from grasp_pipeline.selection.constraints.relaxation import DROP
 from grasp_pipeline.selection.constraints.spec import Bound, ConstraintSpec
 from grasp_pipeline.selection.constraints.whole_units import fill_quotas
 from grasp_pipeline.selection.solver.budget import check_budget, descending
@@ -46,7 +47,7 @@ class ConstraintSet:
         cluster_units: int | None = None,
         cluster_tokens: int | None = None,
         keep: Bools | None = None,
-        drop: Bools | None = None,
+        drop: Bools | Mapping[str, Bools] | None = None,
     ) -> None:
         """Check the demands and find one point that meets them.
 
@@ -54,7 +55,7 @@ class ConstraintSet:
         source_names; floors, caps: by source name, above 1 in tokens, up to 1 as a share of the budget.
         clusters: (n,) codes of near-duplicate clusters; each keeps at most cluster_units chunks (documents, where
         they are given) or cluster_tokens tokens; None for no limit. keep, drop: (n,) chunks that must be kept or
-        dropped; in a document that one of its chunks marks, all of them.
+        dropped, drop also by what drops them; in a document that one of its chunks marks, all of them.
 
         Raises:
             ConfigError: demands contradict each other; names them and the smallest relaxation that works.
@@ -82,7 +83,10 @@ class ConstraintSet:
             cluster_units=cluster_units,
             cluster_tokens=cluster_tokens,
             keep=self._any(keep, "keep"),
-            drop=self._any(drop, "drop"),
+            dropped_by={
+                name: self._any(marked, "drop")
+                for name, marked in (drop if isinstance(drop, Mapping) else {DROP: drop}).items()
+            },
         )
         _check_lists(self._spec)
         self._start = feasible_start(self._spec)
@@ -149,8 +153,8 @@ class ConstraintSet:
     def binding(self, membership: Bools) -> NDArray[np.str_]:
         """Return (n,) the constraint beside the budget that keeps a chunk out, "" where none does or it is kept.
 
-        must_drop, the cap of its source, or the maximum of its near-duplicate cluster, in this order: what leaves no
-        room for the chunk's unit beside what is kept.
+        What drops it, the cap of its source, or the maximum of its near-duplicate cluster, in this order: what leaves
+        no room for the chunk's unit beside what is kept.
         """
         d, kept = self._spec, self._mean(membership.astype(np.float64)) > 0
         feasible = (d.cap.tokens(self.budget) - d.by_source(kept))[d.source]
@@ -162,7 +166,8 @@ class ConstraintSet:
                     named[held[d.cluster] + sizes > limit] = "maximum of its near-duplicate cluster"
         capped = d.tokens > feasible + _SLIP
         named[capped] = np.array([f"cap of {name}" for name in d.names], dtype=object)[d.source[capped]]
-        named[d.drop] = "must_drop"
+        for name, dropped in d.dropped_by.items():
+            named[dropped] = name
         named[kept] = ""
         return (named if self._unit is None else named[self._unit]).astype(np.str_)
 
@@ -248,12 +253,12 @@ def _bound(amounts: Sequence[float], labels: Sequence[str]) -> Bound:
 
 def _check_lists(spec: ConstraintSpec) -> None:
     """Refuse must-keep units that must be dropped, or that a cluster has no room for."""
-    both = int((spec.keep & spec.drop).sum())
-    if both:
-        raise ConfigError(
-            f"{both:,} {spec.unit}s are in must_keep and in must_drop, the first with chunk or document number "
-            f"{int(np.argmax(spec.keep & spec.drop))}; take them out of one list"
-        )
+    for name, dropped in spec.dropped_by.items():
+        if both := int((spec.keep & dropped).sum()):
+            raise ConfigError(
+                f"{both:,} {spec.unit}s are in must_keep and in {name}, the first with chunk or document number "
+                f"{int(np.argmax(spec.keep & dropped))}; take them out of one list"
+            )
     if spec.cluster is None:
         return
     for limit, size, word in (

@@ -105,7 +105,7 @@ def _parties(spec: ConstraintSpec, program: Program, found: Relaxed) -> tuple[li
     for kind, held in ((KEEP, program.kept[crowded]), (DROP, program.dropped[wanting])):
         if held.any():
             kinds.append(kind)
-            parties.append(f"{kind} ({_tokens(held.sum())})")
+            parties.append(f"{_called(spec, kind)} ({_tokens(held.sum())})")
     if (spec.by_source(spec.open) - program.reach)[wanting].any():
         parties.append(f"the cluster maximum of {_cluster_limit(spec)}")
     return parties, kinds
@@ -177,7 +177,7 @@ def _way(spec: ConstraintSpec, kind: str, found: Relaxed) -> str:
     total = f"{_ceil(slack.sum()):,}"
     if kind in (KEEP, DROP):
         where = ", ".join(f"{names[i]} {_ceil(slack[i]):,}" for i in moved)
-        return f"take at least {total} tokens out of {kind} ({where})"
+        return f"take at least {total} tokens out of {_called(spec, kind)} ({where})"
     if kind == FLOORS:
         least = spec.floor.tokens(budget) - slack
         # An amount of 1 would be read as a share.
@@ -188,6 +188,10 @@ def _way(spec: ConstraintSpec, kind: str, found: Relaxed) -> str:
         moves = [f"{names[i]} to {max(2, _ceil(most[i])):,}" for i in moved]
         word = "raise the cap"
     return f"{word}{'s' if len(moved) > 1 else ''} of {_listed(moves)} tokens ({total} in all)"
+
+
+def _called(spec: ConstraintSpec, kind: str) -> str:
+    return spec.dropping if kind == DROP else kind
 
 
 def _raise_clusters(spec: ConstraintSpec) -> str:

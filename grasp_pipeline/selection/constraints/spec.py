@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,8 @@ class ConstraintSpec:
 
     unit: its name in messages; tokens: (m,) float64; budget: tokens; source: (m,) codes, names: (S,);
     floor, cap: per source, cap infinite where there is none; cluster: (m,) codes from 0, or None;
-    cluster_units, cluster_tokens: what a cluster may keep, None for no limit; keep, drop: (m,) bool.
+    cluster_units, cluster_tokens: what a cluster may keep, None for no limit; keep: (m,) bool; dropped_by: (m,) bool
+    by what drops them.
     """
 
     unit: str
@@ -46,7 +48,17 @@ class ConstraintSpec:
     cluster_units: int | None
     cluster_tokens: int | None
     keep: Bools
-    drop: Bools
+    dropped_by: Mapping[str, Bools]
+
+    @cached_property
+    def drop(self) -> Bools:
+        """(m,) units that must be dropped."""
+        return np.logical_or.reduce(list(self.dropped_by.values()))
+
+    @property
+    def dropping(self) -> str:
+        """What drops units, in words."""
+        return " and ".join(name for name, dropped in self.dropped_by.items() if dropped.any())
 
     @property
     def too_long(self) -> Bools:
