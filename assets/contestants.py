@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from assets.finalists import Arms
     from assets.retraining import Bench
     from grasp_pipeline.selection.candidates.candidate import Candidate
-    from grasp_pipeline.selection.certification.certificate import Evidence
     from grasp_pipeline.selection.certification.cross_fit import Runs
+    from grasp_pipeline.selection.certification.evidence import Evidence
     from grasp_pipeline.selection.target import Target
     from resources.delta.commits import Provenance
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assets.data import Corpus, HeldOut
     from assets.step import Step
     from grasp_pipeline.proxy.retrain import Job, Outcome
-    from grasp_pipeline.selection.certification.certificate import Evidence
+    from grasp_pipeline.selection.certification.evidence import Evidence
     from resources.compute import Compute
     from resources.delta.commits import Commit, Provenance
     from resources.models import LoadedProxy, LoadedTokenizer
@@ -37,7 +37,7 @@ def evidence(
 
     weights: of the tasks in the target, where they differ.
     """
-    from grasp_pipeline.selection.certification.certificate import Evidence
+    from grasp_pipeline.selection.certification.evidence import Evidence
 
     columns = ["task", "document", "fold", "n_tokens"]
     documents = frame.select(columns).unique().sort(columns)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from grasp_pipeline.proxy.presets import build_model
     from grasp_pipeline.proxy.retrain import Job, retrain
     from grasp_pipeline.proxy.training import Recipe
-    from grasp_pipeline.selection.certification.certificate import Certificate, Evidence
+    from grasp_pipeline.selection.certification.certificate import Certificate
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
+    from grasp_pipeline.selection.certification.evidence import Evidence
     from grasp_pipeline.selection.solver.optimiser import optimise
     from grasp_pipeline.sketch.build import build_sketcher
     from grasp_pipeline.sketch.run import sketch_chunks

@@ -25,7 +25,7 @@ from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.refit import refit_finalists, spec_of
-from grasp_pipeline.selection.certification.certificate import FRESH, Evidence
+from grasp_pipeline.selection.certification.certificate import FRESH
 from grasp_pipeline.selection.certification.cross_fit import (
     DRAW_SEED,
     FRESH_SEED,
@@ -34,6 +34,7 @@ from grasp_pipeline.selection.certification.cross_fit import (
     Runs,
     cross_fit,
 )
+from grasp_pipeline.selection.certification.evidence import Evidence
 
 
 @dataclass(frozen=True)

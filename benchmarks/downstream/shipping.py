@@ -15,7 +15,8 @@ from grasp_pipeline.names import MEAN, RANDOM
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.candidates.finalists import shortlist
-from grasp_pipeline.selection.certification.certificate import Evidence, plan_picks
+from grasp_pipeline.selection.certification.certificate import plan_picks
+from grasp_pipeline.selection.certification.evidence import Evidence
 
 
 @dataclass(frozen=True)

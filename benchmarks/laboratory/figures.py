@@ -1,72 +1,48 @@
-"""Figures of the laboratory, as small PNG files for pages that are about 900 pixels wide.
-
-The style and the colours, those of Okabe and Ito (2008), are the report's; what a colour tells, a shape, an outline
-or a label tells too. Equal data give equal bytes.
-"""
+"""Figures of the laboratory; `benchmarks.laboratory.drawing` has their style."""
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from scipy.stats import rankdata
 
+from benchmarks.laboratory.drawing import (
+    DASHED,
+    KINDS,
+    LABEL,
+    WHITE,
+    WIDTH,
+    Kind,
+    check_row,
+    dot,
+    draw_ceiling,
+    draw_zero,
+    head,
+    interval,
+    lambda_ticks,
+    minus,
+    patches,
+    require,
+    stratum_looks,
+    write,
+)
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import spearman
-from grasp_pipeline.calibration.strata import OPTIMISED, RANDOM_STRATA
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.report.figures import (
-    ACCENT,
-    INK,
-    MARK,
-    MUTED,
-    SECOND,
-    _beside,
-    _style,
-    _whiskers,
-)
+from grasp_pipeline.report.drawing import INK, MARK, MUTED, beside, name_rows, style
 from grasp_pipeline.report.formats import number, shorten
 
-Kind = Literal["ours", "additive", "interaction", "control", "ceiling"]
-
-WIDTH, DPI = 6.4, 140
-"""Inches and dots per inch: 896 pixels."""
-
-LABEL = 40
-"""Characters of a name beside a row."""
-
-THIRD, SKY, GREY = "#009e73", "#56b4e9", "#8d97a1"
-WHITE = "#ffffff"
-
-_KINDS: dict[str, tuple[str, str, str]] = {
-    "ours": ("our surrogate", ACCENT, "D"),
-    "additive": ("additive", SECOND, "s"),
-    "interaction": ("interaction-aware", THIRD, "o"),
-    "control": ("control", GREY, "v"),
-    "ceiling": ("upper reference", INK, "P"),
-}
-"""Kind -> (name in the legend, colour, marker)."""
-
-_STRATA: dict[str, tuple[str, str]] = dict(
-    zip((*RANDOM_STRATA, OPTIMISED), ((SKY, "o"), (SECOND, "s"), (THIRD, "^"), (MARK, "D")), strict=True)
-)
-_OTHER_STRATA = (("#cc79a7", "v"), (INK, "P"), (ACCENT, "X"))
-
 _LINE_MARKERS = "os^DvPX"
-_DASHED: Any = (0, (4, 3))
 _CORRELATION = "rank correlation with measured utilities"
 
 
@@ -81,7 +57,7 @@ class Bar:
     kind: Kind
 
     def __post_init__(self) -> None:
-        _check_row(self.label, self.value, self.low, self.high, self.kind)
+        check_row(self.label, self.value, self.low, self.high, self.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +113,7 @@ class StratumRow:
     kind: Kind
 
     def __post_init__(self) -> None:
-        _check_row(f"{self.label}, {self.stratum}", self.value, self.low, self.high, self.kind)
+        check_row(f"{self.label}, {self.stratum}", self.value, self.low, self.high, self.kind)
 
 
 def bars(rows: Sequence[Bar], path: Path, title: str, ceiling: tuple[float, float] | None) -> Figure:
@@ -155,17 +131,17 @@ def bars(rows: Sequence[Bar], path: Path, title: str, ceiling: tuple[float, floa
     Raises:
         InputError: there are no rows, or the ceiling is not an interval.
     """
-    _require(rows, "bars", "Bar")
+    require(rows, "bars", "Bar")
     if ceiling is not None and not ceiling[0] <= ceiling[1]:
         raise InputError(f"The noise ceiling is {ceiling}; give its lowest and its highest value, or None")
     rows = sorted(rows, key=lambda row: (-row.value, row.label))
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, 0.225 * len(rows) + 1.25), layout="constrained")
         axes = figure.subplots()
         if ceiling is not None:
-            _draw_ceiling(axes, *ceiling)
+            draw_ceiling(axes, *ceiling)
         hollow = [row.kind == "ceiling" for row in rows]
-        colours = [_KINDS[row.kind][1] for row in rows]
+        colours = [KINDS[row.kind][1] for row in rows]
         axes.barh(
             range(len(rows)),
             [row.value for row in rows],
@@ -175,13 +151,13 @@ def bars(rows: Sequence[Bar], path: Path, title: str, ceiling: tuple[float, floa
             linewidth=0.9,
         )
         for at, row in enumerate(rows):
-            _interval(axes, at, row.low, row.high, INK)
-        _zero(axes)
+            interval(axes, at, row.low, row.high, INK)
+        draw_zero(axes)
         _name_rows(axes, rows)
-        _beside(axes, [number(row.value) for row in rows])
+        beside(axes, [number(row.value) for row in rows])
         axes.set_xlabel(_CORRELATION)
-        _head(figure, _patches(row.kind for row in rows), title)
-        return _write(figure, path)
+        head(figure, patches(row.kind for row in rows), title)
+        return write(figure, path)
 
 
 def predicted_measured(panels: Sequence[Panel], path: Path, ranks: bool = False) -> Figure:
@@ -200,12 +176,12 @@ def predicted_measured(panels: Sequence[Panel], path: Path, ranks: bool = False)
     Raises:
         InputError: there are no panels.
     """
-    _require(panels, "predicted_measured", "Panel")
+    require(panels, "predicted_measured", "Panel")
     across = 2 if len(panels) == 4 else min(3, len(panels))
     down = -(-len(panels) // across)
-    looks = _stratum_looks(name for panel in panels for name in panel.strata)
+    looks = stratum_looks(name for panel in panels for name in panel.strata)
     what = "rank of the {} utility" if ranks else "{} utility"
-    with _style():
+    with style():
         # Square panels: the height follows the width that a panel gets.
         figure = Figure(figsize=(WIDTH, down * (min(WIDTH / across, 3.6) + 0.25) + 0.5), layout="constrained")
         grid = figure.subplots(down, across, squeeze=False)
@@ -222,7 +198,7 @@ def predicted_measured(panels: Sequence[Panel], path: Path, ranks: bool = False)
             rho = number(float(spearman(panel.predicted, panel.measured)), 2)
             name = textwrap.fill(shorten(panel.title, 60), 78 // across)
             axes.set_title(
-                f"{name}\nSpearman {_minus(rho)}, m = {len(strata)}", fontsize=8.5 if across < 3 else 7.5
+                f"{name}\nSpearman {minus(rho)}, m = {len(strata)}", fontsize=8.5 if across < 3 else 7.5
             )
             axes.grid(True, axis="both")
             axes.spines["left"].set_visible(True)
@@ -231,8 +207,8 @@ def predicted_measured(panels: Sequence[Panel], path: Path, ranks: bool = False)
             axes.ticklabel_format(scilimits=(-2, 4), useOffset=False)
         figure.supxlabel(what.format("predicted"), fontsize=8.5)
         figure.supylabel(what.format("measured"), fontsize=8.5)
-        _head(figure, [_dot(name, colour, marker) for name, (colour, marker) in looks.items()])
-        return _write(figure, path)
+        head(figure, [dot(name, colour, marker) for name, (colour, marker) in looks.items()])
+        return write(figure, path)
 
 
 def lambda_profile(lines: Sequence[Line], path: Path) -> Figure:
@@ -250,8 +226,8 @@ def lambda_profile(lines: Sequence[Line], path: Path) -> Figure:
     Raises:
         InputError: there are no lines.
     """
-    _require(lines, "lambda_profile", "Line")
-    with _style():
+    require(lines, "lambda_profile", "Line")
+    with style():
         figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         axes = figure.subplots()
         shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(lines)))
@@ -278,10 +254,10 @@ def lambda_profile(lines: Sequence[Line], path: Path) -> Figure:
         additive_values = [value for lam, value, _ in points if lam == 0]
         if additive_values:
             height = max(additive_values)
-            name = f"best additive: {_minus(number(height))}\n(λ = 0)"
-            axes.axhline(height, color=MUTED, linewidth=1.1, linestyle=_DASHED, zorder=1, label=name)
+            name = f"best additive: {minus(number(height))}\n(λ = 0)"
+            axes.axhline(height, color=MUTED, linewidth=1.1, linestyle=DASHED, zorder=1, label=name)
         lam, value, best = max(points, key=lambda point: (point[1], -point[0]))
-        name = f"best: {_minus(number(value))}\n({shorten(best, 24)}, λ = {lam:g})"
+        name = f"best: {minus(number(value))}\n({shorten(best, 24)}, λ = {lam:g})"
         axes.plot(
             lam,
             value,
@@ -292,14 +268,14 @@ def lambda_profile(lines: Sequence[Line], path: Path) -> Figure:
             markeredgewidth=1.8,
             label=name,
         )
-        _lambda_ticks(axes, sorted({point[0] for point in points}))
+        lambda_ticks(axes, sorted({point[0] for point in points}))
         axes.grid(True, axis="both")
         axes.spines["left"].set_visible(True)
         axes.margins(y=0.1)
         axes.set_xlabel("λ, weight of the quadratic penalty (0: additive)")
         axes.set_ylabel("rank correlation")
         figure.legend(loc="outside right center", fontsize=8, labelspacing=0.7)
-        return _write(figure, path)
+        return write(figure, path)
 
 
 def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
@@ -315,7 +291,7 @@ def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
     Raises:
         InputError: there are no rows, or rows of a stratum have different ceilings.
     """
-    _require(rows, "stratum_grid", "StratumRow")
+    require(rows, "stratum_grid", "StratumRow")
     strata = {
         name: [row for row in rows if row.stratum == name] for name in dict.fromkeys(r.stratum for r in rows)
     }
@@ -325,7 +301,7 @@ def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
             raise InputError(
                 f"Rows of the stratum {name!r} have ceilings {ceilings}; give all of them the same"
             )
-    with _style():
+    with style():
         height = sum(0.24 * len(those) + 0.36 for those in strata.values())
         figure = Figure(figsize=(WIDTH, height + 0.7), layout="constrained")
         grid = figure.subplots(
@@ -336,8 +312,8 @@ def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
         )[:, 0]
         for axes, (name, those) in zip(grid, strata.items(), strict=True):
             for at, row in enumerate(those):
-                _, colour, marker = _KINDS[row.kind]
-                _interval(axes, at, row.low, row.high, colour, 1.6)
+                _, colour, marker = KINDS[row.kind]
+                interval(axes, at, row.low, row.high, colour, 1.6)
                 axes.plot(
                     row.value,
                     at,
@@ -348,7 +324,7 @@ def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
                 )
             ceiling = those[0].ceiling
             if math.isfinite(ceiling):
-                axes.axvline(ceiling, color=MARK, linewidth=1.3, linestyle=_DASHED, zorder=1)
+                axes.axvline(ceiling, color=MARK, linewidth=1.3, linestyle=DASHED, zorder=1)
                 axes.set_title(
                     f"noise ceiling {number(ceiling)}",
                     loc="right",
@@ -357,133 +333,22 @@ def stratum_grid(rows: Sequence[StratumRow], path: Path) -> Figure:
                     color=MUTED,
                 )
             _name_rows(axes, those)
-            _beside(axes, [number(row.value) for row in those])
+            beside(axes, [number(row.value) for row in those])
             axes.set_title(shorten(name, LABEL))
             axes.tick_params(axis="x", labelbottom=axes is grid[-1])
         for axes in grid:
-            _zero(axes, only_if_seen=True)
+            draw_zero(axes, only_if_seen=True)
         grid[-1].set_xlabel(_CORRELATION)
         legend = [
-            _dot(name, colour, marker, hollow=kind == "ceiling")
-            for kind, (name, colour, marker) in _KINDS.items()
+            dot(name, colour, marker, hollow=kind == "ceiling")
+            for kind, (name, colour, marker) in KINDS.items()
             if any(row.kind == kind for row in rows)
         ]
         if any(math.isfinite(row.ceiling) for row in rows):
-            legend.append(Line2D([], [], color=MARK, linewidth=1.3, linestyle=_DASHED, label="noise ceiling"))
-        _head(figure, legend)
-        return _write(figure, path)
-
-
-def _require(given: Sequence[object], function: str, what: str) -> None:
-    if not len(given):
-        raise InputError(f"{function} has nothing to draw; give it at least one {what}")
-
-
-def _check_row(label: str, value: float, low: float, high: float, kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise InputError(f"The row {label!r} is of the kind {kind!r}; give one of {', '.join(_KINDS)}")
-    if not math.isfinite(value):
-        raise InputError(f"The value of {label!r} is {value}; leave the row out")
-    if not low <= high and not (math.isnan(low) and math.isnan(high)):
-        raise InputError(
-            f"The interval of {label!r} is [{low}, {high}]; give its lower end first, or NaN twice"
-        )
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+            legend.append(Line2D([], [], color=MARK, linewidth=1.3, linestyle=DASHED, label="noise ceiling"))
+        head(figure, legend)
+        return write(figure, path)
 
 
 def _name_rows(axes: Axes, rows: Sequence[Bar] | Sequence[StratumRow]) -> None:
-    """Label rows 0, 1... from top to bottom; ours are bold."""
-    axes.set_yticks(range(len(rows)), [shorten(row.label, LABEL) for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row.kind == "ours" else "normal")
-
-
-def _interval(axes: Axes, at: int, low: float, high: float, colour: str, width: float = 1.1) -> None:
-    if math.isfinite(low) and math.isfinite(high):
-        _whiskers(axes, at, low, high, colour)
-        axes.hlines(at, low, high, color=colour, linewidth=width)
-
-
-def _zero(axes: Axes, only_if_seen: bool = False) -> None:
-    left, right = axes.get_xlim()
-    if not only_if_seen or left < 0 < right:
-        axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
-
-
-def _draw_ceiling(axes: Axes, low: float, high: float) -> None:
-    """Draw the noise ceiling over the bars, with its label above it."""
-    for end in dict.fromkeys((low, high)):
-        axes.axvline(end, color=MARK, linewidth=1.1, linestyle=_DASHED, zorder=3)
-    axes.axvspan(low, high, color=MARK, alpha=0.2, linewidth=0, zorder=3)
-    label = number(low) if low == high else f"{number(low)} to {number(high)}"
-    axes.set_title(f"noise ceiling {_minus(label)}", loc="right", fontsize=8, fontweight="normal", color=MARK)
-
-
-def _patches(kinds: Iterable[str]) -> list[Any]:
-    present = set(kinds)
-    return [
-        Patch(facecolor=WHITE if kind == "ceiling" else colour, edgecolor=colour, linewidth=0.9, label=name)
-        for kind, (name, colour, _) in _KINDS.items()
-        if kind in present
-    ]
-
-
-def _dot(name: str, colour: str, marker: str, hollow: bool = False) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker=marker,
-        color=colour,
-        markerfacecolor=WHITE if hollow else colour,
-        markersize=6,
-        label=shorten(name, 24),
-    )
-
-
-def _stratum_looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return colour and marker of the strata that occur; the laboratory's own come first, in their order."""
-    present = set(names)
-    looks = {name: look for name, look in _STRATA.items() if name in present}
-    others = sorted(present - set(_STRATA))
-    return looks | {name: _OTHER_STRATA[i % len(_OTHER_STRATA)] for i, name in enumerate(others)}
-
-
-def _lambda_ticks(axes: Axes, lambdas: Sequence[float]) -> None:
-    """Mark the lambdas that were tried, without labels that would touch."""
-    ticks: list[float] = []
-    for lam in lambdas:
-        if not ticks or lam - ticks[-1] >= 0.06 * (lambdas[-1] - lambdas[0]):
-            ticks.append(lam)
-    axes.set_xticks(ticks, [f"{lam:g}" for lam in ticks])
-
-
-def _head(figure: Figure, handles: Sequence[Any], title: str = "") -> None:
-    """Put the legend, under the title if there is one, above everything else."""
-    legend = figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=6,
-        columnspacing=1.2,
-        handletextpad=0.5,
-        fontsize=8,
-        title=textwrap.fill(shorten(title, 240), 80),
-        alignment="left",
-    )
-    legend.get_title().set(fontsize=10, fontweight="bold")
-
-
-def _write(figure: Figure, path: Path) -> Figure:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, facecolor=WHITE)
-    image = Image.open(drawn).convert("RGB")
-    # Lines, letters and a few colours: a palette shows them as well, in a third of the bytes.
-    unfinished = path.with_suffix(".part.png")
-    image.quantize(256, dither=Image.Dither.NONE).save(unfinished, format="png", optimize=True)
-    unfinished.replace(path)
-    return figure
+    name_rows(axes, [row.label for row in rows], [row.kind == "ours" for row in rows], LABEL)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from grasp_pipeline.names import MEAN
-from grasp_pipeline.selection.certification.certificate import Evidence, Part
+from grasp_pipeline.selection.certification.evidence import Evidence, Part
 
 
 def arm_rows(

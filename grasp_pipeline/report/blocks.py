@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from grasp_pipeline.report import figures
+from grasp_pipeline.report.drawing import to_svg
 from grasp_pipeline.report.inputs import ReportInputs
 from grasp_pipeline.report.markup import Column, Html, element
 
@@ -18,7 +18,7 @@ def picture(figure: Figure | None, name: str, alt: str, caption: str) -> Html:
     """Return a figure with its caption; nothing where there is no figure."""
     if figure is None:
         return Html("")
-    svg = Html(figures.to_svg(figure, name, alt))
+    svg = Html(to_svg(figure, name, alt))
     return element("figure", svg, element("figcaption", caption))
 
 

@@ -1,190 +1,39 @@
-"""Figures of the report, as inline SVG that follows the page's light or dark colours.
-
-Text stays text, so the pictures are small, sharp at any size and the same for the same data. Colours are those of
-Okabe and Ito (2008), which colour-blind readers tell apart; what matters is also told by shape or label. Text
-from data is never read as mathematics, and matplotlib escapes it.
-"""
+"""Figures of the report, each drawn from its inputs; `grasp_pipeline.report.drawing` has their style and SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from html import escape
-from typing import Any, ParamSpec
+from typing import Any
 
-import matplotlib
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS
-from grasp_pipeline.report.formats import compact, count, number, share, shorten, visible
+from grasp_pipeline.report.drawing import (
+    ACCENT,
+    INK,
+    MUTED,
+    SECOND,
+    SOFT,
+    WIDTH,
+    beside,
+    ceiling,
+    large_numbers,
+    legend,
+    name_rows,
+    new_rows,
+    styled,
+    whiskers,
+)
+from grasp_pipeline.report.formats import count, number, share, shorten
 from grasp_pipeline.report.inputs import ReportInputs, Row, task_label, totals
-
-INK, MUTED, GRID, SOFT = "#1b1f24", "#5c6670", "#dde1e6", "#b4bdc7"
-ACCENT, SECOND, MARK, PAPER = "#0072b2", "#e69f00", "#d55e00", "#fffffe"
-THEME = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    SOFT: "soft",
-    ACCENT: "accent",
-    SECOND: "second",
-    MARK: "mark",
-    PAPER: "paper",
-}
-"""Colour in a figure -> the page's CSS variable that replaces it."""
-
-WIDTH = 5.6
-"""Inches: narrow enough for a phone."""
-
-LABEL = 28
-"""Characters of a name beside a row."""
 
 MOST_SOURCES = 16
 MOST_CANDIDATES = 14
 
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "grasp_pipeline",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.edgecolor": SOFT,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "x",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "figure.facecolor": "none",
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "xtick.major.size": 3,
-    "ytick.color": SOFT,
-    "ytick.labelcolor": INK,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "legend.handlelength": 1.8,
-}
 
-P = ParamSpec("P")
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        matplotlib.rcdefaults()
-        for key, value in _STYLE.items():
-            matplotlib.rcParams[key] = value
-        yield
-
-
-def _styled(draw: Callable[P, Figure | None]) -> Callable[P, Figure | None]:
-    @wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure | None:
-        with _style():
-            return draw(*args, **kwargs)
-
-    return inside
-
-
-def to_svg(figure: Figure, name: str, alt: str) -> str:
-    """Return a figure as an inline SVG element.
-
-    Args:
-        figure: from one of the functions below.
-        name: unique on the page; prefixes the ids inside.
-        alt: what a reader who does not see it should know.
-    """
-    buffer = io.BytesIO()
-    with _style():
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    svg = buffer.getvalue().decode("utf-8")
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(
-        r"\s*<defs>\s*<style.*?</style>\s*</defs>|\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL
-    )
-    targets = set(re.findall(r'(?:xlink:href="|url\()#([\w.-]+)', svg))
-
-    def rewrite(match: re.Match[str]) -> str:
-        tag = match[0]
-        tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in targets else "", tag)
-        tag = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", tag)
-        tag = tag.replace("font-family: 'DejaVu Sans', sans-serif", "font-family: var(--sans, sans-serif)")
-        tag = re.sub(r' transform="rotate\(-?0 [^"]*"', "", tag)
-        tag = re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
-        tag = re.sub(r"\s*\n", " ", tag)
-        for colour, variable in THEME.items():
-            tag = tag.replace(colour, f"var(--{variable}, {colour})")
-        return tag
-
-    svg = re.sub(r"<[^>]*>", rewrite, svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    opening = svg[: svg.index(">")]
-    opening = re.sub(r' (?:width|height|version|xmlns)="[^"]*"', "", opening)
-    return f'{opening} role="img" aria-label="{escape(visible(alt))}"{svg[svg.index(">") :]}'
-
-
-def _rows(height: float, n: int, panels: int = 1) -> Figure:
-    return Figure(figsize=(WIDTH, height * n + 0.75 * panels), layout="constrained")
-
-
-def _name_rows(axes: Axes, names: Sequence[str], bold: Sequence[bool] = ()) -> None:
-    """Label rows 0, 1... from top to bottom."""
-    axes.set_yticks(range(len(names)), [shorten(name, LABEL) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    for tick, heavy in zip(axes.get_yticklabels(), bold, strict=False):
-        tick.set_fontweight("bold" if heavy else "normal")
-
-
-def _beside(axes: Axes, texts: Sequence[str], heading: str = "") -> None:
-    """Write a column of texts to the right of the rows."""
-    where = axes.get_yaxis_transform()
-    for row, text in enumerate(texts):
-        axes.text(1.015, row, text.replace("-", "−"), transform=where, va="center", color=INK)
-    if heading:
-        axes.text(1.015, 1.0, heading, transform=axes.transAxes, va="bottom", color=MUTED, fontsize=8)
-
-
-def _legend(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles and isinstance(axes.figure, Figure):
-        axes.figure.legend(
-            handles, labels, loc="outside upper left", ncols=5, columnspacing=1.1, handletextpad=0.3
-        )
-
-
-def _large_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-
-
-def _whiskers(axes: Axes, rows: Any, low: Any, high: Any, colour: str = INK) -> None:
-    axes.hlines(rows, low, high, color=colour, linewidth=1.1)
-    for end in (low, high):
-        axes.plot(end, rows, "|", color=colour, markersize=4.5, markeredgewidth=1.1)
-
-
-@_styled
+@styled
 def tokens_by_source(inputs: ReportInputs) -> Figure | None:
     """Draw kept and dropped tokens of every source, largest first; small sources beyond a limit share a row."""
     frame = inputs.sources.sort("tokens", "source", descending=[True, False])
@@ -197,20 +46,20 @@ def tokens_by_source(inputs: ReportInputs) -> Figure | None:
         names.append(f"{rest.height} smaller sources")
         tokens.append(int(rest["tokens"].sum()))
         kept.append(int(rest["kept_tokens"].sum()))
-    figure = _rows(0.22, len(names))
+    figure = new_rows(0.22, len(names))
     axes = figure.subplots()
     rows = np.arange(len(names))
     axes.barh(rows, kept, height=0.68, color=ACCENT, label="kept")
     axes.barh(rows, np.subtract(tokens, kept), left=kept, height=0.68, color=SOFT, label="dropped")
-    _name_rows(axes, names)
-    _beside(axes, [share(k, t) for k, t in zip(kept, tokens, strict=True)], "kept")
-    _legend(axes)
-    _large_numbers(axes)
+    name_rows(axes, names)
+    beside(axes, [share(k, t) for k, t in zip(kept, tokens, strict=True)], "kept")
+    legend(axes)
+    large_numbers(axes)
     axes.set_xlabel("tokens of the clean corpus")
     return figure
 
 
-@_styled
+@styled
 def reasons(inputs: ReportInputs) -> Figure | None:
     """Draw documents rejected before tokenization and tokens dropped by the selection, by reason."""
     parts = [
@@ -220,22 +69,22 @@ def reasons(inputs: ReportInputs) -> Figure | None:
     parts = [part for part in parts if part[0].height]
     if not parts:
         return None
-    figure = _rows(0.22, sum(frame.height for frame, *_ in parts), len(parts))
+    figure = new_rows(0.22, sum(frame.height for frame, *_ in parts), len(parts))
     panels = figure.subplots(
         len(parts), squeeze=False, height_ratios=[frame.height + 0.5 for frame, *_ in parts]
     )
     for axes, (frame, column, title, colour) in zip(panels[:, 0], parts, strict=True):
         values = frame[column].to_list()
         axes.barh(range(len(values)), values, height=0.68, color=colour)
-        _name_rows(axes, frame["reason"].to_list())
-        _beside(axes, [count(value) for value in values])
-        _large_numbers(axes)
+        name_rows(axes, frame["reason"].to_list())
+        beside(axes, [count(value) for value in values])
+        large_numbers(axes)
         axes.set_title(title)
         axes.set_xlabel(column)
     return figure
 
 
-@_styled
+@styled
 def candidates(inputs: ReportInputs) -> Figure | None:
     """Draw the first-ranked candidate configurations, the chosen one and the best additive one."""
     frame, choice = inputs.surrogates.sort("rank", "config_id"), inputs.choice or {}
@@ -247,7 +96,7 @@ def candidates(inputs: ReportInputs) -> Figure | None:
     chosen = (shown["config_id"] == choice.get("config_id")).to_list() if choice else [False] * shown.height
     measured, low = (shown[name].to_numpy().astype(float) for name in ("rank_correlation", "lower_bound"))
     additive = (shown["lam"] == 0).to_numpy()
-    figure = _rows(0.22, shown.height)
+    figure = new_rows(0.22, shown.height)
     axes = figure.subplots()
     rows = np.arange(shown.height)
     groups = [
@@ -261,13 +110,13 @@ def candidates(inputs: ReportInputs) -> Figure | None:
             axes.plot(low[these], rows[these], "|", color=colour, markersize=8, markeredgewidth=1.6)
             axes.plot(measured[these], rows[these], marker, color=colour, markersize=5.5, label=label)
     axes.plot([], [], "|", color=MUTED, markersize=8, markeredgewidth=1.6, label="its lower bound")
-    _name_rows(axes, shown["config_id"].to_list(), chosen)
-    _legend(axes)
+    name_rows(axes, shown["config_id"].to_list(), chosen)
+    legend(axes)
     axes.set_xlabel("rank correlation on the calibration subsets")
     return figure
 
 
-@_styled
+@styled
 def fidelity(inputs: ReportInputs) -> Figure | None:
     """Draw every method's rank correlation on all sealed subsets, with intervals and the noise ceiling."""
     frame = inputs.overall_fidelity
@@ -278,20 +127,20 @@ def fidelity(inputs: ReportInputs) -> Figure | None:
         frame[name].to_numpy().astype(float) for name in ("rank_correlation", "ci_low", "ci_high")
     )
     mine = [key == first for key in frame.select("method", "form").iter_rows()]
-    figure = _rows(0.24, frame.height)
+    figure = new_rows(0.24, frame.height)
     axes = figure.subplots()
     rows = np.arange(frame.height)
     axes.barh(rows, values, height=0.62, color=[ACCENT if me else SOFT for me in mine])
-    _whiskers(axes, rows, low, high)
-    _ceiling(axes, frame["noise_ceiling"].max())
-    _name_rows(axes, [_method_label(row) for row in frame.iter_rows(named=True)], mine)
-    _beside(axes, [number(value) for value in values])
-    _legend(axes)
+    whiskers(axes, rows, low, high)
+    ceiling(axes, frame["noise_ceiling"].max())
+    name_rows(axes, [_method_label(row) for row in frame.iter_rows(named=True)], mine)
+    beside(axes, [number(value) for value in values])
+    legend(axes)
     axes.set_xlabel("rank correlation with measured losses, mean over tasks")
     return figure
 
 
-@_styled
+@styled
 def fidelity_by_stratum(inputs: ReportInputs) -> Figure | None:
     """Draw the same correlations in one panel per stratum, methods in the order of the whole."""
     order = inputs.overall_fidelity.select("method", "form")
@@ -324,17 +173,17 @@ def fidelity_by_stratum(inputs: ReportInputs) -> Figure | None:
             these = np.array(mine) == me
             axes.hlines(rows[these], low[these], high[these], color=colour, linewidth=1.4, alpha=0.6)
             axes.plot(values[these], rows[these], marker, color=colour, markersize=4)
-        _ceiling(axes, frame["noise_ceiling"].max())
+        ceiling(axes, frame["noise_ceiling"].max())
         n = frame["n_subsets"].max()
         axes.set_title(f"{shorten(strata[i], 18)}\nn = {n}", fontsize=7.5)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(axis="x", labelbottom=i + across >= len(strata))
-    _name_rows(panels[0, 0], [_method_label(row) for row in order.iter_rows(named=True)], mine)
+    name_rows(panels[0, 0], [_method_label(row) for row in order.iter_rows(named=True)], mine)
     figure.supxlabel("rank correlation, mean over tasks; dashed: noise ceiling", fontsize=8.5)
     return figure
 
 
-@_styled
+@styled
 def finalists(inputs: ReportInputs) -> Figure | None:
     """Draw the calibration loss of every retrained arm for the target; random draws share a row and a band."""
     task, frame = inputs.on_target(inputs.arm_losses)
@@ -348,7 +197,7 @@ def finalists(inputs: ReportInputs) -> Figure | None:
     if len(draws):
         entries.append((float(draws.mean()), name))
     entries.sort()
-    figure = _rows(0.24, len(entries))
+    figure = new_rows(0.24, len(entries))
     axes = figure.subplots()
     if len(draws) > 1:
         axes.axvspan(float(draws.min()), float(draws.max()), color=SECOND, alpha=0.16, linewidth=0)
@@ -365,14 +214,14 @@ def finalists(inputs: ReportInputs) -> Figure | None:
             at, [row] * len(at), marker, color=colour, markersize=6, label="" if label in labelled else label
         )
         labelled.add(label)
-    _name_rows(axes, [arm for _, arm in entries], [arm == inputs.picked for _, arm in entries])
-    _beside(axes, [number(loss) for loss, _ in entries])
-    _legend(axes)
+    name_rows(axes, [arm for _, arm in entries], [arm == inputs.picked for _, arm in entries])
+    beside(axes, [number(loss) for loss, _ in entries])
+    legend(axes)
     axes.set_xlabel(f"calibration loss, {shorten(task_label(task))} (nats per token)")
     return figure
 
 
-@_styled
+@styled
 def evaluation(inputs: ReportInputs) -> Figure | None:
     """Draw the sealed evaluation loss of every arm for the target, with the spread over training seeds."""
     task, frame = inputs.on_target(inputs.evaluation_losses)
@@ -381,22 +230,22 @@ def evaluation(inputs: ReportInputs) -> Figure | None:
         return None
     loss, spread = (frame[name].fill_null(0.0).to_numpy() for name in ("loss", "seed_sd"))
     mine = [arm == inputs.evaluated_pick for arm in frame["arm"]]
-    figure = _rows(0.26, frame.height)
+    figure = new_rows(0.26, frame.height)
     axes = figure.subplots()
     rows = np.arange(frame.height)
     for me, colour, marker in ((False, MUTED, "o"), (True, ACCENT, "D")):
         these = np.array(mine) == me
-        _whiskers(axes, rows[these], (loss - spread)[these], (loss + spread)[these], colour)
+        whiskers(axes, rows[these], (loss - spread)[these], (loss + spread)[these], colour)
         axes.plot(loss[these], rows[these], marker, color=colour, markersize=6)
     for arm, value in frame.select("arm", "loss").iter_rows():
         if arm in inputs.random_arms:
             axes.axvline(value, color=SECOND, linewidth=1.2, linestyle=(0, (4, 3)), label="random")
-    _name_rows(axes, frame["arm"].to_list(), mine)
+    name_rows(axes, frame["arm"].to_list(), mine)
     gains = frame.select("arm", "gain").iter_rows()
-    _beside(
+    beside(
         axes, ["" if arm in inputs.random_arms else number(gain, signed=True) for arm, gain in gains], "gain"
     )
-    _legend(axes)
+    legend(axes)
     axes.set_xlabel(f"evaluation loss ± sd, {shorten(task_label(task))} (nats per token)")
     return figure
 
@@ -404,10 +253,3 @@ def evaluation(inputs: ReportInputs) -> Figure | None:
 def _method_label(row: Row) -> str:
     """Return a method with its form."""
     return f"{row['method']}, {row['form']}" if row["form"] else row["method"]
-
-
-def _ceiling(axes: Axes, value: Any) -> None:
-    if value is not None and np.isfinite(value):
-        axes.axvline(
-            value, color=MARK, linewidth=1.3, linestyle=(0, (4, 3)), label=f"noise ceiling {number(value)}"
-        )

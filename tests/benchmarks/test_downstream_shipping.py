@@ -32,8 +32,8 @@ from benchmarks.downstream.shipping import (
 from grasp_pipeline.names import RANDOM
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
-from grasp_pipeline.selection.certification.certificate import Evidence
 from grasp_pipeline.selection.certification.cross_fit import BEST_SIMPLE, Entrants, Runs, cross_fit
+from grasp_pipeline.selection.certification.evidence import Evidence
 
 
 def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from grasp_pipeline.evaluation.arms import arm_rows
-from grasp_pipeline.selection.certification.certificate import Evidence
+from grasp_pipeline.selection.certification.evidence import Evidence
 
 
 def test_losses_and_paired_gains() -> None:

@@ -11,7 +11,8 @@ from scipy.stats import t as student
 
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.names import MEAN, WORST
-from grasp_pipeline.selection.certification.certificate import Evidence, Picks, certify, fold_loss, plan_picks
+from grasp_pipeline.selection.certification.certificate import Picks, certify, plan_picks
+from grasp_pipeline.selection.certification.evidence import Evidence, fold_loss
 
 ARMS = [f"arm {k}" for k in range(10)]
 SIMPLE = ["full", "dsir", "deduplicated"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from grasp_pipeline.names import RANDOM
-from grasp_pipeline.selection.certification.certificate import Evidence, fold_loss
 from grasp_pipeline.selection.certification.cross_fit import Entrants, Runs, cross_fit
+from grasp_pipeline.selection.certification.evidence import Evidence, fold_loss
 
 SIMPLE = [f"simple {k}" for k in range(8)]
 CANDIDATES = [f"candidate {k}" for k in range(5)]

@@ -24,7 +24,7 @@ from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
 from grasp_pipeline.selection.candidates.families.surrogate import optimised
-from grasp_pipeline.selection.certification.certificate import Evidence, fold_loss
+from grasp_pipeline.selection.certification.evidence import Evidence, fold_loss
 
 PENALTIES = (0.1, 1.0, 10.0)
 """Ridge penalties, in units of the mean squared distance of the finalists' means from their centre."""

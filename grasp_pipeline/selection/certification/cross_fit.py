@@ -13,12 +13,12 @@ from grasp_pipeline.selection.candidates.families import COMPARED
 from grasp_pipeline.selection.certification.certificate import (
     FRESH,
     Certificate,
-    Evidence,
     Picks,
     Run,
     certify,
     plan_picks,
 )
+from grasp_pipeline.selection.certification.evidence import Evidence
 
 BEST_SIMPLE = "best simple arm"
 
