@@ -175,19 +175,6 @@ def kinds_read(kinds: Sequence[str]) -> str:
     return ", ".join(f"{kind} x{count}" if count > 1 else kind for kind, count in counts.most_common())
 
 
-def method_rows(
-    cells: Sequence[CellResult], strata: Iterable[str], resamples: int, seed_name: str
-) -> list[Row]:
-    """Return a row per stratum and method that every cell has.
-
-    Raises:
-        InputError: there are no cells.
-    """
-    return [
-        row for stratum in strata for row in rows_of(sample(cells, stratum, resamples, seed_name), stratum)
-    ]
-
-
 Part = tuple[NDArray[np.int64], list[int]]
 """Some subsets of a cell and the tasks they are ranked by."""
 

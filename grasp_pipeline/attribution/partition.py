@@ -15,6 +15,11 @@ from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
 
 
+def group_count(n: int, most: int) -> int:
+    """Return how many groups of similar chunks to make of n: at most `most`, and of eight chunks on average or more."""
+    return min(most, max(1, n // 8))
+
+
 def random_groups(n: int, groups: int, seed: int = 0) -> Ints:
     """Return (n,) labels in [0, groups) drawn at random, of group sizes that differ by at most 1.
 

@@ -13,7 +13,7 @@ import numpy as np
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
-from grasp_pipeline.attribution.partition import kmeans_groups
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
 from grasp_pipeline.corpus.duplicates import repeat_groups
@@ -40,7 +40,7 @@ def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Su
     inverse = metric_matrix(second, 1.0)
     ranking = metric_matrix(second, 3.0)
     blocks = ArrayBlocks(view.sketches)
-    groups = kmeans_groups(blocks, min(GROUPS, corpus.n // 8), "laboratory")
+    groups = kmeans_groups(blocks, group_count(corpus.n, GROUPS), "laboratory")
     _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
     feasible_sets = FeasibleSets.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
     feasible = feasible_sets.feasible_set()

@@ -59,15 +59,10 @@ class OutputSketcher:
         self._parameters = {name: p.detach().to(device) for name, p in parameters.items()}
         weight = objective.output_weight(self._parameters)
         vocab, hidden = weight.shape
-        self._vocabulary = CountSketch(vocab, vocab_dim, "output", "vocabulary", seed)
-        self._errors = ErrorProjector(weight, self._vocabulary)
+        self.vocabulary = CountSketch(vocab, vocab_dim, "output", "vocabulary", seed)
+        self._errors = ErrorProjector(weight, self.vocabulary)
         self.hidden_side = sign_projection(hidden, hidden_dim, "output", "hidden", seed).to(device)
-        self.d = self._vocabulary.buckets * self.hidden_side.shape[1]
-
-    @property
-    def vocab_side(self) -> Tensor:
-        """A (V, a) float32 in full, on the CPU; it is not what sketching uses."""
-        return self._vocabulary.matrix()
+        self.d = self.vocabulary.buckets * self.hidden_side.shape[1]
 
     def describe(self) -> dict[str, Any]:
         """Return the sketch's shape and coverage for metadata.
@@ -77,7 +72,7 @@ class OutputSketcher:
         """
         weight = self._objective.output_weight(self._parameters)
         return {
-            "dimensions": [self._vocabulary.buckets, self.hidden_side.shape[1]],
+            "dimensions": [self.vocabulary.buckets, self.hidden_side.shape[1]],
             "covered": weight.numel() / sum(p.numel() for p in self._parameters.values()),
             "tied": isinstance(self._objective, CausalLM) and self._objective.tied,
             "projection": "count sketch x signs",
@@ -91,7 +86,7 @@ class OutputSketcher:
         hidden = self._objective.hidden(self._parameters, inputs)
         weights = token_weights(sizes, length)
         sketches = hidden.new_zeros(
-            batch, self._vocabulary.buckets, self.hidden_side.shape[1], dtype=torch.float32
+            batch, self.vocabulary.buckets, self.hidden_side.shape[1], dtype=torch.float32
         )
         losses = hidden.new_zeros(batch, dtype=torch.float32)
         for chunks, positions in token_blocks(batch, length, self._errors.tokens):

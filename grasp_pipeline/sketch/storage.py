@@ -3,7 +3,7 @@
 A value x is stored as float16(x / scale), scale the power of two nearest to the root mean square of typical values.
 Relative to the scale float16 reaches from 2^-24 to 65,504 and keeps 11 bits from 2^-14 on. Of normally distributed
 values at the scale 5 in 100,000 lie below 2^-14, where the error is at most 2^-25 of the scale, and 2 in 10^8 become
-zero; `flushed_share` measures it. Values too large are refused, never clipped.
+zero. Values too large are refused, never clipped.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def encode(sketches: NDArray[np.float32], scale: float, chunk_ids: Sequence[str]
     Raises:
         InputError: a sketch is not finite, before or after scaling; the message names the chunk.
     """
-    half = _halved(sketches, scale)
+    with np.errstate(over="ignore"):
+        half = (sketches / np.float32(scale)).astype("<f2")
     bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
     if len(bad):
         raise InputError(
@@ -73,11 +74,6 @@ def encode(sketches: NDArray[np.float32], scale: float, chunk_ids: Sequence[str]
             "and the chunk's tokens"
         )
     return pl.Series("sketch", _binary(half), dtype=pl.Binary)
-
-
-def _halved(sketches: NDArray[np.float32], scale: float) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        return (sketches / np.float32(scale)).astype("<f2")
 
 
 def _binary(half: NDArray[np.float16]) -> pa.LargeBinaryArray:
@@ -89,12 +85,6 @@ def _binary(half: NDArray[np.float16]) -> pa.LargeBinaryArray:
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), n, [None, pa.py_buffer(offsets), pa.py_buffer(half)]
     )
-
-
-def flushed_share(sketches: NDArray[np.float32], scale: float) -> float:
-    """Return the share of an array's values other than zero that `encode` stores as zero."""
-    used = sketches != 0
-    return float(np.mean(_halved(sketches, scale)[used] == 0)) if used.any() else 0.0
 
 
 def decode(column: pl.Series, d: int, scale: float = 1.0) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from second_order import SecondOrderGroup
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks
 from grasp_pipeline.attribution.grouped import Grouped
@@ -17,7 +18,7 @@ from grasp_pipeline.attribution.methods.grad_dot import GradDot
 from grasp_pipeline.attribution.methods.log_distinct import AdditiveLogDistinct, fit_log_distinct
 from grasp_pipeline.attribution.methods.loss_only import LossOnly
 from grasp_pipeline.attribution.methods.random_score import RandomScore
-from grasp_pipeline.attribution.methods.second_order import SecondOrderGroup, second_order_from_means
+from grasp_pipeline.attribution.methods.second_order import second_order_from_means
 from grasp_pipeline.attribution.methods.tracin import TracIn
 from grasp_pipeline.attribution.methods.trak import Trak, trak_gram
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
@@ -369,11 +370,11 @@ def test_refusals_of_blocks() -> None:
 def test_refusals_of_second_order_and_log_distinct() -> None:
     s = Setting()
     with pytest.raises(ConfigError, match="eta is 0"):
-        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments, 1.0, 0.0)
+        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments, 1.0, 0.0).predict(s.membership)
     with pytest.raises(InputError, match="target moments have shape"):
-        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments[1:], 1.0, 1.0)
+        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments[1:], 1.0, 1.0).predict(s.membership)
     with pytest.raises(ConfigError, match="form is"):
-        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments, 1.0, 1.0, "max")  # pyright: ignore[reportArgumentType]
+        SecondOrderGroup(s.sketches, s.tokens, s.targets, s.moments, 1.0, 1.0, "max").predict(s.membership)  # pyright: ignore[reportArgumentType]
     means = subset_means(s.sketches, s.tokens, s.membership)
     with pytest.raises(InputError, match="disagree in width"):
         second_order_from_means(means, s.targets[:, 1:], s.moments[:, 1:, 1:], None, 1.0, 1.0)

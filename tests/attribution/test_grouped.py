@@ -11,7 +11,7 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.grouped import Grouped, group_means
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.methods.grad_dot import GradDot
-from grasp_pipeline.attribution.partition import kmeans_groups, random_groups
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups, random_groups
 from grasp_pipeline.attribution.protocol import AdditiveAttributor
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
@@ -107,6 +107,10 @@ def test_kmeans_fits_few_rows_and_directions_and_reads_blocks_of_any_size() -> N
     np.testing.assert_array_equal(
         labels, kmeans_groups(ArrayBlocks(sketches, block_rows=7), 12, "test", dimension=20, sample=100)
     )
+
+
+def test_groups_of_few_chunks_are_not_made() -> None:
+    assert [group_count(n, 64) for n in (3, 8, 100, 10_000)] == [1, 1, 12, 64]
 
 
 def test_normalised_kmeans_groups_by_direction() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from benchmarks.laboratory.summary import (
     TAILS,
     Row,
     choice_regret,
-    method_rows,
+    rows_of,
     sample,
     strata_of,
     strongest_forms,
@@ -85,6 +85,15 @@ def made_up(name: str, random: dict[str, int], finalists: dict[int, int]) -> Cel
         contaminated=3,
         seconds={},
     )
+
+
+def method_rows(
+    cells: Sequence[CellResult], strata: Iterable[str], resamples: int, seed_name: str
+) -> list[Row]:
+    """Return a row per stratum and method that every cell has."""
+    return [
+        row for stratum in strata for row in rows_of(sample(cells, stratum, resamples, seed_name), stratum)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from lab_toys import TASKS, toy_subsets
+from second_order import SecondOrderGroup
 
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.log_term import WEIGHTS
@@ -25,7 +26,7 @@ from grasp_pipeline.attribution.methods.registry import (
     baselines,
     predictions_by_kind,
 )
-from grasp_pipeline.attribution.methods.second_order import STEPS, SecondOrderGroup
+from grasp_pipeline.attribution.methods.second_order import STEPS
 from grasp_pipeline.attribution.methods.trak import Trak, trak_gram
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Membership

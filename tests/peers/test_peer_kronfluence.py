@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ekfac import _draw, ekfac_scores, linear_copy, tracked_modules
 from numpy.typing import NDArray
 from toys import random_pool, tiny_model
 
-from grasp_pipeline.attribution.ekfac import EkfacInfluence, _draw, ekfac_scores, linear_copy, tracked_modules
 from grasp_pipeline.calibration.rank import spearman
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.proxy.objective import CausalLM
@@ -113,18 +113,6 @@ def test_a_batch_split_or_an_earlier_run_changes_nothing(
     np.testing.assert_allclose(scores[2], scores[0], rtol=1e-3, atol=1e-4 * np.abs(scores[0]).max())
     assert spearman(scores[0].T, scores[1].T).max() < 0.99
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
-
-
-def test_scores_become_an_additive_attribution(llama: CausalLM, tmp_path: Path) -> None:
-    pytest.importorskip("kronfluence")
-    attribution = EkfacInfluence(llama, CHUNKS, 0, QUERIES, TASKS, None, tmp_path, 8)
-    membership = np.arange(TRAIN.n)[None] % np.array([[2], [3]]) == 0
-    tokens = np.array([len(chunk) for chunk in CHUNKS])
-    np.testing.assert_allclose(
-        attribution.predict(membership),
-        membership @ attribution.scores() / (membership @ tokens)[:, None],
-        rtol=1e-12,
-    )
 
 
 @pytest.mark.parametrize("tasks", [[0, 0, 2, 2, 0], [0, 1, 0], [0, -1, 0, 0, 0]])

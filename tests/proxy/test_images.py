@@ -185,7 +185,9 @@ def test_output_is_the_projected_output_layer_gradient(
     twin = Twin(weights)
     for index in range(N):
         gradient = twin.gradients(index)["output.weight"]
-        slow = -(sketcher.vocab_side.double().t() @ gradient @ sketcher.hidden_side.double()).flatten()
+        slow = -(
+            sketcher.vocabulary.matrix().double().t() @ gradient @ sketcher.hidden_side.double()
+        ).flatten()
         np.testing.assert_allclose(fast[index], slow.numpy(), atol=1e-5 * float(slow.norm()), rtol=1e-4)
 
 

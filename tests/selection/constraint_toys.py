@@ -140,3 +140,28 @@ def random_problem(seed: int, kinds: set[str], n: int = 14, spare: float = 0.5) 
         marked = np.bincount(documents, options["keep"]) > 0
         options["drop"] &= ~marked[documents]
     return Problem(tokens, budget, options)
+
+
+def violations(made: ConstraintSet, membership: Array) -> list[str]:
+    """Return a sentence for every demand that a membership (n,) does not meet."""
+    d, kept = made._spec, made._mean(membership.astype(np.float64)) > 0
+    told: list[str] = []
+    spent, slip = d.by_source(kept), 1e-6
+    if spent.sum() > made.budget + slip:
+        told.append(f"{spent.sum():,.0f} tokens are kept of a budget of {made.budget:,}")
+    for name, have, low, high in zip(
+        d.names, spent, d.floor.tokens(made.budget), d.cap.tokens(made.budget), strict=True
+    ):
+        if have < low - slip:
+            told.append(f"{name} keeps {have:,.0f} tokens, below its floor of {low:,.0f}")
+        if have > high + slip:
+            told.append(f"{name} keeps {have:,.0f} tokens, above its cap of {high:,.0f}")
+    if d.cluster is not None:
+        for limit, size in ((d.cluster_units, None), (d.cluster_tokens, d.tokens[kept])):
+            if limit is not None and (over := (np.bincount(d.cluster[kept], size) > limit).sum()):
+                told.append(f"{over:,} clusters keep more than {limit:,}")
+    if (wrong := int((d.keep & ~kept).sum())) or (d.drop & kept).any():
+        told.append(f"{wrong} must-keep {d.unit}s are dropped, {(d.drop & kept).sum()} must-drop kept")
+    if made._unit is not None and (made._expand_all(kept.astype(np.float64)) != membership).any():
+        told.append("documents are kept in part")
+    return told

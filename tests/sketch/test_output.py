@@ -47,7 +47,7 @@ def assert_is_projected_gradient(objective: CausalLM, a: int, b: int, share: flo
     sketches, losses = sketcher.sketch(ROWS, SIZES)
     assert sketches.shape == (len(CHUNKS), sketcher.d)
     assert sketches.dtype == losses.dtype == torch.float32
-    vocab_side, hidden_side = sketcher.vocab_side.double(), sketcher.hidden_side.double()
+    vocab_side, hidden_side = sketcher.vocabulary.matrix().double(), sketcher.hidden_side.double()
     for sketch, loss, chunk in zip(sketches.double(), losses.double(), CHUNKS, strict=True):
         exact, exact_loss = gradient(objective, chunk)
         expected = -(vocab_side.t() @ exact @ hidden_side).flatten()
@@ -78,7 +78,7 @@ def test_batch_order_padding_and_block_sizes_change_nothing(data: st.DataObject)
     batch = data.draw(st.integers(1, len(CHUNKS)))
     tokens, logits = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 2000))
     weight = objective.output_weight(objective.parameters())
-    sketcher._errors = ErrorProjector(weight, sketcher._vocabulary, tokens, logits)
+    sketcher._errors = ErrorProjector(weight, sketcher.vocabulary, tokens, logits)
     padding = data.draw(st.integers(0, 9))
     rows = torch.nn.functional.pad(ROWS, (0, padding))
     behind = torch.arange(rows.shape[1]) > SIZES.unsqueeze(1)

@@ -68,7 +68,7 @@ def test_output_is_the_projected_output_layer_gradient(objective: CausalLM) -> N
     fast, losses = sketch_chunks(sketcher, CHUNKS, IDS, 0, 40)
     for index, chunk in enumerate(CHUNKS):
         gradient = untied_output_gradient(objective, chunk)
-        slow = -(sketcher.vocab_side.t() @ gradient @ sketcher.hidden_side).flatten()
+        slow = -(sketcher.vocabulary.matrix().t() @ gradient @ sketcher.hidden_side).flatten()
         np.testing.assert_allclose(fast[index], slow.numpy(), atol=1e-5 * float(slow.norm()), rtol=1e-4)
         rows, _ = pad_chunks([chunk], 0, LENGTH)
         logits = objective.model(input_ids=rows[:, : len(chunk)]).logits[0]

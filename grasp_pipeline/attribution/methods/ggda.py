@@ -21,7 +21,7 @@ from grasp_pipeline.attribution.methods.inputs import (
     Sketched,
 )
 from grasp_pipeline.attribution.methods.registry import baseline
-from grasp_pipeline.attribution.partition import kmeans_groups, random_groups
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups, random_groups
 from grasp_pipeline.names import Form
 
 KMEANS_GROUPS: tuple[int, ...] = (64, 256)
@@ -38,7 +38,7 @@ def _build_random(inputs: BaselineInputs) -> dict[Form, Candidate]:
 def _build_sketches(inputs: BaselineInputs) -> dict[Form, Candidate]:
     return _grouped(
         inputs,
-        lambda view: [kmeans_groups(view.sketches, min(g, inputs.n), normalise=True) for g in KMEANS_GROUPS],
+        lambda view: [kmeans_groups(view.sketches, count, normalise=True) for count in _counts(inputs)],
     )
 
 
@@ -48,8 +48,12 @@ def _build_sketches(inputs: BaselineInputs) -> dict[Form, Candidate]:
 def _build_representations(inputs: BaselineInputs) -> dict[Form, Candidate]:
     hidden = inputs.representations
     assert hidden is not None, "asked for in needs"
-    partition = [kmeans_groups(hidden, min(g, inputs.n)) for g in KMEANS_GROUPS]
+    partition = [kmeans_groups(hidden, count) for count in _counts(inputs)]
     return _grouped(inputs, lambda _: partition)
+
+
+def _counts(inputs: BaselineInputs) -> list[int]:
+    return sorted({group_count(inputs.n, most) for most in KMEANS_GROUPS})
 
 
 def _grouped(

@@ -11,13 +11,11 @@ mean) or of the corpus (form sum). With H_t = M^-1 for all tasks this is eta tim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks
 from grasp_pipeline.attribution.methods.inputs import (
     FORMS,
     GROUP_DAMPINGS,
@@ -25,57 +23,12 @@ from grasp_pipeline.attribution.methods.inputs import (
     Candidate,
 )
 from grasp_pipeline.attribution.methods.registry import baseline
-from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
+from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import SubsetMeans, check_form, subset_means
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
 from grasp_pipeline.sketch.views import query_moments
-
-
-class SecondOrderGroup:
-    """Second-order influence from sketches (n, d), token counts (n,) and task directions targets (T, d).
-
-    target_moments: H (T, d, d), second moments of each task's query sketches. rho: damping of M in units of the
-    mean eigenvalue of C, 0 for the identity. eta: step above 0. second: C (d, d) where it is already known.
-
-    Raises:
-        ConfigError: eta is not above 0, rho is negative or too small, or form is unknown.
-        InputError: shapes disagree.
-    """
-
-    def __init__(
-        self,
-        sketches: SketchBlocks | NDArray[np.floating[Any]],
-        n_tokens: ArrayLike,
-        targets: ArrayLike,
-        target_moments: ArrayLike,
-        rho: float,
-        eta: float,
-        form: Form = "mean",
-        second: ArrayLike | None = None,
-    ) -> None:
-        check_form(0.0, form)
-        _check_step(eta)
-        self.blocks, self.n_tokens = as_blocks(sketches), np.asarray(n_tokens, dtype=np.float64)
-        self.targets, self.target_moments = _checked(targets, target_moments)
-        self.metric = metric_matrix(
-            second_moment(self.blocks, self.n_tokens) if second is None else second, rho
-        )
-        self.eta = eta
-        self.form: Form = form
-
-    def predict(self, membership: Membership) -> Floats:
-        """Return F_t(S): (m, T) for (m, n) memberships, in one pass over the sketches."""
-        return second_order_from_means(
-            subset_means(self.blocks, self.n_tokens, membership),
-            self.targets,
-            self.target_moments,
-            self.metric,
-            self.eta,
-            float(self.n_tokens.sum()),
-            self.form,
-        )
 
 
 def second_order_from_means(
@@ -96,8 +49,14 @@ def second_order_from_means(
         InputError: shapes disagree.
     """
     check_form(0.0, form)
-    _check_step(eta)
-    r, hessians = _checked(targets, target_moments)
+    if not eta > 0:
+        raise ConfigError(f"eta is {eta}; give a step above 0")
+    r = np.atleast_2d(np.asarray(targets, dtype=np.float64))
+    hessians = np.asarray(target_moments, dtype=np.float64)
+    if hessians.shape != (*r.shape, r.shape[1]):
+        raise InputError(
+            f"target moments have shape {hessians.shape}; give one (d, d) for each of targets {r.shape}"
+        )
     if subsets.means.shape[1] != r.shape[1]:
         raise InputError(f"means {subsets.means.shape} and targets {r.shape} disagree in width")
     steps = eta * apply_metric(metric, subsets.means)
@@ -111,29 +70,13 @@ def second_order_from_means(
     return steps @ r.T - curved / 2
 
 
-def _check_step(eta: float) -> None:
-    if not eta > 0:
-        raise ConfigError(f"eta is {eta}; give a step above 0")
-
-
-def _checked(targets: ArrayLike, target_moments: ArrayLike) -> tuple[Floats, Floats]:
-    """Return targets (T, d) and target moments (T, d, d) in float64."""
-    r = np.atleast_2d(np.asarray(targets, dtype=np.float64))
-    hessians = np.asarray(target_moments, dtype=np.float64)
-    if hessians.shape != (*r.shape, r.shape[1]):
-        raise InputError(
-            f"target moments have shape {hessians.shape}; give one (d, d) for each of targets {r.shape}"
-        )
-    return r, hessians
-
-
 STEPS: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Steps tried for second-order group influence, in units of <r, M mu> / mu' M H M mu at the whole pool."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """The same from the means that the inputs remember."""
+    """`second_order_from_means` of the means that the inputs remember."""
 
     inputs: BaselineInputs
     kind: str

@@ -121,34 +121,10 @@ class ConstraintSet:
         """Return a membership (n,) of whole units: by weight, equal weights by gain, until no other unit fits.
 
         Budget, caps, cluster maxima, must-keep and must-drop hold; floors may be missed by less than a unit where
-        whole units do not add up (see `violations`).
+        whole units do not add up.
         """
         order = descending(self._mean(weights)[self._open], self._mean(gains)[self._open])
         return self._expand(fill_quotas(self._quotas, order)) > 0
-
-    def violations(self, membership: Bools) -> list[str]:
-        """Return a sentence for every demand that a membership (n,) does not meet."""
-        d, kept = self._spec, self._mean(membership.astype(np.float64)) > 0
-        told: list[str] = []
-        spent, slip = d.by_source(kept), _SLIP
-        if spent.sum() > self.budget + slip:
-            told.append(f"{spent.sum():,.0f} tokens are kept of a budget of {self.budget:,}")
-        for name, have, low, high in zip(
-            d.names, spent, d.floor.tokens(self.budget), d.cap.tokens(self.budget), strict=True
-        ):
-            if have < low - slip:
-                told.append(f"{name} keeps {have:,.0f} tokens, below its floor of {low:,.0f}")
-            if have > high + slip:
-                told.append(f"{name} keeps {have:,.0f} tokens, above its cap of {high:,.0f}")
-        if d.cluster is not None:
-            for limit, size in ((d.cluster_units, None), (d.cluster_tokens, d.tokens[kept])):
-                if limit is not None and (over := (np.bincount(d.cluster[kept], size) > limit).sum()):
-                    told.append(f"{over:,} clusters keep more than {limit:,}")
-        if (wrong := int((d.keep & ~kept).sum())) or (d.drop & kept).any():
-            told.append(f"{wrong} must-keep {d.unit}s are dropped, {(d.drop & kept).sum()} must-drop kept")
-        if self._unit is not None and (self._expand_all(kept.astype(np.float64)) != membership).any():
-            told.append("documents are kept in part")
-        return told
 
     def binding(self, membership: Bools) -> NDArray[np.str_]:
         """Return (n,) the constraint beside the budget that keeps a chunk out, "" where none does or it is kept.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.arrays import Bools, Floats, Ints
-from grasp_pipeline.attribution.partition import kmeans_groups
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups
 from grasp_pipeline.selection.candidates.candidate import checked
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.family import Family
@@ -44,7 +44,7 @@ class Ggda(Family):
 
 def groups(context: SelectionContext) -> Ints:
     """Return the group of every chunk, (n,)."""
-    count = min(GROUPS, max(1, context.chunks.n // 8))
+    count = group_count(context.chunks.n, GROUPS)
     return context.once("ggda groups", lambda: kmeans_groups(context.blocks, count, "ggda"))
 
 

@@ -29,34 +29,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.names import Form
 from grasp_pipeline.proxy.objective import CausalLM, pad_chunks
 from grasp_pipeline.seeds import generator
 
 INSTALL = "pip install 'grasp-pipeline[bench]' && pip install --no-deps kronfluence"
 """Without --no-deps `kronfluence` brings torchvision, which it never imports: a CUDA build that stops transformers
 from loading next to a CPU build of torch."""
-
-
-class EkfacInfluence(AdditiveScores):
-    """`ekfac_scores` of chunks as an additive attribution."""
-
-    def __init__(
-        self,
-        objective: CausalLM,
-        chunks: list[list[int]],
-        bos: int,
-        query_chunks: list[list[int]],
-        query_tasks: NDArray[np.integer[Any]],
-        damping: float | None,
-        workdir: Path,
-        batch: int,
-        form: Form = "mean",
-    ) -> None:
-        scores = ekfac_scores(objective, chunks, bos, query_chunks, query_tasks, damping, workdir, batch)
-        super().__init__(scores, [len(chunk) for chunk in chunks], form)
 
 
 def ekfac_scores(
