@@ -1,11 +1,23 @@
 """What a user would ask of the tables, as asset checks."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from grasp_pipeline import tables
 from grasp_pipeline.names import RANDOM
 from resources.notes import CertificatesNote, FilteredNote
 from resources.store import DeltaStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from grasp_pipeline.tables import Table
+
+
+def newest(store: DeltaStore, table: "Table") -> "pl.LazyFrame":
+    """Read a table as it is now."""
+    return store.tables.rows(store.tables.pin(table))
 
 
 @dg.asset_check(
@@ -19,13 +31,11 @@ def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.corpus.manifest import first_few, mostly_unreadable, passed_over
 
-    delta = store.tables
-
     def rows_by_shard(table: tables.Table, rows: pl.Expr) -> dict[str, int]:
-        frame = delta.read(table, delta.pin(table).version).group_by("shard").agg(rows).collect()
+        frame = newest(store, table).group_by("shard").agg(rows).collect()
         return dict(frame.iter_rows())
 
-    manifest = delta.read(tables.MANIFEST, delta.pin(tables.MANIFEST).version).collect()
+    manifest = newest(store, tables.MANIFEST).collect()
     read = rows_by_shard(tables.MANIFEST, pl.col("n_rows").sum())
     kept = rows_by_shard(tables.DOCUMENTS, pl.len())
     rejected = rows_by_shard(tables.REJECTED_DOCUMENTS, pl.len())
@@ -59,10 +69,7 @@ def document_ids_hold(store: DeltaStore) -> dg.AssetCheckResult:
     """Check the key of all documents and the digest of a sample."""
     from grasp_pipeline.corpus.normalize import document_id
 
-    delta = store.tables
-    frame = (
-        delta.read(tables.DOCUMENTS, delta.pin(tables.DOCUMENTS).version).select("doc_id", "text").collect()
-    )
+    frame = newest(store, tables.DOCUMENTS).select("doc_id", "text").collect()
     sample = frame.sort("doc_id").head(500)
     wrong = sum(document_id(text) != doc_id.partition(":")[0] for doc_id, text in sample.iter_rows())
     duplicated = frame.height - frame["doc_id"].n_unique()
@@ -79,12 +86,11 @@ def no_text_lost(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the spans of all chunks with the documents' lengths."""
     import polars as pl
 
-    delta = store.tables
-    documents = delta.read(tables.DOCUMENTS, delta.pin(tables.DOCUMENTS).version).select(
+    documents = newest(store, tables.DOCUMENTS).select(
         "doc_id", pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
     )
     spans = (
-        delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
+        newest(store, tables.TOKENIZED_SHARDS)
         .group_by("doc_id")
         .agg((pl.col("end") - pl.col("start")).sum().alias("covered"), pl.col("end").max().alias("last"))
     )
@@ -110,9 +116,9 @@ def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
     from grasp_pipeline.sketch.storage import decode
 
     delta = store.tables
-    chunks = delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
+    chunks = newest(store, tables.TOKENIZED_SHARDS)
     total = chunks.select(pl.len()).collect().item()
-    kinds = delta.read(tables.SKETCHERS, delta.pin(tables.SKETCHERS).version).collect()
+    kinds = newest(store, tables.SKETCHERS).collect()
     faults: list[str] = []
     for row in kinds.iter_rows(named=True):
         kind = row["sketch_kind"]
@@ -211,22 +217,17 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.calibration.budget import Budget
 
-    delta = store.tables
-
     def ids(table: tables.Table) -> pl.DataFrame:
-        read = delta.pin(table)
-        return delta.read(table, read.version).select("chunk_id").collect()
+        return newest(store, table).select("chunk_id").collect()
 
     chunks, kept, dropped = ids(tables.TOKENIZED_SHARDS), ids(tables.PRUNED_CORPUS), ids(tables.DROP_REASONS)
     overlap = kept.join(dropped, on="chunk_id").height
     missing = chunks.join(pl.concat([kept, dropped]), on="chunk_id", how="anti").height
-    total = delta.read(tables.TOKENIZED_SHARDS, delta.pin(tables.TOKENIZED_SHARDS).version)
+    total = newest(store, tables.TOKENIZED_SHARDS)
     sizes = total.select(tokens=pl.col("n_tokens").sum(), documents=pl.col("doc_id").n_unique())
-    pruned = delta.read(tables.PRUNED_CORPUS, delta.pin(tables.PRUNED_CORPUS).version)
+    pruned = newest(store, tables.PRUNED_CORPUS)
     tokens = pruned.select((pl.col("kept_tokens") * pl.col("repeats")).sum()).collect().item()
-    protocol = (
-        delta.read(tables.CANDIDATES, delta.pin(tables.CANDIDATES).version).collect().row(0, named=True)
-    )
+    protocol = newest(store, tables.CANDIDATES).collect().row(0, named=True)
     budget = Budget.of(protocol).resolve(**sizes.collect().row(0, named=True))
     unpruned = kept.height == chunks.height
     return dg.AssetCheckResult(
@@ -247,8 +248,7 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
 )
 def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
     """Check the key over all partitions, which are written apart."""
-    delta = store.tables
-    frame = delta.read(tables.FIDELITY, delta.pin(tables.FIDELITY).version).collect()
+    frame = newest(store, tables.FIDELITY).collect()
     repeated = int(frame.select(tables.FIDELITY.key).is_duplicated().sum())
     rows = dict(frame.group_by("corpus").len().sort("corpus").iter_rows())
     return dg.AssetCheckResult(
@@ -267,9 +267,8 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
 
     from grasp_pipeline.selection.explanation.reasons import RANDOM_DRAW, REASONS
 
-    delta = store.tables
-    kept = delta.read(tables.PRUNED_CORPUS, delta.pin(tables.PRUNED_CORPUS).version).collect()
-    dropped = delta.read(tables.DROP_REASONS, delta.pin(tables.DROP_REASONS).version).collect()
+    kept = newest(store, tables.PRUNED_CORPUS).collect()
+    dropped = newest(store, tables.DROP_REASONS).collect()
     reason, below = pl.col("reason"), pl.col("value") < pl.col("threshold")
     faults = {
         "low_alignment not below its threshold": (reason == "low_alignment") & ~below.fill_null(False),
@@ -298,8 +297,7 @@ def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the filter's arm and its agreement with what ships; a certificate that it must not carry is an error."""
     from grasp_pipeline.selection.explanation.chunk_filter import AGREEMENT_FLOOR
 
-    delta = store.tables
-    frame = delta.read(tables.RESIDUAL_FILTER, delta.pin(tables.RESIDUAL_FILTER).version).collect()
+    frame = newest(store, tables.RESIDUAL_FILTER).collect()
     row = frame.row(0, named=True)
     stands = row["arm"] == row["shipped_arm"] and row["agreement"] >= AGREEMENT_FLOOR
     bounds = row["improvement"] is not None or row["lower_bound"] is not None
@@ -330,7 +328,7 @@ def filter_decides_by_value(store: DeltaStore) -> dg.AssetCheckResult:
     import polars as pl
 
     delta = store.tables
-    frame = delta.read(tables.FILTERED_SHARDS, delta.pin(tables.FILTERED_SHARDS).version).collect()
+    frame = newest(store, tables.FILTERED_SHARDS).collect()
     thresholds: dict[str, float] = {}
     for commit in delta.commits(tables.FILTERED_SHARDS):
         thresholds.setdefault((commit.partition or {})["shard"], FilteredNote.of(commit).tau)

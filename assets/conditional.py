@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
@@ -41,8 +41,8 @@ PASS_ROWS = 16
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
         tables.CANDIDATES,
-        *(part(tables.TASKS, split) for split in SPLITS),
-        part(tables.TOKENIZED_SHARDS, by="shard"),
+        *(Reading(tables.TASKS, split) for split in SPLITS),
+        Reading(tables.TOKENIZED_SHARDS, by="shard"),
     ],
     writes={
         tables.CONDITIONAL_LOSSES: "Every chunk's loss after a short fine-tuning of the reference proxy on the "

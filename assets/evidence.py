@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.sections import ExportRun, FidelityRun
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.names import MEAN, RANDOM
@@ -41,15 +41,15 @@ BESIDE = (
         tables.PROXY_CHECKPOINTS,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
-        part(tables.SUBSETS, "evaluation"),
-        part(tables.SUBSETS, "calibration"),
-        part(tables.SUBSET_UTILITIES, "calibration"),
+        Reading(tables.SUBSETS, "evaluation"),
+        Reading(tables.SUBSETS, "calibration"),
+        Reading(tables.SUBSET_UTILITIES, "calibration"),
         tables.FINALISTS,
         tables.REFITTED_FINALISTS,
-        part(tables.SUBSETS, "finalist", maker="finalists"),
-        part(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
-        part(tables.TASKS, "evaluation"),
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.SUBSETS, "finalist", maker="finalists"),
+        Reading(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
+        Reading(tables.TASKS, "evaluation"),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
         tables.TASK_SKETCHES,
     ],
     writes={
@@ -194,7 +194,7 @@ def sealed_evaluation(
     reads=[
         tables.PRUNED_CORPUS,
         tables.DROP_REASONS,
-        *(part(table, optional=True) for table in BESIDE),
+        *(Reading(table, optional=True) for table in BESIDE),
     ],
     writes="The kept text and tokens in the formats asked for, with a dataset card and a manifest, below the store's "
     "folder `export`.",
@@ -251,7 +251,7 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
     kinds={"html", "matplotlib"},
     code_version="1",
     reads=[
-        part(table, optional=True)
+        Reading(table, optional=True)
         for table in (
             tables.CERTIFICATES,
             tables.PRUNED_CORPUS,

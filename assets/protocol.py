@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.sections import ProtocolRun, SubsetsRun
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from resources.compute import Compute
@@ -21,7 +21,7 @@ SPLITS = ("calibration", "evaluation")
     group="calibration",
     kinds={"python", "deltalake"},
     code_version="1",
-    reads=[part(tables.TASKS, "query"), tables.SKETCHERS, tables.TOKENIZED_SHARDS],
+    reads=[Reading(tables.TASKS, "query"), tables.SKETCHERS, tables.TOKENIZED_SHARDS],
     writes={
         tables.CANDIDATES: "The finite grid of surrogate configurations, the target, the budget and the error rate: "
         "written before anything is measured."
@@ -90,7 +90,7 @@ def candidates(
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
         tables.TASK_SKETCHES,
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
     ],
     writes={
         tables.SUBSETS: "Subsets to retrain, in declared strata: calibration, and evaluation subsets drawn and sealed "
@@ -201,8 +201,8 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
         tables.CANDIDATES,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
-        part(tables.SUBSETS, "calibration"),
-        part(tables.TASKS, "calibration"),
+        Reading(tables.SUBSETS, "calibration"),
+        Reading(tables.TASKS, "calibration"),
     ],
     writes={
         tables.SUBSET_UTILITIES: "Held-out utility of every calibration subset, from proxies really retrained on it."
@@ -250,11 +250,11 @@ def subset_utilities(
         tables.CANDIDATES,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
-        part(tables.SUBSETS, "calibration"),
-        part(tables.SUBSET_UTILITIES, "calibration"),
+        Reading(tables.SUBSETS, "calibration"),
+        Reading(tables.SUBSET_UTILITIES, "calibration"),
         tables.TASK_SKETCHES,
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
-        part(tables.CALIBRATION_POOL, carried=True),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.CALIBRATION_POOL, carried=True),
     ],
     writes={
         tables.SURROGATES: "Every candidate's rank correlation with the measured utilities and its lower bound.",

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.sections import ProxyRun
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
@@ -16,7 +16,7 @@ from resources.store import DeltaStore
     group="proxy",
     kinds={"pytorch", "huggingface", "deltalake"},
     code_version="1",
-    reads=[tables.TOKENIZER, tables.TOKENIZED_SHARDS, tables.DOCUMENTS, part(tables.TASKS, "query")],
+    reads=[tables.TOKENIZER, tables.TOKENIZED_SHARDS, tables.DOCUMENTS, Reading(tables.TASKS, "query")],
     writes={
         tables.PROXY_CHECKPOINTS: "A small causal LM trained on a sample of the corpus; gradients are taken at its "
         "checkpoints and every subset is retrained from its initial weights."

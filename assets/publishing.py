@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.stages import part, stage
+from assets.stages import Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError
@@ -45,14 +45,14 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
         tables.CERTIFICATES,
         tables.CANDIDATES,
         tables.SELECTED_CONFIG,
-        part(tables.TASKS, "query"),
+        Reading(tables.TASKS, "query"),
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
         tables.FINALISTS,
         tables.REFITTED_FINALISTS,
-        part(tables.SUBSETS, "finalist", maker="finalists"),
-        part(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.SUBSETS, "finalist", maker="finalists"),
+        Reading(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
         tables.TASK_SKETCHES,
         tables.CONDITIONAL_LOSSES,
         tables.SKETCHERS,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.sections import FinalistsRun
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
@@ -47,9 +47,9 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
         tables.SELECTED_CONFIG,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
-        part(tables.TASKS, "query"),
-        part(tables.TASKS, "judge"),
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.TASKS, "query"),
+        Reading(tables.TASKS, "judge"),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
         tables.TASK_SKETCHES,
         tables.CONDITIONAL_LOSSES,
         tables.PROXY_CHECKPOINTS,
@@ -181,13 +181,13 @@ def retraining_cost(step: Step, runs: int) -> str:
         tables.SELECTED_CONFIG,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
-        part(tables.TASKS, "query"),
-        part(tables.TASKS, "calibration"),
+        Reading(tables.TASKS, "query"),
+        Reading(tables.TASKS, "calibration"),
         tables.FINALISTS,
-        part(tables.SUBSETS, "finalist", maker="finalists"),
-        part(tables.GRADIENT_SKETCHES, by="sketch_kind", optional=True),
-        part(tables.TASK_SKETCHES, optional=True),
-        part(tables.CONDITIONAL_LOSSES, optional=True),
+        Reading(tables.SUBSETS, "finalist", maker="finalists"),
+        Reading(tables.GRADIENT_SKETCHES, by="sketch_kind", optional=True),
+        Reading(tables.TASK_SKETCHES, optional=True),
+        Reading(tables.CONDITIONAL_LOSSES, optional=True),
     ],
     writes={
         tables.DOCUMENT_LOSSES: "Held-out loss per document of every shortlisted corpus, retrained at equal tokens.",
@@ -319,9 +319,9 @@ def certificate_rows(contest: "CrossFitResult") -> "pl.DataFrame":
     kinds={"polars", "deltalake"},
     code_version="1",
     reads=[
-        part(tables.SUBSETS, "finalist", maker="finalists"),
-        part(tables.SUBSETS, "refit", maker="refitted_finalists"),
-        part(tables.DOCUMENT_LOSSES, "calibration"),
+        Reading(tables.SUBSETS, "finalist", maker="finalists"),
+        Reading(tables.SUBSETS, "refit", maker="refitted_finalists"),
+        Reading(tables.DOCUMENT_LOSSES, "calibration"),
     ],
     writes={
         tables.CALIBRATION_POOL: "Every finalist ever retrained, with its measured utilities: calibration subsets of "

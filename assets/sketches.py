@@ -12,7 +12,7 @@ from assets.data import shard_digest, shard_tokens, token_digest
 from assets.engines import KindEngines, kind_engines, load_projection, new_engine
 from assets.partitions import SHARDS
 from assets.sections import SketchRun
-from assets.stages import GPU_POOL, part, stage
+from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     group="sketches",
     kinds={"pytorch", "deltalake"},
     code_version="3",
-    reads=[tables.TOKENIZER, tables.PROXY_CHECKPOINTS, part(tables.TOKENIZED_SHARDS, optional=True)],
+    reads=[tables.TOKENIZER, tables.PROXY_CHECKPOINTS, Reading(tables.TOKENIZED_SHARDS, optional=True)],
     writes={
         tables.SKETCHERS: "How each kind of sketch is computed and stored: checkpoint, dimensions, seed, fitted "
         "projection and scale."
@@ -151,7 +151,7 @@ def _description(sketcher: "Sketcher") -> dict[str, Any]:
         tables.SKETCHERS,
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
-        part(tables.TOKENIZED_SHARDS, by="shard"),
+        Reading(tables.TOKENIZED_SHARDS, by="shard"),
     ],
     writes={
         tables.GRADIENT_SKETCHES: "Low-dimensional sketches of every chunk's descent direction, float16, one commit "
@@ -320,8 +320,8 @@ def _rows(row: dict[str, Any], sketched: "Sketched") -> "pl.DataFrame":
         tables.SKETCHERS,
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
-        part(tables.TASKS, "query"),
-        part(tables.TASKS, "judge"),
+        Reading(tables.TASKS, "query"),
+        Reading(tables.TASKS, "judge"),
     ],
     writes={
         tables.TASK_SKETCHES: "Token-weighted mean sketch of every task's query documents, and of its judge documents "

@@ -70,18 +70,6 @@ class Reading:
         return {"split": self.split} if self.split else {}
 
 
-def part(
-    table: Table,
-    split: str = "",
-    by: str = "",
-    maker: str = "",
-    optional: bool = False,
-    carried: bool = False,
-) -> Reading:
-    """Declare a read; see `Reading`."""
-    return Reading(table, split, by, maker, optional, carried)
-
-
 @dataclass(frozen=True)
 class Stage:
     """What one op declares; see `stage`."""

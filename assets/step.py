@@ -241,24 +241,13 @@ class Step:
         tokens: int | None = None,
         up_to_date: bool = False,
     ) -> dg.MaterializeResult:
-        """Return what Dagster shows of a materialization; the table's log then tells the settings it holds under."""
-        self.tables.keep_settings(table, self.provenance())
-        return dg.MaterializeResult(
-            asset_key=dg.AssetKey(table.name),
-            metadata=self.metadata(table, commit, rows, extra, tokens, up_to_date),
-            data_version=dg.DataVersion(commit.metadata.get("content_digest") or str(commit.version)),
-        )
+        """Return what Dagster shows of a materialization: row count, version, URI, schema, seconds, rate and `extra`.
 
-    def metadata(
-        self,
-        table: Table,
-        commit: Commit,
-        rows: int,
-        extra: Mapping[str, Any] | None = None,
-        tokens: int | None = None,
-        up_to_date: bool = False,
-    ) -> dict[str, Any]:
-        """Return row count, version, URI, schema, seconds and rate as Dagster metadata."""
+        The log of the table that the asset is named after then tells the settings it holds under.
+        """
+        own = table.name in self.stage.writes
+        if own:
+            self.tables.keep_settings(table, self.provenance())
         seconds = self.seconds
         metadata: dict[str, Any] = {
             "dagster/uri": self.tables.uri(table),
@@ -276,7 +265,11 @@ class Step:
             metadata["tokens"] = tokens
             if not up_to_date:
                 metadata["tokens_per_second"] = round(tokens / max(seconds, 1e-9))
-        return metadata | dict(extra or {})
+        return dg.MaterializeResult(
+            asset_key=dg.AssetKey(table.name) if own else None,
+            metadata=metadata | dict(extra or {}),
+            data_version=dg.DataVersion(commit.metadata.get("content_digest") or str(commit.version)),
+        )
 
     def unchanged(self, table: Table, commit: Commit) -> dg.MaterializeResult:
         """Return the result of a step that found its table current and wrote nothing."""

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.partitions import SHARDS
 from assets.sections import TaskChunkingRun, TokenizerRun
-from assets.stages import part, stage
+from assets.stages import Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.progress import Progress
@@ -62,7 +62,7 @@ def tokenizer(
     group="tokens",
     kinds={"polars", "deltalake"},
     code_version="3",
-    reads=[tables.TOKENIZER, part(tables.DOCUMENTS, by="shard")],
+    reads=[tables.TOKENIZER, Reading(tables.DOCUMENTS, by="shard")],
     writes={tables.TOKENIZED_SHARDS: "Chunks of L tokens that tile every document, shard by shard."},
     partitions_def=SHARDS,
 )

@@ -1,6 +1,6 @@
 """Vision: the fidelity protocol on images; everything above the classifier is the code that text goes through."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from resources.notes import VisionNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from resources.delta.commits import Commit
+    pass
 
 SPLIT = "vision"
 """Split of `subset_utilities` that the retrained image classifiers are kept in."""
@@ -50,7 +50,7 @@ def vision_fidelity(
     if commit is not None and VisionNote.of(commit).pool == lab.corpus.digest:
         step.say(f"the {config.data_set} rows of fidelity are up to date; nothing was written")
         rows = step.tables.read(tables.FIDELITY, commit.version, own).select(pl.len()).collect().item()
-        return _result(step, commit, rows, {"corpus": config.data_set}, up_to_date=True)
+        return step.result(tables.FIDELITY, commit, rows, {"corpus": config.data_set}, up_to_date=True)
 
     cell = run_vision(lab, DeltaUtilities(step.tables, provenance, SPLIT), step.say)
     rows = fidelity_rows(
@@ -77,14 +77,4 @@ def vision_fidelity(
         "subsets": len(cell.strata),
         "correlations": dg.MetadataValue.md(fidelity_chart(frame, config.data_set)),
     }
-    return _result(step, commit, frame.height, extra)
-
-
-def _result(
-    step: Step, commit: "Commit", rows: int, extra: dict[str, Any], up_to_date: bool = False
-) -> dg.MaterializeResult:
-    """Return the result of an asset that writes a partition of a table named otherwise."""
-    return dg.MaterializeResult(
-        metadata=step.metadata(tables.FIDELITY, commit, rows, extra, up_to_date=up_to_date),
-        data_version=dg.DataVersion(commit.metadata["content_digest"]),
-    )
+    return step.result(tables.FIDELITY, commit, frame.height, extra)

@@ -8,7 +8,6 @@ a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
-from benchmarks.launch import run_apart
+from benchmarks.launch import parser_of, run_apart
 from benchmarks.published import ROOT, origin, results_folder
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
@@ -113,15 +112,8 @@ def run_matrix(config: Path, settings: LaboratorySettings, names: Sequence[str],
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the matrix, or one cell, and write results, tables and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, default=ROOT / "config" / "fidelity.yaml", help="settings (YAML)"
-    )
-    parser.add_argument("--cell", help="run this cell alone, in this process: CORPUS/PRESET/SEED")
+    parser = parser_of(__doc__, "fidelity.yaml", "cell", "CORPUS/PRESET/SEED")
     parser.add_argument("--name", default="fidelity", help="of the result file")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cells at a time")
     options = parser.parse_args(arguments)
     settings = load_settings(options.config)
     if options.cell:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from benchmarks.published import ROOT
 from grasp_pipeline.errors import GraspError
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def parser_of(doc: str | None, config: str, one: str, form: str) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of many parts: settings, one part alone, and how many go at a time.
+
+    config: default file in `config`; one: what a part is called; form: of its name.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / config, help="settings (YAML)")
+    parser.add_argument(f"--{one}", help=f"run this {one} alone, in this process: {form}")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help=f"{one}s at a time")
+    return parser
 
 
 def run_apart(commands: Mapping[str, Sequence[str]], jobs: int) -> None:

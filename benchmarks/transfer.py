@@ -10,7 +10,6 @@ run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import cell_digest, cell_file, laboratory
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
-from benchmarks.launch import run_apart
+from benchmarks.launch import parser_of, run_apart
 from benchmarks.published import ROOT, Figure, Origin, origin, results_folder, save
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.progress import duration
@@ -200,16 +199,7 @@ def over_corpora(kind: str, head: str, rows: Mapping[str, Sequence[TransferFigur
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the transfers, or one, print the figures and write the result file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, default=ROOT / "config" / "fidelity.yaml", help="settings (YAML)"
-    )
-    parser.add_argument(
-        "--transfer", help="run this transfer alone, in this process: CORPUS/SMALL-to-LARGE/SEED"
-    )
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="transfers at a time")
+    parser = parser_of(__doc__, "fidelity.yaml", "transfer", "CORPUS/SMALL-to-LARGE/SEED")
     options = parser.parse_args(arguments)
     config = options.config.resolve()
     settings = load_settings(config)

@@ -7,20 +7,18 @@ Losses of every run are kept below `$GRASP_STORE/laboratory/downstream`: a run t
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.downstream.files import KINDS, case_files, contest_files, ground_names, size_of
 from benchmarks.downstream.settings import (
     DownstreamSettings,
     load_downstream_settings,
 )
-from benchmarks.launch import run_apart
+from benchmarks.launch import parser_of, run_apart
 from benchmarks.published import ROOT, results_folder
 from grasp_pipeline.progress import duration
 
@@ -75,17 +73,10 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run every ground, or one, and write results and tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, default=ROOT / "config" / "downstream.yaml", help="settings (YAML)"
-    )
-    parser.add_argument("--ground", help="run this ground alone, in this process: KIND/CORPUS/SEED")
+    parser = parser_of(__doc__, "downstream.yaml", "ground", "KIND/CORPUS/SEED")
     parser.add_argument(
         "--only", choices=KINDS, help="grounds of this kind alone; other figures stay as they are"
     )
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="grounds at a time")
     options = parser.parse_args(arguments)
     settings = load_downstream_settings(options.config)
     if options.ground:

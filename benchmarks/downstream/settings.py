@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from benchmarks.laboratory.settings import read_settings
 from benchmarks.laboratory.text import TextPlan
 from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
@@ -94,19 +94,7 @@ def load_downstream_settings(path: Path) -> DownstreamSettings:
     Raises:
         ConfigError: the file is not there or a field is wrong; the message names the field.
     """
-    import yaml
-
-    try:
-        values: Any = yaml.safe_load(path.read_text())
-        settings = DownstreamSettings.model_validate(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); give a YAML file of downstream settings"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+    settings = read_settings(path, DownstreamSettings, "downstream")
     without = sorted(set(settings.corpora) - set(settings.targets))
     if without:
         raise ConfigError(f"{path}: targets: corpus {without[0]!r} has none; name sources to curate for")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -153,8 +153,16 @@ class LaboratorySettings(Section):
         )
 
 
+Settings = TypeVar("Settings", bound=Section)
+
+
 def load_settings(path: Path) -> LaboratorySettings:
-    """Read settings from a YAML file.
+    """Read a matrix's settings; errors as in `read_settings`."""
+    return read_settings(path, LaboratorySettings, "laboratory")
+
+
+def read_settings(path: Path, section: type[Settings], what: str) -> Settings:
+    """Read settings from a YAML file; what: of, for the message.
 
     Raises:
         ConfigError: the file is not there or a field is wrong; the message names the field.
@@ -162,12 +170,9 @@ def load_settings(path: Path) -> LaboratorySettings:
     import yaml
 
     try:
-        values: Any = yaml.safe_load(path.read_text())
-        return LaboratorySettings.model_validate(values)
+        return section.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); give a YAML file of laboratory settings"
-        ) from error
+        raise ConfigError(f"{path} cannot be read ({error}); give a YAML file of {what} settings") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"

@@ -79,7 +79,8 @@ def bootstrap_spearman(
         utilities: (m, T) measured utilities.
         resamples: B, number of resamples.
         rng: source of the draws; the result depends on it, m, B and the groups alone.
-        groups: as in `bootstrap_task_spearman`.
+        groups: rows of the subsets that are drawn again apart, as many as each has, or None: all together.
+            Subsets designed by stratum are drawn by stratum: between strata the design, not chance, decides.
 
     Returns:
         (B, K, T) correlations.
@@ -106,19 +107,10 @@ def bootstrap_task_spearman(
 
     The mean over tasks of `bootstrap_spearman`, without ever holding its (B, K, T) array.
 
-    Args:
-        predictions: (K, m, T) predicted utilities.
-        utilities: (m, T) measured utilities.
-        resamples: B, number of resamples.
-        rng: source of the draws.
-        groups: rows of the subsets that are drawn again apart, as many as each has, or None: all together.
-            Subsets designed by stratum are drawn by stratum: between strata the design, not chance, decides.
+    Arguments and errors are the same.
 
     Returns:
         (B, K) correlations.
-
-    Raises:
-        ValueError: shapes disagree, a value is not finite, or B is below 1.
     """
     predicted, measured = _checked(predictions, utilities)
     drawn = np.empty((_positive(resamples), predicted.shape[0]))

@@ -320,22 +320,9 @@ def sketch_rows(
     on_tokens: Callable[[int], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Results:
-    """Sketch examples that are laid out already, of any `Objective`, in batches of similar length.
+    """Sketch examples that are laid out already, of any `Objective`; the rest is as in `sketch_chunks`.
 
-    Args:
-        sketcher: what to compute.
-        rows: (n, L + 1), inputs and targets as `Objective` reads them, padded on the right.
-        sizes: (n,) targets per example.
-        ids: their ids, for error messages.
-        batch_tokens: most padded targets per batch (one example at least).
-        on_tokens: told the targets of each batch when it is under way, for progress.
-        device: where the sketcher computes.
-
-    Returns:
-        sketches (n, d) float32, mean target losses (n,) float32 in nats.
-
-    Raises:
-        TrainingError: see `SketchEngine.sketch`.
+    rows: (n, L + 1), inputs and targets as `Objective` reads them, padded on the right; sizes: (n,) targets of each.
     """
 
     def part(taken: slice) -> Examples:
