@@ -8,7 +8,7 @@ mean and divides by the standard deviation over fixed calibration subsets, for e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,13 +59,14 @@ class AdditiveLogTerm:
         return np.log(sizes)
 
 
-M = TypeVar("M", bound=AdditiveLogTerm)
-
-
-def fit_weight(
-    method: M, calibration: Membership, utilities: ArrayLike, weights: Sequence[float] = WEIGHTS
-) -> M:
-    """Set the weight of best task-level rank correlation on the calibration subsets; returns the method.
+def fit_log_term(
+    additive: Attributor,
+    size: Size,
+    calibration: Membership,
+    utilities: ArrayLike,
+    weights: Sequence[float] = WEIGHTS,
+) -> AdditiveLogTerm:
+    """Return the method with the weight of best task-level rank correlation on the calibration subsets.
 
     calibration: (m, n). utilities: (m, T) measured. Of equally good weights the first is taken.
 
@@ -75,6 +76,7 @@ def fit_weight(
         ValueError: predictions and utilities disagree in shape or are not finite.
     """
     _check_weights(weights)
+    method = AdditiveLogTerm(additive, size, 0.0, calibration)
     value, log = method.terms(calibration)
     predictions = np.stack([value + weight * log for weight in weights])
     method.weight = weights[int(np.argmax(task_level_spearman(predictions, utilities)))]

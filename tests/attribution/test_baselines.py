@@ -12,10 +12,11 @@ from second_order import SecondOrderGroup
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks
 from grasp_pipeline.attribution.grouped import Grouped
+from grasp_pipeline.attribution.log_term import AdditiveLogTerm, fit_log_term
 from grasp_pipeline.attribution.methods.block_influence import BlockInfluence
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
+from grasp_pipeline.attribution.methods.distinct_documents import DistinctDocuments
 from grasp_pipeline.attribution.methods.grad_dot import GradDot
-from grasp_pipeline.attribution.methods.log_distinct import AdditiveLogDistinct, fit_log_distinct
 from grasp_pipeline.attribution.methods.loss_only import LossOnly
 from grasp_pipeline.attribution.methods.random_score import RandomScore
 from grasp_pipeline.attribution.methods.second_order import second_order_from_means
@@ -235,7 +236,8 @@ def test_log_distinct_is_a_sum_of_standard_scores() -> None:
     clusters = np.array([f"c{i % 17}" for i in range(N)])
     additive = GradDot(s.sketches, s.tokens, s.targets)
     calibration = Setting(5).membership
-    method = AdditiveLogDistinct(additive, clusters, 0.6, calibration)
+    distinct = DistinctDocuments(clusters, 1).predict
+    method = AdditiveLogTerm(additive, distinct, 0.6, calibration)
     assert isinstance(method, Attributor)
 
     def logs(membership: np.ndarray) -> np.ndarray:
@@ -253,28 +255,30 @@ def test_log_distinct_is_a_sum_of_standard_scores() -> None:
 
 def test_the_weight_of_log_distinct_is_the_best_on_calibration() -> None:
     s, draw = Setting(), generator("log distinct")
-    clusters = np.arange(N) % 23
+    distinct = DistinctDocuments(np.arange(N) % 23, 1).predict
     additive = GradDot(s.sketches, s.tokens, s.targets)
     calibration = draw.random((30, N)) < draw.uniform(0.1, 0.9, (30, 1))
     calibration[:, 0] = True
-    truth = AdditiveLogDistinct(additive, clusters, 1.0, calibration).predict(calibration)
+    truth = AdditiveLogTerm(additive, distinct, 1.0, calibration).predict(calibration)
     grid = [0.0, 0.25, 1.0, 4.0]
-    fitted = fit_log_distinct(additive, clusters, calibration, truth, grid)
+    fitted = fit_log_term(additive, distinct, calibration, truth, grid)
     assert fitted.weight == 1.0
     noisy = truth + draw.standard_normal(truth.shape)
     each = [
         task_level_spearman(
-            AdditiveLogDistinct(additive, clusters, weight, calibration).predict(calibration)[None], noisy
+            AdditiveLogTerm(additive, distinct, weight, calibration).predict(calibration)[None], noisy
         )[0]
         for weight in grid
     ]
-    assert fit_log_distinct(additive, clusters, calibration, noisy, grid).weight == grid[int(np.argmax(each))]
+    assert fit_log_term(additive, distinct, calibration, noisy, grid).weight == grid[int(np.argmax(each))]
 
 
 def test_log_distinct_drops_a_term_that_is_constant_on_calibration() -> None:
     s = Setting()
     additive = GradDot(s.sketches, s.tokens, s.targets)
-    method = AdditiveLogDistinct(additive, np.zeros(N, dtype=int), 2.0, s.membership)
+    method = AdditiveLogTerm(
+        additive, DistinctDocuments(np.zeros(N, dtype=int), 1).predict, 2.0, s.membership
+    )
     before = additive.predict(s.membership)
     np.testing.assert_allclose(
         method.predict(s.membership), (before - before.mean(axis=0)) / before.std(axis=0)
@@ -380,14 +384,14 @@ def test_refusals_of_second_order_and_log_distinct() -> None:
         second_order_from_means(means, s.targets[:, 1:], s.moments[:, 1:, 1:], None, 1.0, 1.0)
     with pytest.raises(ConfigError, match="corpus's size"):
         second_order_from_means(means, s.targets, s.moments, None, 1.0, 0.0, "sum")
-    additive, clusters = RandomScore(s.tokens, T, form="sum"), np.arange(N)
+    additive, distinct = RandomScore(s.tokens, T, form="sum"), DistinctDocuments(np.arange(N), 1).predict
     with pytest.raises(ConfigError, match=r"weights are \[-1\]"):
-        AdditiveLogDistinct(additive, clusters, -1, s.membership)
+        AdditiveLogTerm(additive, distinct, -1, s.membership)
     with pytest.raises(ConfigError, match="at least one"):
-        fit_log_distinct(additive, clusters, s.membership, np.zeros((M, T)), [])
+        fit_log_term(additive, distinct, s.membership, np.zeros((M, T)), [])
     with pytest.raises(InputError, match="at least 2"):
-        AdditiveLogDistinct(additive, clusters, 1.0, s.membership[:1])
+        AdditiveLogTerm(additive, distinct, 1.0, s.membership[:1])
     empty = s.membership.copy()
     empty[3] = False
     with pytest.raises(InputError, match="subset 3 holds no documents"):
-        AdditiveLogDistinct(additive, clusters, 1.0, s.membership).predict(empty)
+        AdditiveLogTerm(additive, distinct, 1.0, s.membership).predict(empty)
