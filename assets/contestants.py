@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from assets.finalists import Arms
     from assets.retraining import Bench
     from grasp_pipeline.selection.candidates.candidate import Candidate
@@ -67,7 +67,7 @@ class Contestants:
 
 
 def refit_corpora(
-    step: Step, corpus: Corpus, arms: Arms, measured: Evidence, target: Target, kind: str
+    step: Step, corpus: StoredPool, arms: Arms, measured: Evidence, target: Target, kind: str
 ) -> dict[int, Candidate]:
     """Return by fold the corpus of the on-policy refit (see `selection.refit`)."""
     from assets.finalists import load_selection_context, make_feasible_sets
@@ -76,7 +76,7 @@ def refit_corpora(
 
     draws = [row["arm"] for row in arms.frame.iter_rows(named=True) if row["role"] == RANDOM]
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
-    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
     feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
     return refit_finalists(
         load_selection_context(step, corpus, kind, target, feasible_sets),

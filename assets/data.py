@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists, offsets_of
+from grasp_pipeline.calibration.subsets import Subsets
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.names import Split, SubsetSplit
 from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
     import polars as pl
-    from torch import Tensor
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
@@ -26,40 +27,52 @@ if TYPE_CHECKING:
     from resources.delta.tables import DeltaTables
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """All chunks, sorted by chunk_id, at one version of `tokenized_shards`.
+@dataclass(frozen=True, kw_only=True)
+class StoredPool(ChunkPool):
+    """All chunks of `tokenized_shards` as of a version, sorted by chunk_id; codes are in order of the sorted values.
 
-    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows); pool: their
-    token ids, none where only the frame is asked for.
+    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows).
     """
 
     version: int
     frame: pl.DataFrame
-    pool: TokenLists
+
+    @classmethod
+    def of(cls, version: int, frame: pl.DataFrame, chunks: TokenLists | None = None) -> StoredPool:
+        """Return the pool of a frame; chunks: their token ids, where they are asked for."""
+        return cls(
+            n_tokens=frame["n_tokens"].to_numpy().astype(np.int64),
+            source=codes(frame["source"]),
+            document=codes(frame["doc_id"]),
+            cluster=codes(frame["cluster"]),
+            chunks=chunks,
+            version=version,
+            frame=frame,
+        )
 
     @property
-    def n(self) -> int:
-        """Number of chunks."""
-        return self.frame.height
+    def survivor(self) -> NDArray[np.bool_]:
+        """Chunks of the document that stays of each near-duplicate cluster, the first that arrived: (n,)."""
+        return self.frame["survivor"].to_numpy()
 
     @property
-    def n_tokens(self) -> NDArray[np.int64]:
-        """Tokens per chunk, (n,)."""
-        return self.frame["n_tokens"].to_numpy().astype(np.int64)
+    def position(self) -> NDArray[np.int64]:
+        """Place of every chunk in its document, (n,)."""
+        return self.frame["position"].to_numpy()
 
     @property
-    def total(self) -> int:
-        """Tokens in all."""
-        return int(self.frame["n_tokens"].sum())
+    def documents(self) -> int:
+        """Number of documents."""
+        return self.frame["doc_id"].n_unique()
 
     def ids(self, membership: NDArray[np.bool_]) -> list[str]:
         """Return the chunk ids of a subset (n,)."""
         return self.frame["chunk_id"].filter(membership).to_list()
 
-    def codes(self, column: str) -> NDArray[np.int64]:
-        """Return a column as integer codes in order of the sorted values, (n,)."""
-        return self.frame[column].rank("dense").to_numpy().astype(np.int64) - 1
+
+def codes(column: pl.Series) -> NDArray[np.int64]:
+    """Return a column as integer codes in order of the sorted values, (n,)."""
+    return column.rank("dense").to_numpy().astype(np.int64) - 1
 
 
 def token_digest(frames: Iterable[pl.DataFrame]) -> str:
@@ -93,7 +106,7 @@ def shard_tokens(step: Step, source: Read, shard: str) -> int:
     return lazy.select(pl.col("n_tokens").sum()).collect().item()
 
 
-def load_corpus(step: Step) -> Corpus:
+def load_corpus(step: Step) -> StoredPool:
     """Pin and load all chunks with their documents' near-duplicate clusters.
 
     Raises:
@@ -101,11 +114,11 @@ def load_corpus(step: Step) -> Corpus:
     """
     read = step.pin(tables.TOKENIZED_SHARDS)
     frame = chunk_frame(step.tables, read.version, step.pin(tables.DOCUMENTS).version)
-    return Corpus(read.version, frame, _load_tokens(step, read.version, frame))
+    return StoredPool.of(read.version, frame, _load_tokens(step, read.version, frame))
 
 
 def chunk_frame(delta: DeltaTables, version: int, documents_version: int) -> pl.DataFrame:
-    """Return all chunks as of a version, without tokens, sorted by chunk_id: the frame of a `Corpus`.
+    """Return all chunks as of a version, without tokens, sorted by chunk_id: the frame of a `StoredPool`.
 
     Raises:
         StoreError: there is no chunk, or a shard's chunks are older than its documents.
@@ -156,7 +169,7 @@ def _load_tokens(step: Step, version: int, frame: pl.DataFrame) -> TokenLists:
     return TokenLists(tokens, offsets)
 
 
-def load_sketches(step: Step, corpus: Corpus, kind: str) -> SketchBlocks:
+def load_sketches(step: Step, corpus: StoredPool, kind: str) -> SketchBlocks:
     """Pin one kind's sketches and return them at their true scale in the corpus's order, in one pass over the shards.
 
     They are held as they are stored, in float16: see `assets.scratch` for where.
@@ -193,7 +206,7 @@ def places(ids: pl.Series, wanted: pl.Series) -> tuple[NDArray[np.int64], NDArra
     return rows[known], known
 
 
-def load_losses(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float64]:
+def load_losses(step: Step, corpus: StoredPool, kind: str) -> NDArray[np.float64]:
     """Pin and load every chunk's mean token loss at a kind's checkpoint in the corpus's order: (n,) in nats.
 
     Raises:
@@ -211,7 +224,7 @@ def load_losses(step: Step, corpus: Corpus, kind: str) -> NDArray[np.float64]:
 
 
 def load_sketch_sample(
-    step: Step, corpus: Corpus, kind: str
+    step: Step, corpus: StoredPool, kind: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Pin and load a kind that only a sample of the chunks has: their positions (k,) and sketches (k, d).
 
@@ -248,20 +261,18 @@ def load_task_vectors(step: Step, kind: str, split: Split) -> tuple[list[str], N
 
 
 @dataclass(frozen=True)
-class Subsets:
-    """Designed subsets of one split: ids, membership (m, n), strata, and training seeds per subset.
+class StoredSubsets(Subsets):
+    """Designed subsets of one split, with their ids and the number of training seeds of each.
 
     calibration_pool: version of that table when they were drawn, None where there was none yet.
     """
 
     ids: list[str]
-    membership: NDArray[np.bool_]
-    strata: list[str]
     seeds: int
     calibration_pool: int | None
 
 
-def load_subsets(step: Step, split: SubsetSplit, corpus: Corpus) -> Subsets:
+def load_subsets(step: Step, split: SubsetSplit, corpus: StoredPool) -> StoredSubsets:
     """Pin and load the subsets of a split against the corpus they were drawn from."""
     frame = step.read(tables.SUBSETS, {"split": split}).collect().sort("subset_id")
     if frame["pool_version"].unique().to_list() != [corpus.version]:
@@ -272,10 +283,11 @@ def load_subsets(step: Step, split: SubsetSplit, corpus: Corpus) -> Subsets:
     assert commit is not None, "pinned above"
     note = SubsetsNote.of(commit)
     membership = np.stack([unpack_membership(data, corpus.n) for data in frame["membership"]])
-    return Subsets(
-        frame["subset_id"].to_list(),
+    return StoredSubsets(
+        tuple(frame["stratum"]),
         membership,
-        frame["stratum"].to_list(),
+        np.full(len(membership), -1),
+        frame["subset_id"].to_list(),
         note.seeds,
         note.calibration_pool,
     )
@@ -290,7 +302,7 @@ class Utilities:
     recipe: str
 
 
-def load_utilities(step: Step, subsets: Subsets, read: Read) -> Utilities:
+def load_utilities(step: Step, subsets: StoredSubsets, read: Read) -> Utilities:
     """Load the utilities of subsets, all seeds, from a split of `subset_utilities` as of a version.
 
     Raises:
@@ -325,7 +337,7 @@ def load_utilities(step: Step, subsets: Subsets, read: Read) -> Utilities:
 
 
 def grid_views(
-    step: Step, corpus: Corpus, kinds: Iterable[str], names: list[str]
+    step: Step, corpus: StoredPool, kinds: Iterable[str], names: list[str]
 ) -> Iterator[tuple[str, SketchBlocks, NDArray[np.float64], None]]:
     """Load sketch kinds one by one for `calibration.grid_predictions.predict_grid`; names: of the tasks, in order."""
     for kind in sorted(set(kinds)):
@@ -335,18 +347,21 @@ def grid_views(
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Held-out chunks of one split: rows (N, L + 1), sizes (N,), and per chunk its task, document and fold."""
+class StoredHeldOut(HeldOut):
+    """Held-out chunks of one split of `tasks`.
+
+    frame: task, document, fold, n_tokens... of each (N rows); tasks: their names, sorted; digest: of all of them.
+    """
 
     frame: pl.DataFrame
-    rows: Tensor
-    sizes: Tensor
-    task_names: list[str]
+    tasks: tuple[str, ...]
     digest: str
 
 
-def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> HeldOut:
+def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> StoredHeldOut:
     """Pin and load one split of `tasks`."""
+    import polars as pl
+
     from grasp_pipeline.proxy.objective import pad_chunks
     from grasp_pipeline.seeds import digest
 
@@ -355,7 +370,11 @@ def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> Held
     identity = digest(
         split, frame["task"].to_list(), frame["chunk_id"].to_list(), frame["input_ids"].to_list()
     )
-    return HeldOut(frame.drop("input_ids"), rows, sizes, sorted(frame["task"].unique().to_list()), identity)
+    document = frame.select(pl.struct("task", "document").rle_id()).to_series().to_numpy().astype(np.int64)
+    tasks = tuple(frame["task"].unique().sort())
+    return StoredHeldOut(
+        rows, sizes, codes(frame["task"]), document, frame.drop("input_ids"), tasks, identity
+    )
 
 
 def pack_membership(membership: NDArray[np.bool_]) -> bytes:

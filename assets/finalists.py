@@ -26,7 +26,7 @@ from resources.notes import FinalistsNote
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from assets.step import Step
     from grasp_pipeline.proxy.training import Recipe
     from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
@@ -52,7 +52,7 @@ def load_target(step: Step, protocol: dict[str, Any]) -> Target:
 
 
 def make_feasible_sets(
-    corpus: Corpus, budget: int, constraints: ConstraintsConfig, trust_share: float
+    corpus: StoredPool, budget: int, constraints: ConstraintsConfig, trust_share: float
 ) -> FeasibleSets:
     """Return what an arm of the corpus may hold.
 
@@ -81,15 +81,7 @@ def make_feasible_sets(
             keep=keep,
         )
 
-    return FeasibleSets(
-        corpus.n_tokens,
-        budget,
-        frame["survivor"].to_numpy(),
-        corpus.codes("doc_id"),
-        corpus.codes("cluster"),
-        constrain if constraints.asked() else None,
-        trust_share,
-    )
+    return FeasibleSets.of(corpus, budget, constrain if constraints.asked() else None, trust_share)
 
 
 def load_recipe(step: Step) -> Recipe:
@@ -103,7 +95,7 @@ def load_recipe(step: Step) -> Recipe:
 
 
 def load_conditional(
-    step: Step, corpus: Corpus, split: Split, before: NDArray[np.float64]
+    step: Step, corpus: StoredPool, split: Split, before: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Pin and load by how much fine-tuning on a split's texts lowers each chunk's loss, nats per token: (n,).
 
@@ -124,7 +116,7 @@ def load_conditional(
 
 
 def load_selection_context(
-    step: Step, corpus: Corpus, kind: str, target: Target, feasible_sets: FeasibleSets
+    step: Step, corpus: StoredPool, kind: str, target: Target, feasible_sets: FeasibleSets
 ) -> SelectionContext:
     """Pin and load what the arms are built from."""
     import polars as pl
@@ -140,7 +132,7 @@ def load_selection_context(
         load_sketches(step, corpus, kind),
         target,
         target.rows(names, vectors),
-        corpus.pool,
+        corpus.text,
         queries,
         np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
         losses,
@@ -168,7 +160,7 @@ def task_directions(
 
 
 def finalist_frames(
-    corpus: Corpus,
+    corpus: StoredPool,
     entries: Sequence[Candidate],
     scores: Sequence[float | None],
     listed: Sequence[bool],
@@ -291,7 +283,7 @@ class Arms:
         return max(linear, key=lambda arm: kept_agreement(self.membership(arm), kept, n_tokens))
 
 
-def load_finalists(step: Step, corpus: Corpus, refitted: bool = True) -> Arms:
+def load_finalists(step: Step, corpus: StoredPool, refitted: bool = True) -> Arms:
     """Pin and load the finalists and their subsets; refitted: with those that `certificates` added."""
     import polars as pl
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from assets.step import Step
 
 Method = tuple[str, str]
@@ -22,7 +22,7 @@ OWN_NAMES = {
 
 def predict_methods(
     step: Step,
-    corpus: Corpus,
+    corpus: StoredPool,
     membership: NDArray[np.bool_],
     chosen: dict[str, Any],
     names: list[str],
@@ -63,8 +63,8 @@ def predict_methods(
 
     inputs = BaselineInputs(
         n_tokens=corpus.n_tokens,
-        source=corpus.codes("source"),
-        cluster=corpus.codes("cluster"),
+        source=corpus.source,
+        cluster=corpus.cluster,
         tasks=len(names),
         views={kind: Sketches(sketches, targets, load_losses(step, corpus, kind))},
         calibration=calibration,

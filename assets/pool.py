@@ -22,7 +22,7 @@ from grasp_pipeline.errors import StoreError
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from assets.step import Step
 
 RETRAINED = ("finalist", "refit")
@@ -111,7 +111,7 @@ class Pooled:
 
 def load_pool(
     step: Step,
-    corpus: Corpus,
+    corpus: StoredPool,
     version: int | None,
     recipe: str,
     names: list[str],
@@ -172,7 +172,7 @@ def load_pool(
     return Pooled(members[kept], values[kept], clusters[kept], dict(+left_out))
 
 
-def _chunk_ids(step: Step, corpus: Corpus, version: int) -> pl.Series | None:
+def _chunk_ids(step: Step, corpus: StoredPool, version: int) -> pl.Series | None:
     """Return the sorted chunk ids of a version of `tokenized_shards`; None where it was vacuumed."""
     from deltalake.exceptions import DeltaError
 
@@ -195,7 +195,7 @@ class _Mapping:
     n: int
 
     @staticmethod
-    def of(ids: pl.Series, corpus: Corpus) -> _Mapping:
+    def of(ids: pl.Series, corpus: StoredPool) -> _Mapping:
         from assets.data import places
 
         rows = np.full(len(ids), -1, dtype=np.int64)

@@ -149,22 +149,20 @@ def _old_seal(delta: DeltaTables) -> str | None:
 def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> None:
     """Ask what needs the chunks."""
 
-    from assets.data import Corpus, chunk_frame
+    from assets.data import StoredPool, chunk_frame
     from assets.finalists import make_feasible_sets
-    from grasp_pipeline.arrays import TokenLists
     from grasp_pipeline.selection import preflight
 
     read = delta.pin(tables.TOKENIZED_SHARDS)
     frame = chunk_frame(delta, read.version, delta.pin(tables.DOCUMENTS).version)
-    corpus = Corpus(read.version, frame, TokenLists.of([]))
-    budget, documents = _budget(context, steps, delta), frame["doc_id"].n_unique()
-    _refuse([preflight.impossible_budget(budget, corpus.total, documents)])
-    tokens = budget.resolve(corpus.total, documents)
+    corpus = StoredPool.of(read.version, frame)
+    budget = _budget(context, steps, delta)
+    _refuse([preflight.impossible_budget(budget, corpus.total, corpus.documents)])
+    tokens = budget.resolve(corpus.total, corpus.documents)
     faults: list[str | None] = []
     if "subsets" in steps:
         subsets: Any = _section(context, "subsets")
-        codes = [corpus.codes(name) for name in ("source", "doc_id", "cluster")]
-        faults.append(preflight.too_few_subsets(subsets, corpus.n_tokens, codes, tokens))
+        faults.append(preflight.too_few_subsets(subsets, corpus, tokens))
     if "finalists" in steps:
         finalists: Any = _section(context, "finalists")
         share = _early_share(context, steps, delta)

@@ -136,16 +136,13 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     columns = names if protocol["target"] in (MEAN, WORST) else [name for name in names if name != MEAN]
     targets = directions[[names.index(name) for name in columns]].T
     scores = project(load_sketches(step, corpus, kind), targets)
-    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
     draw = f"{config.seed}-{provenance.input_digest()[:16]}"
     pool = newest(step)
     frames = []
     for split, count in zip(SPLITS, (config.calibration_subsets, config.evaluation_subsets), strict=True):
         designs = design_subsets(
-            corpus.n_tokens,
-            corpus.codes("source"),
-            corpus.codes("doc_id"),
-            corpus.codes("cluster"),
+            corpus,
             scores,
             budget,
             count,

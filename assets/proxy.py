@@ -51,7 +51,7 @@ def proxy_checkpoints(
     model = build_model(config, tokenizer.encoder.vocab_size, tokenizer.chunk_tokens)
     recipe = Recipe.from_config(config, tokenizer.chunk_tokens, config.reference_tokens)
     retraining = Recipe.from_config(config, tokenizer.chunk_tokens, config.retrain_tokens)
-    survivors = np.flatnonzero(corpus.frame["survivor"].to_numpy())
+    survivors = np.flatnonzero(corpus.survivor)
     progress = Progress("training the reference proxy", recipe.tokens, "tokens", step.say)
     curve: list[tuple[int, float]] = []
 
@@ -63,7 +63,7 @@ def proxy_checkpoints(
     with store.new_files(path) as folder:
         checkpoints = train_reference(
             model,
-            corpus.pool,
+            corpus.text,
             survivors,
             recipe,
             config.early_fraction,

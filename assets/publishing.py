@@ -16,7 +16,7 @@ from resources.store import DeltaStore
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from assets.finalists import Arms
     from grasp_pipeline.selection.candidates.context import LinearView, SelectionContext
     from grasp_pipeline.selection.candidates.family import Ranking
@@ -112,7 +112,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
             yield step.unchanged(table, commit)
         return
 
-    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
     feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
     selection = load_selection_context(step, corpus, kind, target, feasible_sets)
     kept, shipped = arms.membership(head["arm"]), arms.row(head["arm"])
@@ -291,7 +291,7 @@ def load_maker(step: Step, kind: str) -> dict[str, Any]:
 
 
 def explain_dropped(
-    corpus: "Corpus",
+    corpus: "StoredPool",
     selection: "SelectionContext",
     arms: "Arms",
     arm: str,
@@ -330,7 +330,7 @@ def explain_dropped(
         selection.blocks,
         marginal=view.marginal if directed else None,
         tau=view.tau if directed else None,
-        clusters=corpus.codes("cluster"),
+        clusters=corpus.cluster,
         allowed=allowed,
         quotas=quotas,
         random_draw=FAMILIES[shipped["family"]].ranks_by == NOTHING,

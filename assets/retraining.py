@@ -18,7 +18,7 @@ from resources.notes import UtilitiesNote
 if TYPE_CHECKING:
     import polars as pl
 
-    from assets.data import Corpus, HeldOut
+    from assets.data import StoredHeldOut, StoredPool
     from assets.step import Step
     from grasp_pipeline.proxy.retrain import Job, Outcome
     from grasp_pipeline.selection.certification.evidence import Evidence
@@ -59,10 +59,10 @@ def evidence(
 class Bench:
     """Everything a retraining needs besides the subset and the seed."""
 
-    corpus: Corpus
+    corpus: StoredPool
     tokenizer: LoadedTokenizer
     proxy: LoadedProxy
-    held_out: HeldOut
+    held_out: StoredHeldOut
     compute: Compute
 
     @property
@@ -97,7 +97,7 @@ class Bench:
             retrain(
                 objective,
                 objective.parameters(),
-                TextStream(self.corpus.pool, self.tokenizer.encoder.bos),
+                TextStream(self.corpus.text, self.tokenizer.encoder.bos),
                 jobs,
                 self.proxy.recipe,
                 (self.held_out.rows, self.held_out.sizes),
@@ -117,7 +117,7 @@ class Bench:
         for outcome in outcomes:
             per_task = {
                 name: -float(outcome.chunk_losses[task == name].sum() / tokens[task == name].sum())
-                for name in self.held_out.task_names
+                for name in self.held_out.tasks
             }
             per_task[MEAN] = float(np.mean(list(per_task.values())))
             rows += [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from assets.data import Corpus
+    from assets.data import StoredPool
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.candidates.context import SelectionContext
@@ -84,7 +84,7 @@ def finalists(
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
 
-    budget = Budget.of(protocol).resolve(corpus.total, corpus.frame["doc_id"].n_unique())
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
     feasible_sets = make_feasible_sets(corpus, budget, config.constraints, config.trust_share)
     draws = [Random().draw(feasible_sets.feasible_set(), number) for number in range(config.random_draws)]
     beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
@@ -123,7 +123,7 @@ def finalists(
 
 
 def judge_finalists(
-    step: Step, corpus: "Corpus", selection: "SelectionContext", entries: "list[Candidate]", kind: str
+    step: Step, corpus: "StoredPool", selection: "SelectionContext", entries: "list[Candidate]", kind: str
 ) -> "Judgement":
     """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
     import numpy as np
@@ -142,7 +142,7 @@ def judge_finalists(
         pl.col("task").is_in(selection.target.counted)
     )
     pool = TokenLists.of_column(judged.collect().sort("task", "chunk_id")["input_ids"])
-    repeats = repeat_groups(corpus.codes("cluster"), corpus.frame["position"].to_numpy())
+    repeats = repeat_groups(corpus.cluster, corpus.position)
 
     def wanted(kind: str) -> "NDArray[np.float64]":
         return selection.target.direction(*load_task_vectors(step, kind, "judge"))

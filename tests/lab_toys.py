@@ -14,7 +14,7 @@ from toys import LENGTH, VOCAB
 
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.calibration.strata import draw_subsets
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.evaluation.proxies import SketchPlan
 from grasp_pipeline.proxy.objective import Objective, Parameters, pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
@@ -40,7 +40,7 @@ PLAN = SketchPlan(
 )
 
 
-def toy_corpus() -> ChunkPool:
+def toy_corpus() -> TaskPool:
     """Return 60 chunks of 3 to LENGTH tokens: 24 documents of 4 sources, 3 exact and 3 near copies, and 3 tasks."""
     rng = generator("toy laboratory")
     documents = [
@@ -53,27 +53,23 @@ def toy_corpus() -> ChunkPool:
         documents.append((chunks, original[1], original[2], kind))
     chunks = [chunk for document in documents for chunk in document[0]]
     repeat = [len(document[0]) for document in documents]
-    rows, sizes = pad_chunks(chunks, 0, LENGTH)
+    rows, _ = pad_chunks(chunks, 0, LENGTH)
     pool = TokenLists.of(chunks)
     held = {split: _held_out(count, rng) for split, count in (("query", 5), ("judge", 4), ("evaluation", 6))}
-    return ChunkPool(
+    return TaskPool(
         name="toy",
         digest="digest of the toy",
         stream=TextStream(pool, 0),
         rows=rows,
-        sizes=sizes,
+        n_tokens=pool.lengths,
         source=np.repeat([document[1] for document in documents], repeat).astype(np.int64),
         document=np.repeat(np.arange(len(documents)), repeat).astype(np.int64),
         cluster=np.repeat([document[2] for document in documents], repeat).astype(np.int64),
         planted=np.repeat([document[3] for document in documents], repeat),
         tasks=TASKS,
-        query=held["query"][0],
-        judge=held["judge"][0],
-        evaluation=held["evaluation"][0],
+        **held,
         vocabulary=VOCAB,
         chunks=pool,
-        queries=held["query"][1],
-        judges=held["judge"][1],
     )
 
 
@@ -86,7 +82,7 @@ def toy_view(n: int, d: int, *name: str | int) -> View:
     return View(sketches, targets, judges, rng.uniform(2, 5, n).astype(np.float32), queries, d)
 
 
-def toy_subsets(corpus: ChunkPool, count: int, name: str) -> NDArray[np.bool_]:
+def toy_subsets(corpus: TaskPool, count: int, name: str) -> NDArray[np.bool_]:
     """Return (3 count, n) subsets of the random strata."""
     counts = {"uniform": count, "fixed_size": count, "tilted": count}
     return draw_subsets(corpus, np.zeros((corpus.n, 1)), counts, name).membership
@@ -132,8 +128,8 @@ def _chunk(source: int, rng: np.random.Generator) -> list[int]:
     return np.where(rng.random(size) < 0.8, own, rng.integers(1, VOCAB, size)).tolist()
 
 
-def _held_out(count: int, rng: np.random.Generator) -> tuple[HeldOut, list[TokenLists]]:
+def _held_out(count: int, rng: np.random.Generator) -> HeldOut:
     chunks = [[_chunk(task, rng) for _ in range(count)] for task in range(len(TASKS))]
     rows, sizes = pad_chunks([chunk for part in chunks for chunk in part], 0, LENGTH)
     task = np.repeat(np.arange(len(TASKS)), count)
-    return HeldOut(rows, sizes, task, np.arange(len(task))), [TokenLists.of(part) for part in chunks]
+    return HeldOut(rows, sizes, task, np.arange(len(task)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from benchmarks.laboratory.text import build_text_corpus
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.corpus.duplicates import repeat_groups
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
 from grasp_pipeline.names import MEAN
@@ -49,7 +48,7 @@ class Ground:
         budget: tokens to keep.
     """
 
-    corpus: ChunkPool
+    corpus: TaskPool
     fold: NDArray[np.int64]
     early: View
     final: View
@@ -74,26 +73,19 @@ class Ground:
         return np.asarray(self.corpus.tasks)[self.corpus.evaluation.task]
 
     @property
-    def survivors(self) -> NDArray[np.bool_]:
-        """Chunks of the first document of each near-duplicate cluster, (n,)."""
-        _, head, cluster = np.unique(self.corpus.cluster, return_index=True, return_inverse=True)
-        return self.corpus.document == self.corpus.document[head][cluster]
-
-    @property
     def feasible_sets(self) -> FeasibleSets:
         """What an arm may hold: the budget alone."""
-        corpus = self.corpus
-        return FeasibleSets(corpus.n_tokens, self.budget, self.survivors, corpus.document, corpus.cluster)
+        return FeasibleSets.of(self.corpus, self.budget)
 
     def ingredients(self, target: str) -> SelectionContext:
         """Return what the arms of a target are built from: query documents alone."""
         wanted = Target.of(target, self.corpus.tasks)
-        queries, task = self._texts(self.corpus.queries, wanted)
+        queries, task = self._texts(self.corpus.query, wanted)
         return SelectionContext(
             ArrayBlocks(self.final.sketches),
             wanted,
             self.final.targets,
-            _text(self.corpus),
+            self.corpus.text,
             queries,
             task,
             self.final.losses.astype(np.float64),
@@ -115,11 +107,8 @@ class Ground:
         """Return what the judge sees of a target: judge documents alone."""
         wanted = Target.of(target, self.corpus.tasks)
         judges = self.judge_texts(target)
-        position = np.arange(self.corpus.n)
-        position -= np.unique(self.corpus.document, return_index=True)[1][self.corpus.document]
-        likelihood = BigramLikelihood(
-            _text(self.corpus), judges, repeat_groups(self.corpus.cluster, position)
-        )
+        repeats = repeat_groups(self.corpus.cluster, self.corpus.position)
+        likelihood = BigramLikelihood(self.corpus.text, judges, repeats)
         early, final = (
             JudgeView(ArrayBlocks(view.sketches), wanted.weights @ view.judges)
             for view in (self.early, self.final)
@@ -128,18 +117,12 @@ class Ground:
 
     def judge_texts(self, target: str) -> TokenLists:
         """Return the judge documents' chunks of a target."""
-        return self._texts(self.corpus.judges, Target.of(target, self.corpus.tasks))[0]
+        return self._texts(self.corpus.judge, Target.of(target, self.corpus.tasks))[0]
 
-    def _texts(
-        self, per_task: Sequence[TokenLists] | None, target: Target
-    ) -> tuple[TokenLists, NDArray[np.int64]]:
+    def _texts(self, held: HeldOut, target: Target) -> tuple[TokenLists, NDArray[np.int64]]:
         """Return the chunks of the tasks that count, and each chunk's task as its place in `target.tasks`."""
-        assert per_task is not None, "a text corpus"
         counted = [t for t, name in enumerate(target.tasks) if name in target.counted]
-        lists = [_token_lists(per_task[t]) for t in counted]
-        return TokenLists.of([ids for part in lists for ids in part]), np.repeat(
-            counted, [len(part) for part in lists]
-        )
+        return held.texts(*counted), np.repeat(counted, [int((held.task == t).sum()) for t in counted])
 
 
 def lay_ground(
@@ -182,7 +165,7 @@ def lay_ground(
         for role in ("early", "reference")
     )
     fold = split_documents(corpus.evaluation.task, size.calibration_documents, name, seed)
-    budget = round(settings.budget_fraction * int(corpus.n_tokens.sum()))
+    budget = round(settings.budget_fraction * corpus.total)
     return Ground(corpus, fold, early, final, objective, found["reference"], trainer, budget)
 
 
@@ -205,7 +188,7 @@ def split_documents(task: NDArray[np.int64], calibration: int, *name: str | int)
     return fold
 
 
-def restrict(corpus: ChunkPool, tasks: list[str]) -> ChunkPool:
+def restrict(corpus: TaskPool, tasks: list[str]) -> TaskPool:
     """Return the corpus with some of its tasks, and one evaluation example per document.
 
     Raises:
@@ -218,8 +201,6 @@ def restrict(corpus: ChunkPool, tasks: list[str]) -> ChunkPool:
             "name some of them, or raise tasks"
         )
     codes = [corpus.tasks.index(name) for name in sorted(tasks)]
-    assert corpus.queries is not None, "a text corpus"
-    assert corpus.judges is not None, "a text corpus"
     first = np.zeros(len(corpus.evaluation.document), dtype=np.bool_)
     first[np.unique(corpus.evaluation.document, return_index=True)[1]] = True
     return replace(
@@ -228,8 +209,6 @@ def restrict(corpus: ChunkPool, tasks: list[str]) -> ChunkPool:
         query=_only(corpus.query, codes, None),
         judge=_only(corpus.judge, codes, None),
         evaluation=_only(corpus.evaluation, codes, first),
-        queries=[corpus.queries[code] for code in codes],
-        judges=[corpus.judges[code] for code in codes],
     )
 
 
@@ -241,12 +220,3 @@ def _only(held: HeldOut, codes: list[int], also: NDArray[np.bool_] | None) -> He
     return HeldOut(
         held.rows[rows], held.sizes[rows], np.searchsorted(codes, held.task[kept]), held.document[kept]
     )
-
-
-def _token_lists(chunks: TokenLists) -> list[list[int]]:
-    return [part.tolist() for part in np.split(chunks.tokens, chunks.offsets[1:-1])]
-
-
-def _text(corpus: ChunkPool) -> TokenLists:
-    assert corpus.chunks is not None, "a text corpus"
-    return corpus.chunks

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Bools, Floats
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.retrain import Job
@@ -29,7 +29,7 @@ class Ledger:
         corpus: pool; its evaluation examples are the held-out documents, one example each.
     """
 
-    def __init__(self, folder: Path | None, trainer: Trainer, corpus: ChunkPool) -> None:
+    def __init__(self, folder: Path | None, trainer: Trainer, corpus: TaskPool) -> None:
         self.trainer, self.corpus = trainer, corpus
         held = corpus.evaluation
         recipe = digest(trainer.recipe_id(corpus), held.rows.tolist())

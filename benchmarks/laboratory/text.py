@@ -18,7 +18,7 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import CleaningConfig
 from grasp_pipeline.corpus.contamination import HeldOutGrams
 from grasp_pipeline.corpus.normalize import normalize_text
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.corpus.tokenizer import TextEncoder, train_bpe
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.proxy.objective import pad_chunks
@@ -111,7 +111,7 @@ class Drawn:
         return [*whole, *(_excerpt(text, self.encoder, plan) for text in whole)]
 
 
-def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> ChunkPool:
+def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: int) -> TaskPool:
     """Draw a pool and its tasks from documents.
 
     Args:
@@ -125,32 +125,25 @@ def build_text_corpus(name: str, documents: pl.DataFrame, plan: TextPlan, seed: 
     """
     drawn = draw_documents(name, documents, plan, seed)
     pool, tasks, encoder = drawn.pool, drawn.tasks, drawn.encoder
-    parts = {
-        split: _held_out(drawn.held, tasks, encoder, plan, where) for split, where in plan.splits.items()
-    }
+    held = {split: _held_out(drawn.held, tasks, encoder, plan, where) for split, where in plan.splits.items()}
     chunks = [chunk for document in pool for chunk in document.chunks]
     repeat = [len(document.chunks) for document in pool]
-    rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
-    tokens = np.concatenate([np.asarray(chunk, dtype=np.int32) for chunk in chunks])
-    offsets = np.concatenate([[0], np.cumsum(sizes.numpy())]).astype(np.int64)
-    return ChunkPool(
+    rows, _ = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
+    tokens = TokenLists.of(chunks)
+    return TaskPool(
         name=name,
-        digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part, _ in parts.values()]),
-        stream=TextStream(TokenLists(tokens, offsets), encoder.bos),
+        digest=digest(name, seed, plan.__dict__, chunks, [part.rows.tolist() for part in held.values()]),
+        stream=TextStream(tokens, encoder.bos),
         rows=rows,
-        sizes=sizes,
+        n_tokens=tokens.lengths,
         source=np.repeat([document.source for document in pool], repeat).astype(np.int64),
         document=np.repeat(np.arange(len(pool)), repeat).astype(np.int64),
         cluster=np.repeat([document.cluster for document in pool], repeat).astype(np.int64),
         planted=np.repeat([document.planted for document in pool], repeat),
         tasks=tuple(tasks),
-        query=parts["query"][0],
-        judge=parts["judge"][0],
-        evaluation=parts["evaluation"][0],
+        **held,
         vocabulary=encoder.vocab_size,
-        chunks=TokenLists(tokens, offsets),
-        queries=parts["query"][1],
-        judges=parts["judge"][1],
+        chunks=tokens,
         contaminated=drawn.contaminated,
     )
 
@@ -324,7 +317,7 @@ def _changed(chunk: list[int], unigrams: NDArray[np.int64], rng: np.random.Gener
 
 def _held_out(
     texts: dict[str, list[str]], tasks: Sequence[str], encoder: TextEncoder, plan: TextPlan, where: slice
-) -> tuple[HeldOut, list[TokenLists]]:
+) -> HeldOut:
     chunks: list[list[int]] = []
     task: list[int] = []
     document: list[int] = []
@@ -335,9 +328,4 @@ def _held_out(
                 task.append(code)
                 document.append(code * len(texts[name]) + number)
     rows, sizes = pad_chunks(chunks, encoder.bos, plan.chunk_tokens)
-    codes = np.asarray(task, dtype=np.int64)
-    per_task = [
-        TokenLists.of([chunk for chunk, code in zip(chunks, task, strict=True) if code == t])
-        for t in range(len(tasks))
-    ]
-    return HeldOut(rows, sizes, codes, np.asarray(document, dtype=np.int64)), per_task
+    return HeldOut(rows, sizes, np.asarray(task, dtype=np.int64), np.asarray(document, dtype=np.int64))

@@ -32,7 +32,7 @@ from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.intervals import strata_groups, widened
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_spearman
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views
@@ -168,7 +168,7 @@ def choose_rows(result: CellResult, count: int, seed_name: str) -> Ints:
 
 def run_transfer(
     small: CellResult,
-    corpus: ChunkPool,
+    corpus: TaskPool,
     large_trainer: Trainer,
     large_views: Views | None,
     rows: NDArray[np.integer],

@@ -8,13 +8,14 @@ same design under two seed names.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from grasp_pipeline.arrays import Bools, Floats, Ints
 from grasp_pipeline.calibration.rank import finite
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator, seed_for
 
@@ -40,30 +41,8 @@ class Design:
     seed: int
 
 
-@dataclass(frozen=True)
-class Pool:
-    """What a design may look at.
-
-    Attributes:
-        n_tokens: (n,) tokens per chunk, each at least 1.
-        source: (n,) integer codes of sources.
-        document: (n,) integer codes of documents, whose chunks are taken in the order of the pool.
-        cluster: (n,) integer codes of near-duplicate clusters.
-        task_scores: (n, T) alignment of every chunk with every task, larger is better, any scale.
-    """
-
-    n_tokens: Ints
-    source: Ints
-    document: Ints
-    cluster: Ints
-    task_scores: Floats
-
-
 def design_subsets(
-    n_tokens: ArrayLike,
-    source: ArrayLike,
-    document: ArrayLike,
-    cluster: ArrayLike,
+    pool: ChunkPool,
     task_scores: ArrayLike,
     budget_tokens: int,
     count: int,
@@ -90,10 +69,7 @@ def design_subsets(
     budget, the seed name, its stratum and its number within it.
 
     Args:
-        n_tokens: (n,) tokens per chunk.
-        source: (n,) integer codes.
-        document: (n,) integer codes.
-        cluster: (n,) integer codes of near-duplicate clusters, per document or per chunk.
+        pool: n chunks.
         task_scores: (n, T) alignment of the chunks with the tasks; append a column for a mean over tasks if
             that is the target.
         budget_tokens: token budget of a full-size subset.
@@ -107,12 +83,14 @@ def design_subsets(
     Raises:
         ConfigError: half the budget is below one chunk, the budget exceeds the corpus, a stratum is unknown,
             or there are not `count` distinct subsets to find.
-        ValueError: shapes disagree, a chunk has no tokens, or a score is not finite.
+        ValueError: there is not a score of every chunk, or one is not finite.
     """
-    pool = _pool(n_tokens, source, document, cluster, task_scores)
+    scores = finite("task_scores", task_scores)
+    if scores.ndim != 2 or scores.shape[0] != pool.n or scores.shape[1] < 1:
+        raise ValueError(f"task_scores have shape {scores.shape}; expected ({pool.n}, tasks).")
     _check_budget(pool, budget_tokens)
-    first_task = seed_for(seed_name, "first task") % pool.task_scores.shape[1]
-    pool = replace(pool, task_scores=np.roll(pool.task_scores, -first_task, axis=1))
+    first_task = seed_for(seed_name, "first task") % scores.shape[1]
+    scores = np.roll(scores, -first_task, axis=1)
     designs: list[Design] = []
     seen: set[bytes] = set()
     for stratum, number in _allocate(proportions, count).items():
@@ -120,11 +98,11 @@ def design_subsets(
         for index in range(number):
             half = small or (stratum == "source_tilted" and index % 3 == 2)
             target = budget_tokens // 2 if half else budget_tokens
-            design = _draw(pool, stratum, index, target, seed_name, seen)
+            design = _draw(pool, scores, stratum, index, target, seed_name, seen)
             if design is None:
                 raise ConfigError(
                     f"Found only {len(designs)} of {count} distinct subsets of {target:,} tokens in a corpus "
-                    f"of {len(pool.n_tokens):,} chunks and {int(pool.n_tokens.sum()):,} tokens; ask for "
+                    f"of {pool.n:,} chunks and {pool.total:,} tokens; ask for "
                     "fewer subsets or a smaller budget."
                 )
             designs.append(design)
@@ -132,11 +110,11 @@ def design_subsets(
 
 
 def _draw(
-    pool: Pool, stratum: str, index: int, target: int, seed_name: str, seen: set[bytes]
+    pool: ChunkPool, scores: Floats, stratum: str, index: int, target: int, seed_name: str, seen: set[bytes]
 ) -> Design | None:
     for attempt in range(ATTEMPTS):
         name = (seed_name, "subset", stratum, index, attempt)
-        membership = STRATA[stratum](pool, target, index, generator(*name))
+        membership = STRATA[stratum](pool, scores, target, index, generator(*name))
         key = np.packbits(membership).tobytes()
         if key not in seen:
             seen.add(key)
@@ -144,11 +122,13 @@ def _draw(
     return None
 
 
-def _uniform(pool: Pool, target: int, index: int, rng: np.random.Generator) -> Bools:
-    return fill(rng.permutation(len(pool.n_tokens)), pool.n_tokens, target)
+def _uniform(pool: ChunkPool, scores: Floats, target: int, index: int, rng: np.random.Generator) -> Bools:
+    return fill(rng.permutation(pool.n), pool.n_tokens, target)
 
 
-def _source_tilted(pool: Pool, target: int, index: int, rng: np.random.Generator) -> Bools:
+def _source_tilted(
+    pool: ChunkPool, scores: Floats, target: int, index: int, rng: np.random.Generator
+) -> Bools:
     """Take each source's chunks in random order, at speeds in proportion to its drawn share."""
     _, code = np.unique(pool.source, return_inverse=True)
     n_sources = int(code.max()) + 1
@@ -161,7 +141,9 @@ def _source_tilted(pool: Pool, target: int, index: int, rng: np.random.Generator
     return fill(order[np.argsort(within / share[code[order]], kind="stable")], pool.n_tokens, target)
 
 
-def _redundancy_tilted(pool: Pool, target: int, index: int, rng: np.random.Generator) -> Bools:
+def _redundancy_tilted(
+    pool: ChunkPool, scores: Floats, target: int, index: int, rng: np.random.Generator
+) -> Bools:
     """Order whole clusters by how many documents they hold, or documents by length, with Gumbel noise."""
     _, document = np.unique(pool.document, return_inverse=True)
     strength = rng.uniform(0.5, 3.0)
@@ -175,9 +157,11 @@ def _redundancy_tilted(pool: Pool, target: int, index: int, rng: np.random.Gener
     return fill(np.lexsort((shuffled[document], -key[group])), pool.n_tokens, target)
 
 
-def _task_optimised(pool: Pool, target: int, index: int, rng: np.random.Generator) -> Bools:
-    n, n_tasks = pool.task_scores.shape
-    scores = pool.task_scores[:, index % n_tasks]
+def _task_optimised(
+    pool: ChunkPool, scores: Floats, target: int, index: int, rng: np.random.Generator
+) -> Bools:
+    n, n_tasks = scores.shape
+    scores = scores[:, index % n_tasks]
     if index == 0:
         left_out = rng.random(n) < 0.1
         return fill(np.lexsort((-scores, left_out)), pool.n_tokens, target)
@@ -190,14 +174,14 @@ def _task_optimised(pool: Pool, target: int, index: int, rng: np.random.Generato
     return fill(np.lexsort((rng.random(n), ~kept)), pool.n_tokens, target)
 
 
-STRATA: dict[str, Callable[[Pool, int, int, np.random.Generator], Bools]] = {
+STRATA: dict[str, Callable[[ChunkPool, Floats, int, int, np.random.Generator], Bools]] = {
     "uniform": _uniform,
     "uniform_small": _uniform,
     "source_tilted": _source_tilted,
     "redundancy_tilted": _redundancy_tilted,
     "task_optimised": _task_optimised,
 }
-"""Stratum -> draw of one membership from (pool, target tokens, number within the stratum, generator)."""
+"""Stratum -> draw of one membership from (pool, scores (n, T), target tokens, number within the stratum, generator)."""
 
 
 def fill(order: ArrayLike, n_tokens: Ints, target: int) -> Bools:
@@ -244,32 +228,8 @@ def _allocate(proportions: Mapping[str, float], count: int) -> dict[str, int]:
     return dict(zip(names, numbers.tolist(), strict=True))
 
 
-def _pool(
-    n_tokens: ArrayLike, source: ArrayLike, document: ArrayLike, cluster: ArrayLike, task_scores: ArrayLike
-) -> Pool:
-    tokens, scores = np.asarray(n_tokens, dtype=np.int64), finite("task_scores", task_scores)
-    codes = {"source": source, "document": document, "cluster": cluster}
-    arrays = {name: np.asarray(values, dtype=np.int64) for name, values in codes.items()}
-    if tokens.ndim != 1 or len(tokens) == 0:
-        raise ValueError(
-            f"n_tokens has shape {tokens.shape}; expected one number for each chunk, and a chunk."
-        )
-    for name, array in arrays.items():
-        if array.shape != tokens.shape:
-            raise ValueError(
-                f"{name} has shape {array.shape}; expected one code for each of {len(tokens)} chunks."
-            )
-    if scores.ndim != 2 or scores.shape[0] != len(tokens) or scores.shape[1] < 1:
-        raise ValueError(f"task_scores have shape {scores.shape}; expected ({len(tokens)}, tasks).")
-    if tokens.min() < 1:
-        raise ValueError(
-            f"Chunk {int(tokens.argmin())} has {int(tokens.min())} tokens; every chunk needs at least 1."
-        )
-    return Pool(tokens, task_scores=scores, **arrays)
-
-
-def _check_budget(pool: Pool, budget_tokens: int) -> None:
-    total, largest = int(pool.n_tokens.sum()), int(pool.n_tokens.max())
+def _check_budget(pool: ChunkPool, budget_tokens: int) -> None:
+    total, largest = pool.total, int(pool.n_tokens.max())
     if budget_tokens // 2 < largest:
         raise ConfigError(
             f"The budget of {budget_tokens:,} tokens is too small: subsets of half the budget would hold "

@@ -11,13 +11,12 @@ Strata:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Bools
-from grasp_pipeline.calibration.designs import STRATA, Pool
+from grasp_pipeline.calibration.designs import STRATA
+from grasp_pipeline.calibration.subsets import Subsets
 from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
@@ -41,34 +40,6 @@ _DRAWS: Mapping[str, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Subsets:
-    """strata: m names; membership: (m, n). target: for optimised subsets the task's code, else -1: (m,)."""
-
-    strata: tuple[str, ...]
-    membership: Bools
-    target: NDArray[np.int64]
-
-    @property
-    def m(self) -> int:
-        """Number of subsets."""
-        return len(self.strata)
-
-    def take(self, rows: NDArray[np.integer]) -> Subsets:
-        """Return some of the subsets."""
-        return Subsets(tuple(self.strata[i] for i in rows), self.membership[rows], self.target[rows])
-
-
-def join(parts: Sequence[Subsets]) -> Subsets:
-    """Return all parts' subsets, those with equal members once."""
-    strata = [name for part in parts for name in part.strata]
-    membership = np.concatenate([part.membership for part in parts])
-    target = np.concatenate([part.target for part in parts])
-    _, first = np.unique(np.packbits(membership, axis=1), axis=0, return_index=True)
-    kept = np.sort(first)
-    return Subsets(tuple(strata[i] for i in kept), membership[kept], target[kept])
-
-
 def draw_subsets(
     corpus: ChunkPool, task_scores: NDArray[np.float64], counts: Mapping[str, int], seed_name: str
 ) -> Subsets:
@@ -86,11 +57,9 @@ def draw_subsets(
     unknown = sorted(set(counts) - set(_DRAWS))
     if unknown:
         raise ConfigError(f"Unknown strata {', '.join(unknown)}; choose among {', '.join(_DRAWS)}.")
-    pool = Pool(corpus.n_tokens, corpus.source, corpus.document, corpus.cluster, task_scores)
-    total = int(corpus.n_tokens.sum())
-    if SMALL * total < corpus.n_tokens.max():
+    if SMALL * corpus.total < corpus.n_tokens.max():
         raise ConfigError(
-            f"a tenth of the pool's {total:,} tokens is below one chunk; raise laboratory.chunks"
+            f"a tenth of the pool's {corpus.total:,} tokens is below one chunk; raise laboratory.chunks"
         )
     strata, members = [], []
     for stratum, count in counts.items():
@@ -101,7 +70,7 @@ def draw_subsets(
             kind = kinds[index % len(kinds)]
             # A draw's own number starts at 1: number 0 of task_optimised is a hard top, which finalists stand for.
             number = index // len(kinds) + 1
-            members.append(STRATA[kind](pool, round(share * total), number, rng))
+            members.append(STRATA[kind](corpus, task_scores, round(share * corpus.total), number, rng))
             strata.append(stratum)
     membership = np.stack(members) if members else np.empty((0, corpus.n), dtype=np.bool_)
     return Subsets(tuple(strata), membership, np.full(len(strata), -1, dtype=np.int64))
@@ -109,4 +78,4 @@ def draw_subsets(
 
 def budget_of(corpus: ChunkPool) -> int:
     """Return the tokens of a task-optimised subset."""
-    return round(OPTIMISED_SHARE * int(corpus.n_tokens.sum()))
+    return round(OPTIMISED_SHARE * corpus.total)

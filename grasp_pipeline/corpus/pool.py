@@ -1,16 +1,18 @@
-"""What a cell works on: a pool of examples, and the held-out examples of its tasks. Text or images alike."""
+"""The chunks that are selected from, and the held-out examples that a selection is measured on, as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from grasp_pipeline.arrays import Ints, TokenLists
+from grasp_pipeline.arrays import Bools, Ints, TokenLists
 from grasp_pipeline.proxy.packing import ExampleStream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,90 @@ class HeldOut:
             ]
         )
 
+    def texts(self, *tasks: int) -> TokenLists:
+        """Return the token ids of examples that are text, task by task."""
+        mine = np.concatenate([np.flatnonzero(self.task == task) for task in tasks])
+        return TokenLists.of([self.rows[i, 1 : 1 + self.sizes[i]].numpy() for i in mine])
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ChunkPool:
-    """A pool of n examples and its tasks.
+    """The n chunks that subsets are taken of.
+
+    Attributes:
+        n_tokens: (n,) tokens per chunk, each at least 1.
+        source, document, cluster: (n,) integer codes; near duplicates share a cluster.
+        chunks: token ids; None where examples are not text, or where nothing reads them.
+
+    Raises:
+        ValueError: there is no chunk, a chunk has no tokens, or shapes disagree.
+    """
+
+    n_tokens: Ints
+    source: Ints
+    document: Ints
+    cluster: Ints
+    chunks: TokenLists | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.n_tokens.shape
+        if len(shape) != 1 or not shape[0]:
+            raise ValueError(f"n_tokens has shape {shape}; expected one number for each chunk, and a chunk.")
+        for name in ("source", "document", "cluster"):
+            if (found := getattr(self, name).shape) != shape:
+                raise ValueError(
+                    f"{name} has shape {found}; expected one code for each of {shape[0]} chunks."
+                )
+        if self.n_tokens.min() < 1:
+            raise ValueError(
+                f"Chunk {int(self.n_tokens.argmin())} has {int(self.n_tokens.min())} tokens; every chunk needs at "
+                "least 1."
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return len(self.n_tokens)
+
+    @property
+    def total(self) -> int:
+        """Tokens in all."""
+        return int(self.n_tokens.sum())
+
+    @property
+    def survivor(self) -> Bools:
+        """Chunks of the document that stays of each near-duplicate cluster, the first: (n,)."""
+        _, head, cluster = np.unique(self.cluster, return_index=True, return_inverse=True)
+        return self.document == self.document[head][cluster]
+
+    @property
+    def position(self) -> Ints:
+        """Place of every chunk in its document, whose chunks lie together: (n,)."""
+        _, first, document = np.unique(self.document, return_index=True, return_inverse=True)
+        return np.arange(self.n) - first[document]
+
+    @property
+    def text(self) -> TokenLists:
+        """Token ids of a pool of text."""
+        assert self.chunks is not None, "a pool of text"
+        return self.chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPool(ChunkPool):
+    """A pool that was sampled with its tasks, text or images alike: what a cell works on.
 
     Attributes:
         name: of the corpus, for tables.
         digest: digest of everything that a measurement depends on: examples, tasks and held-out examples.
         stream: the pool as training rows.
-        rows: (n, L + 1) the pool's examples as laid out for the objective; sizes: (n,) tokens.
-        source, document, cluster: (n,) integer codes; near duplicates share a cluster.
+        rows: (n, L + 1) the pool's examples as laid out for the objective.
         planted: (n,) what was planted: "", "exact", "near" or "noise".
         tasks: names of the T tasks.
         query: examples that the tasks' directions are taken from.
         judge: others, for evidence that no optimiser has seen.
         evaluation: examples that utilities are measured on; their documents are in neither of the other two.
         vocabulary: size of the output layer.
-        chunks: token ids of the pool for n-gram methods; None where examples are not text.
-        queries: token ids of each task's query examples; None where examples are not text.
-        judges: token ids of each task's judge examples; None where examples are not text.
         contaminated: documents of those considered that were left out since they hold text of a held-out one.
     """
 
@@ -67,27 +133,25 @@ class ChunkPool:
     digest: str
     stream: ExampleStream
     rows: Tensor
-    sizes: Tensor
-    source: Ints
-    document: Ints
-    cluster: Ints
     planted: NDArray[np.str_]
     tasks: tuple[str, ...]
     query: HeldOut
     judge: HeldOut
     evaluation: HeldOut
     vocabulary: int
-    chunks: TokenLists | None = None
-    queries: Sequence[TokenLists] | None = None
-    judges: Sequence[TokenLists] | None = None
     contaminated: int = 0
 
     @property
-    def n(self) -> int:
-        """Number of examples in the pool."""
-        return len(self.source)
+    def queries(self) -> list[TokenLists]:
+        """Token ids of each task's query examples, which are text."""
+        return [self.query.texts(task) for task in range(len(self.tasks))]
 
     @property
-    def n_tokens(self) -> Ints:
+    def judges(self) -> list[TokenLists]:
+        """Token ids of each task's judge examples, which are text."""
+        return [self.judge.texts(task) for task in range(len(self.tasks))]
+
+    @property
+    def sizes(self) -> Tensor:
         """Tokens per example, (n,)."""
-        return self.sizes.numpy()
+        return self.rows.new_tensor(self.n_tokens)

@@ -17,8 +17,9 @@ from grasp_pipeline.attribution.methods.registry import Method, baseline_predict
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, draw_subsets, join
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.calibration.strata import OPTIMISED, draw_subsets
+from grasp_pipeline.calibration.subsets import Subsets, join
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.evaluation.selectors import judge_predictions, optimised_subsets
@@ -188,7 +189,7 @@ class CellResult:
 
 def run_cell(
     name: str,
-    corpus: ChunkPool,
+    corpus: TaskPool,
     trainer: Trainer,
     views: Views,
     protocol: Protocol,
@@ -306,7 +307,7 @@ def run_cell(
 
 
 def baseline_inputs(
-    corpus: ChunkPool, views: Views, calibration: NDArray[np.bool_], utilities: Floats
+    corpus: TaskPool, views: Views, calibration: NDArray[np.bool_], utilities: Floats
 ) -> BaselineInputs:
     """Return what baselines may look at, with calibration subsets (m, n) and their utilities (m, T)."""
     return BaselineInputs(
@@ -325,7 +326,7 @@ def baseline_inputs(
     )
 
 
-def evaluation_subsets(corpus: ChunkPool, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
+def evaluation_subsets(corpus: TaskPool, views: Views, protocol: Protocol, seed_name: str) -> Subsets:
     """Return the evaluation subsets: random draws, and finalists for the first tasks by number."""
     random = {stratum: count for stratum, count in protocol.evaluation.items() if stratum != OPTIMISED}
     scores = views.design.sketches @ views.design.targets.T

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grasp_pipeline.config import ProxyConfig
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.progress import Listener, duration, silent
 from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
@@ -68,7 +68,7 @@ class SketchPlan:
 
 
 def text_trainer(
-    preset: str, corpus: ChunkPool, recipe: Recipe, seed: int, stacked_models: int
+    preset: str, corpus: TaskPool, recipe: Recipe, seed: int, stacked_models: int
 ) -> tuple[CausalLM, Trainer]:
     """Return a language model of a preset at its seeded initial weights, and how it is retrained."""
     model = build_model(
@@ -83,7 +83,7 @@ def text_trainer(
 def take_views(
     objective: Objective,
     trainer: Trainer,
-    corpus: ChunkPool,
+    corpus: TaskPool,
     reference: Recipe,
     plan: SketchPlan,
     seed: int,

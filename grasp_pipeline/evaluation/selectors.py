@@ -15,10 +15,11 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.partition import group_count, kmeans_groups
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of, join
+from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
+from grasp_pipeline.calibration.subsets import Subsets, join
 from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
@@ -33,7 +34,7 @@ GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
 
 
-def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Subsets:
+def optimised_subsets(corpus: TaskPool, view: View, tasks: Sequence[int]) -> Subsets:
     """Return the finalists of every selector for some of the tasks (codes); equal ones once."""
     budget, tokens = budget_of(corpus), corpus.n_tokens
     second = second_moment(view.sketches, tokens)
@@ -41,8 +42,7 @@ def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Su
     ranking = metric_matrix(second, 3.0)
     blocks = ArrayBlocks(view.sketches)
     groups = kmeans_groups(blocks, group_count(corpus.n, GROUPS), "laboratory")
-    _, head, cluster = np.unique(corpus.cluster, return_index=True, return_inverse=True)
-    feasible_sets = FeasibleSets.plain(tokens, budget, corpus.document == corpus.document[head][cluster])
+    feasible_sets = FeasibleSets.of(corpus, budget)
     feasible = feasible_sets.feasible_set()
     text = corpus.chunks
     ngrams = None if text is None else NgramFeatures.fit(text)
@@ -61,8 +61,8 @@ def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Su
             top_k(view.sketches @ (inverse @ target), feasible),
             best_groups(groups, alignment, feasible),
         ]
-        if text is not None and ngrams is not None and features is not None and corpus.queries is not None:
-            query = corpus.queries[task]
+        if text is not None and ngrams is not None and features is not None:
+            query = corpus.query.texts(task)
             wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
             members += [
@@ -74,12 +74,12 @@ def optimised_subsets(corpus: ChunkPool, view: View, tasks: Sequence[int]) -> Su
     return join(parts)
 
 
-def judge_predictions(corpus: ChunkPool, early: View, final: View, membership: Bools) -> Floats | None:
+def judge_predictions(corpus: TaskPool, early: View, final: View, membership: Bools) -> Floats | None:
     """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
 
     J of `grasp_pipeline.selection.candidates.judge`, standardised over the subsets it ranks.
     """
-    if corpus.chunks is None or corpus.judges is None:
+    if corpus.chunks is None:
         return None
     parts = [
         predict_from_means(
@@ -87,8 +87,7 @@ def judge_predictions(corpus: ChunkPool, early: View, final: View, membership: B
         )
         for view in (early, final)
     ]
-    position = np.arange(corpus.n) - np.unique(corpus.document, return_index=True)[1][corpus.document]
-    repeats = repeat_groups(corpus.cluster, position)
+    repeats = repeat_groups(corpus.cluster, corpus.position)
     columns = [
         combine(
             BigramLikelihood(corpus.chunks, query, repeats).scores(membership),

@@ -20,7 +20,7 @@ from grasp_pipeline.corpus.images import (
     load_digits,
     load_fashion_mnist,
 )
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.evaluation.experiment import CellResult, Protocol, run_cell
 from grasp_pipeline.evaluation.proxies import SketchPlan, take_views
 from grasp_pipeline.progress import Listener, silent
@@ -44,7 +44,7 @@ class VisionLab:
     """settings: of the cell. corpus: pool and tasks. objective: the classifier. trainer: how it is retrained."""
 
     settings: VisionConfigSection
-    corpus: ChunkPool
+    corpus: TaskPool
     objective: ImageClassifier
     trainer: Trainer
 
@@ -133,19 +133,19 @@ def protocol(settings: VisionConfigSection) -> Protocol:
     )
 
 
-def vision_lab_corpus(name: str, images: VisionCorpus) -> ChunkPool:
+def vision_lab_corpus(name: str, images: VisionCorpus) -> TaskPool:
     """Return the pool of a vision corpus; every image is a document of its own, its label one token."""
     n = images.n
-    rows, sizes = image_rows(np.arange(n), images.labels)
+    rows, _ = image_rows(np.arange(n), images.labels)
     tasks = tuple(sorted({task for task, _ in images.splits}))
     kinds = np.array(["", *COPIES[1:]])[images.copy]
     content = [hashlib.sha256(images.images.tobytes()).hexdigest(), images.labels.tolist()]
-    return ChunkPool(
+    return TaskPool(
         name=name,
         digest=digest(name, content, {" ".join(key): where.tolist() for key, where in images.splits.items()}),
         stream=ImageStream(images.labels),
         rows=rows,
-        sizes=sizes,
+        n_tokens=np.ones(n, dtype=np.int64),
         source=images.source,
         document=np.arange(n),
         cluster=images.cluster,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.retrain import Job, Outcome, retrain
@@ -65,13 +65,11 @@ class Trainer:
     stacked_models: int = 16
     device: str = "cpu"
 
-    def recipe_id(self, corpus: ChunkPool) -> str:
+    def recipe_id(self, corpus: TaskPool) -> str:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
         return digest(self.recipe.digest(), self.model, corpus.digest)
 
-    def retrain(
-        self, corpus: ChunkPool, jobs: Sequence[Job], advance: Callable[[int], None]
-    ) -> list[Outcome]:
+    def retrain(self, corpus: TaskPool, jobs: Sequence[Job], advance: Callable[[int], None]) -> list[Outcome]:
         """Return what the jobs lose on the evaluation examples; errors as in `grasp_pipeline.proxy.retrain`."""
         held = corpus.evaluation
         return list(
@@ -89,14 +87,14 @@ class Trainer:
         )
 
 
-def subset_id(corpus: ChunkPool, membership: NDArray[np.bool_]) -> str:
+def subset_id(corpus: TaskPool, membership: NDArray[np.bool_]) -> str:
     """Return a digest of the pool and the subset's members."""
     return digest(corpus.digest, np.flatnonzero(membership).tolist())
 
 
 def measure(
     trainer: Trainer,
-    corpus: ChunkPool,
+    corpus: TaskPool,
     membership: NDArray[np.bool_],
     seeds: Sequence[int],
     store: RunStore,
@@ -140,6 +138,6 @@ def measure(
     return np.stack([[known[name, seed] for seed in seeds] for name in ids]).transpose(0, 2, 1)
 
 
-def _utilities(outcome: Outcome, corpus: ChunkPool) -> Floats:
+def _utilities(outcome: Outcome, corpus: TaskPool) -> Floats:
     held = corpus.evaluation
     return -held.task_means(outcome.chunk_losses / held.n_tokens, len(corpus.tasks))

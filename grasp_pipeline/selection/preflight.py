@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from grasp_pipeline.calibration.budget import Budget
 from grasp_pipeline.calibration.designs import design_subsets
 from grasp_pipeline.config import ConstraintsConfig, FinalistsConfig, ProtocolConfig, SubsetsConfig
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError, nearest
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.target import Target
@@ -78,18 +79,14 @@ def impossible_budget(budget: Budget, tokens: int, documents: int) -> str | None
     return refusal(lambda: budget.resolve(tokens, documents))
 
 
-def too_few_subsets(
-    config: SubsetsConfig, n_tokens: NDArray[np.int64], codes: Collection[NDArray[np.int64]], budget: int
-) -> str | None:
-    """Not as many distinct subsets fit the budget as are to be retrained; codes: (n,) of source, document, cluster.
+def too_few_subsets(config: SubsetsConfig, pool: ChunkPool, budget: int) -> str | None:
+    """Not as many distinct subsets fit the budget as are to be retrained.
 
     The real draws follow the tasks' scores; these follow random ones.
     """
-    scores = generator("preflight").standard_normal((len(n_tokens), 1))
+    scores = generator("preflight").standard_normal((pool.n, 1))
     for count in (config.calibration_subsets, config.evaluation_subsets):
-        told = refusal(
-            lambda count=count: design_subsets(n_tokens, *codes, scores, budget, count, "preflight")  # type: ignore[misc]
-        )
+        told = refusal(lambda count=count: design_subsets(pool, scores, budget, count, "preflight"))
         if told is not None:
             return told
     return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked, unstack
@@ -85,7 +85,7 @@ def train_checkpoints(
     return kept | {"reference": unstack(weights, 0)}
 
 
-def take_view(sketcher: Sketcher, corpus: ChunkPool, batch_tokens: int = 4096) -> View:
+def take_view(sketcher: Sketcher, corpus: TaskPool, batch_tokens: int = 4096) -> View:
     """Sketch a pool and its tasks.
 
     Raises:
@@ -127,12 +127,12 @@ def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
     )
 
 
-def ngram_view(corpus: ChunkPool, dimension: int) -> View | None:
+def ngram_view(corpus: TaskPool, dimension: int) -> View | None:
     """Return hashed bigram features in place of gradients; None where examples are not text.
 
     Features are those of `grasp_pipeline.corpus.ngram_features`: no model is needed. Losses are 0.
     """
-    if corpus.chunks is None or corpus.queries is None or corpus.judges is None:
+    if corpus.chunks is None:
         return None
     features = NgramFeatures.fit(corpus.chunks, dimension)
     queries = np.concatenate([features.transform(part) for part in corpus.queries])
@@ -215,7 +215,7 @@ def query_moments(
     return np.stack(moments)
 
 
-def exact_view(objective: Objective, parameters: Parameters, corpus: ChunkPool, batch: int = 16) -> View:
+def exact_view(objective: Objective, parameters: Parameters, corpus: TaskPool, batch: int = 16) -> View:
     """Return an isometric view of the exact gradients: all their inner products, in n + 2T dimensions.
 
     The Gram matrix of the n gradients and of the tasks' mean gradients is factored by its eigenvectors, so every

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from workplace import Curated, Workplace
 
 from assets import scratch
-from assets.data import Corpus, load_corpus, load_sketches
+from assets.data import StoredPool, load_corpus, load_sketches
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks, project
@@ -90,10 +90,10 @@ def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
-def results(sketches: SketchBlocks, corpus: Corpus) -> list[NDArray[np.float64]]:
+def results(sketches: SketchBlocks, corpus: StoredPool) -> list[NDArray[np.float64]]:
     """Return what the steps compute from sketches."""
     draw = generator("loading")
-    membership = draw.random((3, corpus.pool.n)) < 0.5
+    membership = draw.random((3, corpus.n)) < 0.5
     return [
         project(sketches, draw.standard_normal((sketches.d, 2))),
         subset_means(sketches, corpus.n_tokens, membership).means,
@@ -191,7 +191,15 @@ class TestSketches:
         partition = {"sketch_kind": "output", "shard": "x"}
         step.tables.write_stream(tables.GRADIENT_SKETCHES, frames(), BY_HAND, partition, dict, group)
         pool = TokenLists(np.ones(n, dtype=np.int32), np.arange(n + 1))
-        corpus = Corpus(0, pl.DataFrame({"chunk_id": ids}), pool)
+        one = np.zeros(n, dtype=np.int64)
+        corpus = StoredPool(
+            n_tokens=pool.lengths,
+            source=one,
+            document=one,
+            cluster=one,
+            version=0,
+            frame=pl.DataFrame({"chunk_id": ids}),
+        )
         monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
         tracemalloc.start()
         try:
@@ -210,22 +218,24 @@ class TestCorpus:
         chunks = curated.place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")
         assert corpus.frame["chunk_id"].to_list() == chunks["chunk_id"].to_list()
         expected = chunks["input_ids"].to_list()
-        assert [corpus.pool.chunk(i) for i in range(corpus.pool.n)] == expected
-        assert corpus.pool.tokens.dtype == np.int32
+        assert [corpus.text.chunk(i) for i in range(corpus.n)] == expected
+        assert corpus.text.tokens.dtype == np.int32
         assert corpus.total == sum(map(len, expected))
         del corpus
         assert mapped(curated.place) == []
 
-    @pytest.mark.parametrize("column", ["source", "doc_id", "cluster"])
-    def test_codes_follow_the_sorted_values(self, curated: Curated, column: str) -> None:
+    @pytest.mark.parametrize(
+        ("column", "name"), [("source", "source"), ("doc_id", "document"), ("cluster", "cluster")]
+    )
+    def test_codes_follow_the_sorted_values(self, curated: Curated, column: str, name: str) -> None:
         corpus = load_corpus(reader(curated.place))
         values = corpus.frame[column].to_list()
         places = {value: code for code, value in enumerate(sorted(set(values)))}
-        assert corpus.codes(column).tolist() == [places[value] for value in values]
+        assert getattr(corpus, name).tolist() == [places[value] for value in values]
 
     def test_ids_are_those_of_the_subset(self, curated: Curated) -> None:
         corpus = load_corpus(reader(curated.place))
-        membership = generator("ids").random(corpus.pool.n) < 0.3
+        membership = generator("ids").random(corpus.n) < 0.3
         everything = corpus.frame["chunk_id"].to_list()
         assert corpus.ids(membership) == [everything[i] for i in np.flatnonzero(membership)]
 

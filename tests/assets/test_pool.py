@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from test_loading import BY_HAND, Reader
 from workplace import Curated, Workplace, changed_tables, materialized, steps_up_to_date
 
-from assets.data import Corpus, load_corpus, pack_membership, unpack_membership
+from assets.data import StoredPool, load_corpus, pack_membership, unpack_membership
 from assets.pool import RETRAINED, Pooled, load_pool, mean_utilities
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
@@ -184,7 +184,7 @@ class TestMapping:
         step.said = said  # type: ignore[attr-defined]
         return step
 
-    def corpus(self, step: Any, ids: list[str]) -> Corpus:
+    def corpus(self, step: Any, ids: list[str]) -> StoredPool:
         """Store a corpus of chunks with these ids as the next version, and load it."""
         columns = {
             "doc_id": "d",
@@ -206,7 +206,7 @@ class TestMapping:
         step.tables.write(tables.TOKENIZED_SHARDS, chunks, BY_HAND, {"shard": "x"})
         return load_corpus(step)
 
-    def pool(self, step: Any, corpus: Corpus, members: dict[str, list[str]], recipe: str = "same") -> int:
+    def pool(self, step: Any, corpus: StoredPool, members: dict[str, list[str]], recipe: str = "same") -> int:
         """Add subsets of a corpus to the pool; returns its version."""
         ids = corpus.frame["chunk_id"].to_list()
         rows = [
@@ -227,7 +227,9 @@ class TestMapping:
         frame = pl.DataFrame(rows, schema=tables.CALIBRATION_POOL.schema)
         return step.tables.upsert(tables.CALIBRATION_POOL, frame, BY_HAND).version
 
-    def load(self, step: Any, corpus: Corpus, version: int | None, known: list[str] | None = None) -> Pooled:
+    def load(
+        self, step: Any, corpus: StoredPool, version: int | None, known: list[str] | None = None
+    ) -> Pooled:
         return load_pool(step, corpus, version, "same", self.TASKS[::-1], known or [])
 
     def test_no_pool_adds_nothing(self, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from toys import WORDS, toy_texts
 import benchmarks.laboratory.text as laboratory_text
 from benchmarks.laboratory.text import MAX_COPIES, NEAR_CHANGED, SPLITS, TextPlan, build_text_corpus
 from grasp_pipeline.corpus.contamination import ngram_overlap
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
 
@@ -35,11 +35,11 @@ DOCUMENTS = pl.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def pool() -> ChunkPool:
+def pool() -> TaskPool:
     return build_text_corpus("toy", DOCUMENTS, PLAN, 0)
 
 
-def held_out(corpus: ChunkPool) -> dict[str, HeldOut]:
+def held_out(corpus: TaskPool) -> dict[str, HeldOut]:
     return {"query": corpus.query, "judge": corpus.judge, "evaluation": corpus.evaluation}
 
 
@@ -47,7 +47,7 @@ def examples(rows: np.ndarray, sizes: np.ndarray) -> list[tuple[int, ...]]:
     return [tuple(row[1 : size + 1]) for row, size in zip(rows.tolist(), sizes.tolist(), strict=True)]
 
 
-def documents_of(corpus: ChunkPool) -> dict[int, list[tuple[int, ...]]]:
+def documents_of(corpus: TaskPool) -> dict[int, list[tuple[int, ...]]]:
     """Return the chunks of every document of the pool."""
     found: dict[int, list[tuple[int, ...]]] = {}
     for code, chunk in zip(corpus.document.tolist(), examples(corpus.rows, corpus.sizes), strict=True):
@@ -55,11 +55,11 @@ def documents_of(corpus: ChunkPool) -> dict[int, list[tuple[int, ...]]]:
     return found
 
 
-def is_fresh(corpus: ChunkPool, document: int) -> bool:
+def is_fresh(corpus: TaskPool, document: int) -> bool:
     return bool((corpus.planted[corpus.document == document] == "").all())
 
 
-def originals_of(corpus: ChunkPool, kind: str) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
+def originals_of(corpus: TaskPool, kind: str) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
     """Return (copy, the same chunks of its original) of every planted copy."""
     documents = documents_of(corpus)
     first = {code: i for i, code in reversed(list(enumerate(corpus.document.tolist())))}
@@ -73,7 +73,7 @@ def originals_of(corpus: ChunkPool, kind: str) -> list[tuple[list[tuple[int, ...
     return pairs
 
 
-def equal(one: ChunkPool, other: ChunkPool) -> bool:
+def equal(one: TaskPool, other: TaskPool) -> bool:
     arrays = [
         (one.rows, other.rows),
         (one.source, other.source),
@@ -84,7 +84,7 @@ def equal(one: ChunkPool, other: ChunkPool) -> bool:
     return one.digest == other.digest and all(np.array_equal(a, b) for a, b in arrays)
 
 
-def test_sizes_and_planted_shares_are_exact(pool: ChunkPool) -> None:
+def test_sizes_and_planted_shares_are_exact(pool: TaskPool) -> None:
     assert pool.n == PLAN.chunks == pool.chunks.n == len(pool.rows)  # type: ignore[union-attr]
     assert Counter(pool.planted.tolist()) == {"": 68, "exact": 18, "near": 8, "noise": 6}
     assert pool.rows.shape[1] == PLAN.chunk_tokens + 1
@@ -105,7 +105,7 @@ def test_any_shares_are_planted_exactly(shares: tuple[float, float, float]) -> N
     assert corpus.n == 100
 
 
-def test_the_views_of_the_pool_agree(pool: ChunkPool) -> None:
+def test_the_views_of_the_pool_agree(pool: TaskPool) -> None:
     """rows, chunks and the training stream hold the same tokens; so do the tasks' examples and their chunks."""
     chunks = pool.chunks
     assert chunks is not None
@@ -120,7 +120,7 @@ def test_the_views_of_the_pool_agree(pool: ChunkPool) -> None:
             assert part.tokens.tolist() == mine
 
 
-def test_held_out_examples_of_every_task(pool: ChunkPool) -> None:
+def test_held_out_examples_of_every_task(pool: TaskPool) -> None:
     counts = {"query": 5, "judge": 4, "evaluation": 3}
     for split, held in held_out(pool).items():
         for task in range(len(pool.tasks)):
@@ -130,7 +130,7 @@ def test_held_out_examples_of_every_task(pool: ChunkPool) -> None:
         assert all(len(set(held.task[held.document == d].tolist())) == 1 for d in held.document.tolist())
 
 
-def test_held_out_documents_are_apart(pool: ChunkPool) -> None:
+def test_held_out_documents_are_apart(pool: TaskPool) -> None:
     parts = [set(examples(held.rows, held.sizes)) for held in held_out(pool).values()]
     parts.append(
         {c for c, kind in zip(examples(pool.rows, pool.sizes), pool.planted, strict=True) if kind == ""}
@@ -154,7 +154,7 @@ def test_a_text_of_two_sources_is_not_both_held_out_and_trained_on() -> None:
         assert leaked == 0, f"{leaked} of {len(held.rows)} {split} examples are in the pool"
 
 
-def test_copies_share_the_cluster_of_their_original(pool: ChunkPool) -> None:
+def test_copies_share_the_cluster_of_their_original(pool: TaskPool) -> None:
     pairs = originals_of(pool, "exact")
     assert sum(len(copy) for copy, _ in pairs) == 18
     assert all(copy == original for copy, original in pairs)
@@ -193,7 +193,7 @@ def test_near_copies_change_the_share_of_tokens_they_say() -> None:
     assert np.mean([copy != original for copy, original in pairs]) > 0.7
 
 
-def test_noise_is_marked_and_alone(pool: ChunkPool) -> None:
+def test_noise_is_marked_and_alone(pool: TaskPool) -> None:
     where = np.flatnonzero(pool.planted == "noise")
     for i in where.tolist():
         assert (pool.cluster == pool.cluster[i]).sum() == 1
@@ -204,7 +204,7 @@ def test_noise_is_marked_and_alone(pool: ChunkPool) -> None:
     assert not real & {examples(pool.rows, pool.sizes)[i] for i in where}
 
 
-def test_equal_inputs_give_equal_pools_whatever_the_order_of_rows(pool: ChunkPool) -> None:
+def test_equal_inputs_give_equal_pools_whatever_the_order_of_rows(pool: TaskPool) -> None:
     assert equal(build_text_corpus("toy", DOCUMENTS, PLAN, 0), pool)
     shuffled = DOCUMENTS.sample(fraction=1, shuffle=True, seed=1)
     repeated = pl.concat([shuffled, shuffled[:9]]).with_columns(other=pl.lit("ignored"))
@@ -215,7 +215,7 @@ def test_equal_inputs_give_equal_pools_whatever_the_order_of_rows(pool: ChunkPoo
     ("name", "plan", "seed"),
     [("toy", PLAN, 1), ("other", PLAN, 0), ("toy", replace(PLAN, near=0.1, exact=0.16), 0)],
 )
-def test_name_seed_and_plan_change_the_digest(pool: ChunkPool, name: str, plan: TextPlan, seed: int) -> None:
+def test_name_seed_and_plan_change_the_digest(pool: TaskPool, name: str, plan: TextPlan, seed: int) -> None:
     other = build_text_corpus(name, DOCUMENTS, plan, seed)
     assert other.digest != pool.digest
     assert not np.array_equal(other.rows, pool.rows)
@@ -248,7 +248,7 @@ def contaminated_documents() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["source", "text"], orient="row")
 
 
-def decoded(corpus: ChunkPool, documents: pl.DataFrame, plan: TextPlan) -> dict[str, dict[str, str]]:
+def decoded(corpus: TaskPool, documents: pl.DataFrame, plan: TextPlan) -> dict[str, dict[str, str]]:
     """Return the texts that the pool and the splits were drawn from, found by their first words."""
     found: dict[str, dict[str, str]] = {"pool": {}, **{split: {} for split in SPLITS}}
     kept: dict[str, list[str]] = {}

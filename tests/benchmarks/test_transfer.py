@@ -28,7 +28,7 @@ from benchmarks.laboratory.transfer import (
 )
 from benchmarks.transfer import over_corpora, transfers
 from grasp_pipeline.calibration.grid_predictions import Grid
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views
 from grasp_pipeline.proxy.objective import pad_chunks
@@ -139,21 +139,21 @@ def test_decision_accuracy_says_what_is_wrong() -> None:
         seed_noise(first[:, :, None])
 
 
-def toy_corpus() -> ChunkPool:
+def toy_corpus() -> TaskPool:
     pool = random_pool(CHUNKS, "transfer pool")
-    rows, sizes = pad_chunks([pool.chunk(i) for i in range(CHUNKS)], 0, LENGTH)
+    rows, _ = pad_chunks([pool.chunk(i) for i in range(CHUNKS)], 0, LENGTH)
 
     def held(name: str) -> HeldOut:
         chunks = random_pool(8, name)
         laid, lengths = pad_chunks([chunks.chunk(i) for i in range(8)], 0, LENGTH)
         return HeldOut(laid, lengths, np.repeat([0, 1], 4), np.arange(8))
 
-    return ChunkPool(
+    return TaskPool(
         name="toy",
         digest="toy",
         stream=TextStream(pool, 0),
         rows=rows,
-        sizes=sizes,
+        n_tokens=pool.lengths,
         source=np.arange(CHUNKS) % 4,
         document=np.arange(CHUNKS),
         cluster=np.arange(CHUNKS),
@@ -166,7 +166,7 @@ def toy_corpus() -> ChunkPool:
     )
 
 
-def toy_proxy(kind: str, corpus: ChunkPool) -> tuple[Trainer, Views]:
+def toy_proxy(kind: str, corpus: TaskPool) -> tuple[Trainer, Views]:
     """Return a trainer and its views: one sketch kind, at the initial weights."""
     objective = tiny_model(kind)
     initial = objective.parameters()
@@ -187,7 +187,7 @@ def toy_proxy(kind: str, corpus: ChunkPool) -> tuple[Trainer, Views]:
     return Trainer(objective, initial, RECIPE, kind, 8), views
 
 
-def toy_cell(corpus: ChunkPool, trainer: Trainer, views: Views) -> CellResult:
+def toy_cell(corpus: TaskPool, trainer: Trainer, views: Views) -> CellResult:
     rng = generator("test transfer", "members")
     membership = rng.random((len(STRATA), CHUNKS)) < 0.4
     grid = Grid.of(views.kinds, corpus.n_tokens, (0.0, 1.0), (0.0, 0.7))
@@ -214,14 +214,14 @@ def toy_cell(corpus: ChunkPool, trainer: Trainer, views: Views) -> CellResult:
 
 
 @pytest.fixture(scope="module")
-def toy() -> tuple[ChunkPool, CellResult]:
+def toy() -> tuple[TaskPool, CellResult]:
     torch.set_num_threads(1)
     corpus = toy_corpus()
     return corpus, toy_cell(corpus, *toy_proxy("llama", corpus))
 
 
 @pytest.fixture(scope="module")
-def transfer(toy: tuple[ChunkPool, CellResult]) -> TransferResult:
+def transfer(toy: tuple[TaskPool, CellResult]) -> TransferResult:
     corpus, cell = toy
     trainer, views = toy_proxy("gpt2", corpus)
     return run_transfer(
@@ -230,7 +230,7 @@ def transfer(toy: tuple[ChunkPool, CellResult]) -> TransferResult:
 
 
 def test_rows_hold_all_finalists_and_an_even_share_of_every_other_stratum(
-    toy: tuple[ChunkPool, CellResult],
+    toy: tuple[TaskPool, CellResult],
 ) -> None:
     _, cell = toy
     rows = choose_rows(cell, 15, "toy")
@@ -248,7 +248,7 @@ def test_rows_hold_all_finalists_and_an_even_share_of_every_other_stratum(
         choose_rows(cell, 8, "toy")
 
 
-def test_rows_hold_the_finalists_of_two_tasks_alone(toy: tuple[ChunkPool, CellResult]) -> None:
+def test_rows_hold_the_finalists_of_two_tasks_alone(toy: tuple[TaskPool, CellResult]) -> None:
     _, cell = toy
     three = replace(cell, target=np.array([-1] * 15 + [0, 0, 1, 1, 2, 2]))
     rows = choose_rows(three, 10, "toy")
@@ -258,7 +258,7 @@ def test_rows_hold_the_finalists_of_two_tasks_alone(toy: tuple[ChunkPool, CellRe
 
 
 def test_a_transfer_measures_and_predicts_on_the_other_proxy(
-    toy: tuple[ChunkPool, CellResult], transfer: TransferResult
+    toy: tuple[TaskPool, CellResult], transfer: TransferResult
 ) -> None:
     corpus, cell = toy
     trainer, views = toy_proxy("gpt2", corpus)
@@ -273,7 +273,7 @@ def test_a_transfer_measures_and_predicts_on_the_other_proxy(
     assert not np.allclose(transfer.grid, cell.grid_evaluation[:, transfer.rows])
 
 
-def test_a_stopped_transfer_goes_on(toy: tuple[ChunkPool, CellResult]) -> None:
+def test_a_stopped_transfer_goes_on(toy: tuple[TaskPool, CellResult]) -> None:
     corpus, cell = toy
     trainer, _ = toy_proxy("gpt2", corpus)
     store, rows = MemoryStore(), np.arange(0, 21, 4)
@@ -285,7 +285,7 @@ def test_a_stopped_transfer_goes_on(toy: tuple[ChunkPool, CellResult]) -> None:
     assert again.grid.shape == (0, len(rows), 2)
 
 
-def test_a_transfer_says_what_is_wrong(toy: tuple[ChunkPool, CellResult]) -> None:
+def test_a_transfer_says_what_is_wrong(toy: tuple[TaskPool, CellResult]) -> None:
     corpus, cell = toy
     trainer, views = toy_proxy("gpt2", corpus)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from lab_toys import toy_corpus
 
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ChunkPool:
+def corpus() -> TaskPool:
     return toy_corpus()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline.calibration.designs import PROPORTIONS, Design, design_subsets, fill
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 
 
@@ -23,6 +24,13 @@ def corpus(seed: int = 0, n: int = 600, tasks: int = 3, sources: int = 5) -> dic
         "cluster": cluster_of[document],
         "task_scores": rng.normal(size=(n, tasks)),
     }
+
+
+def designs_of(
+    n_tokens: Any, source: Any, document: Any, cluster: Any, task_scores: Any, **asked: Any
+) -> list[Design]:
+    pool = ChunkPool(n_tokens=n_tokens, source=source, document=document, cluster=cluster)
+    return design_subsets(pool, task_scores, **asked)
 
 
 def tokens(pool: dict[str, Any], design: Design) -> int:
@@ -55,7 +63,7 @@ def test_every_subset_is_distinct_and_fills_its_target(
     budget = max(2 * int(pool["n_tokens"].max()), int(share * pool["n_tokens"].sum()))
     if budget > 0.95 * pool["n_tokens"].sum():
         return
-    designs = design_subsets(**pool, budget_tokens=budget, count=count, seed_name=f"s{seed}")
+    designs = designs_of(**pool, budget_tokens=budget, count=count, seed_name=f"s{seed}")
     assert len(designs) == count
     assert len({d.membership.tobytes() for d in designs}) == count
     for design in designs:
@@ -71,18 +79,18 @@ def test_every_subset_is_distinct_and_fills_its_target(
 
 
 def test_strata_come_in_the_declared_proportions() -> None:
-    designs = design_subsets(**corpus(), budget_tokens=8000, count=40, seed_name="p")
+    designs = designs_of(**corpus(), budget_tokens=8000, count=40, seed_name="p")
     counts = {name: sum(d.stratum == name for d in designs) for name in PROPORTIONS}
     assert counts == {name: round(40 * share) for name, share in PROPORTIONS.items()}
     assert sum(PROPORTIONS.values()) == pytest.approx(1)
-    only = design_subsets(**corpus(), budget_tokens=8000, count=5, seed_name="p", proportions={"uniform": 1})
+    only = designs_of(**corpus(), budget_tokens=8000, count=5, seed_name="p", proportions={"uniform": 1})
     assert [d.stratum for d in only] == ["uniform"] * 5
 
 
 def test_names_decide_the_draws_and_calibration_never_meets_evaluation() -> None:
     pool = corpus()
     first, again, other = (
-        design_subsets(**pool, budget_tokens=8000, count=60, seed_name=name)
+        designs_of(**pool, budget_tokens=8000, count=60, seed_name=name)
         for name in ("calibration/0", "calibration/0", "evaluation/0")
     )
     for a, b in zip(first, again, strict=True):
@@ -95,9 +103,7 @@ def test_source_tilted_subsets_differ_in_their_sources() -> None:
     pool = corpus(n=3000)
 
     def spread(stratum: str) -> float:
-        designs = design_subsets(
-            **pool, budget_tokens=20_000, count=20, seed_name="t", proportions={stratum: 1}
-        )
+        designs = designs_of(**pool, budget_tokens=20_000, count=20, seed_name="t", proportions={stratum: 1})
         shares = [
             np.bincount(pool["source"][d.membership], pool["n_tokens"][d.membership], 5) / tokens(pool, d)
             for d in designs
@@ -111,9 +117,7 @@ def test_redundancy_tilted_subsets_hold_whole_documents_and_fewer_of_them() -> N
     pool = corpus(n=3000)
 
     def of(stratum: str) -> list[np.ndarray]:
-        designs = design_subsets(
-            **pool, budget_tokens=20_000, count=10, seed_name="r", proportions={stratum: 1}
-        )
+        designs = designs_of(**pool, budget_tokens=20_000, count=10, seed_name="r", proportions={stratum: 1})
         return [d.membership for d in designs]
 
     uniform, tilted = of("uniform"), of("redundancy_tilted")
@@ -136,7 +140,7 @@ def test_redundancy_tilted_subsets_hold_whole_documents_and_fewer_of_them() -> N
 
 def test_task_optimised_subsets_rise_above_random_by_varying_amounts() -> None:
     pool = corpus(n=3000, tasks=2)
-    designs = design_subsets(
+    designs = designs_of(
         **pool, budget_tokens=20_000, count=12, seed_name="o", proportions={"task_optimised": 1}
     )
     scores = np.array([pool["task_scores"][d.membership].mean(axis=0) for d in designs])
@@ -154,7 +158,7 @@ def test_one_source_one_document_and_equal_scores_still_give_distinct_subsets() 
     zeros = np.zeros(n, dtype=int)
     flat = {"n_tokens": np.full(n, 10), "source": zeros, "document": zeros, "cluster": zeros}
     shares = {"uniform": 1, "source_tilted": 1, "task_optimised": 1}
-    designs = design_subsets(
+    designs = designs_of(
         **flat,
         task_scores=np.zeros((n, 1)),
         budget_tokens=200,
@@ -169,20 +173,20 @@ def test_impossible_requests_are_refused() -> None:
     pool = corpus()
     total, largest = int(pool["n_tokens"].sum()), int(pool["n_tokens"].max())
     with pytest.raises(ConfigError, match=f"at least {2 * largest}"):
-        design_subsets(**pool, budget_tokens=2 * largest - 1, count=5, seed_name="e")
+        designs_of(**pool, budget_tokens=2 * largest - 1, count=5, seed_name="e")
     with pytest.raises(ConfigError, match="exceeds the corpus"):
-        design_subsets(**pool, budget_tokens=total + 1, count=5, seed_name="e")
+        designs_of(**pool, budget_tokens=total + 1, count=5, seed_name="e")
     with pytest.raises(ConfigError, match="distinct subsets"):
-        design_subsets(**pool, budget_tokens=total, count=20, seed_name="e")
+        designs_of(**pool, budget_tokens=total, count=20, seed_name="e")
     with pytest.raises(ConfigError, match="Unknown strata odd"):
-        design_subsets(**pool, budget_tokens=8000, count=5, seed_name="e", proportions={"odd": 1})
+        designs_of(**pool, budget_tokens=8000, count=5, seed_name="e", proportions={"odd": 1})
     with pytest.raises(ConfigError, match="at least one subset"):
-        design_subsets(**pool, budget_tokens=8000, count=0, seed_name="e")
+        designs_of(**pool, budget_tokens=8000, count=0, seed_name="e")
     scores = pool["task_scores"].copy()
     scores[3, 0] = np.nan
     with pytest.raises(ValueError, match=r"task_scores\[3, 0\] is nan"):
-        design_subsets(**{**pool, "task_scores": scores}, budget_tokens=8000, count=5, seed_name="e")
+        designs_of(**{**pool, "task_scores": scores}, budget_tokens=8000, count=5, seed_name="e")
     with pytest.raises(ValueError, match="cluster has shape"):
-        design_subsets(**{**pool, "cluster": np.zeros(3)}, budget_tokens=8000, count=5, seed_name="e")
+        designs_of(**{**pool, "cluster": np.zeros(3)}, budget_tokens=8000, count=5, seed_name="e")
     with pytest.raises(ValueError, match="0 tokens"):
-        design_subsets(**{**pool, "n_tokens": np.zeros(600)}, budget_tokens=8000, count=5, seed_name="e")
+        designs_of(**{**pool, "n_tokens": np.zeros(600)}, budget_tokens=8000, count=5, seed_name="e")

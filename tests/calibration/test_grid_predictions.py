@@ -11,7 +11,7 @@ from lab_toys import TASKS, toy_subsets, toy_view
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.calibration.grid_predictions import Grid
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.sketch.views import View, compress, join_views
 
@@ -19,12 +19,12 @@ METRICS, LAMBDAS = (0.0, 0.3, 3.0), (0.0, 0.7, 2.0)
 
 
 @pytest.fixture(scope="module")
-def two(corpus: ChunkPool) -> dict[str, View]:
+def two(corpus: TaskPool) -> dict[str, View]:
     return {"output": toy_view(corpus.n, 5, "output"), "full": toy_view(corpus.n, 9, "full")}
 
 
 @pytest.fixture(scope="module")
-def membership(corpus: ChunkPool) -> np.ndarray:
+def membership(corpus: TaskPool) -> np.ndarray:
     return toy_subsets(corpus, 3, "grid")
 
 
@@ -44,7 +44,7 @@ def where(grid: Grid, kind: str) -> list[int]:
 
 
 def test_predictions_are_those_of_a_surrogate_per_configuration(
-    corpus: ChunkPool, two: dict[str, View], membership: np.ndarray
+    corpus: TaskPool, two: dict[str, View], membership: np.ndarray
 ) -> None:
     grid = Grid.of(two, corpus.n_tokens, METRICS, LAMBDAS)
     found = grid.predict(membership)
@@ -54,7 +54,7 @@ def test_predictions_are_those_of_a_surrogate_per_configuration(
 
 
 def test_the_order_of_configurations_is_kept_over_several_views(
-    corpus: ChunkPool, two: dict[str, View], membership: np.ndarray
+    corpus: TaskPool, two: dict[str, View], membership: np.ndarray
 ) -> None:
     whole = Grid.of(two, corpus.n_tokens, METRICS, LAMBDAS)
     order = np.random.default_rng(0).permutation(len(whole.configurations))
@@ -68,7 +68,7 @@ def test_the_order_of_configurations_is_kept_over_several_views(
 
 
 def test_a_view_alone_predicts_what_it_does_in_company(
-    corpus: ChunkPool, two: dict[str, View], membership: np.ndarray
+    corpus: TaskPool, two: dict[str, View], membership: np.ndarray
 ) -> None:
     both = Grid.of(two, corpus.n_tokens, METRICS, LAMBDAS)
     for kind, view in two.items():
@@ -79,7 +79,7 @@ def test_a_view_alone_predicts_what_it_does_in_company(
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_compressed_view_predicts_what_the_whole_one_does(
-    corpus: ChunkPool, membership: np.ndarray, joined: bool
+    corpus: TaskPool, membership: np.ndarray, joined: bool
 ) -> None:
     """Every configuration does. Dampings are in units of the sketcher's dimensions, however few are left."""
     whole = toy_view(corpus.n, 150)
@@ -106,7 +106,7 @@ def test_a_compressed_view_predicts_what_the_whole_one_does(
 
 
 def test_a_configuration_without_its_view_is_not_passed_over(
-    corpus: ChunkPool, two: dict[str, View], membership: np.ndarray
+    corpus: TaskPool, two: dict[str, View], membership: np.ndarray
 ) -> None:
     """One prediction per configuration or an error: fewer would be read under the wrong names."""
     whole = Grid.of(two, corpus.n_tokens, METRICS, LAMBDAS)

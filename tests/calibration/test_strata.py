@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from toys import LENGTH
 
 from grasp_pipeline.calibration.strata import (
@@ -14,12 +13,11 @@ from grasp_pipeline.calibration.strata import (
     OPTIMISED,
     OPTIMISED_SHARE,
     SMALL,
-    Subsets,
     budget_of,
     draw_subsets,
-    join,
 )
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.calibration.subsets import Subsets, join
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.seeds import generator
 
@@ -27,16 +25,16 @@ COUNTS = {"uniform": 8, "fixed_size": 8, "tilted": 8, OPTIMISED: 8}
 
 
 @pytest.fixture(scope="module")
-def scores(corpus: ChunkPool) -> np.ndarray:
+def scores(corpus: TaskPool) -> np.ndarray:
     return generator("scores").standard_normal((corpus.n, len(corpus.tasks)))
 
 
 @pytest.fixture(scope="module")
-def subsets(corpus: ChunkPool, scores: np.ndarray) -> Subsets:
+def subsets(corpus: TaskPool, scores: np.ndarray) -> Subsets:
     return draw_subsets(corpus, scores, COUNTS, "calibration")
 
 
-def test_every_stratum_has_its_share_of_the_tokens(corpus: ChunkPool, subsets: Subsets) -> None:
+def test_every_stratum_has_its_share_of_the_tokens(corpus: TaskPool, subsets: Subsets) -> None:
     """A subset never exceeds its target, and less than one chunk is missing from it."""
     assert subsets.m == sum(COUNTS.values()) == len(subsets.membership)
     assert subsets.strata == tuple(name for name, count in COUNTS.items() for _ in range(count))
@@ -62,7 +60,7 @@ def test_draws_are_distinct(subsets: Subsets) -> None:
 
 
 def test_a_draw_depends_on_its_name_and_number_alone(
-    corpus: ChunkPool, scores: np.ndarray, subsets: Subsets
+    corpus: TaskPool, scores: np.ndarray, subsets: Subsets
 ) -> None:
     np.testing.assert_array_equal(
         draw_subsets(corpus, scores, COUNTS, "calibration").membership, subsets.membership
@@ -74,7 +72,7 @@ def test_a_draw_depends_on_its_name_and_number_alone(
     assert not (others[:, None] == subsets.membership).all(axis=2).any()
 
 
-def test_draws_towards_a_task_score_higher(corpus: ChunkPool, scores: np.ndarray, subsets: Subsets) -> None:
+def test_draws_towards_a_task_score_higher(corpus: TaskPool, scores: np.ndarray, subsets: Subsets) -> None:
     """Task-optimised draws take the tasks in turn, from the second one on; other draws do not read the scores."""
     means = (subsets.membership * corpus.n_tokens) @ scores / (subsets.membership @ corpus.n_tokens)[:, None]
     optimised = [i for i, name in enumerate(subsets.strata) if name == OPTIMISED]
@@ -85,7 +83,7 @@ def test_draws_towards_a_task_score_higher(corpus: ChunkPool, scores: np.ndarray
     assert same.tolist() == [name != OPTIMISED for name in subsets.strata]
 
 
-def test_tilted_draws_differ_in_sources_and_copies(corpus: ChunkPool, scores: np.ndarray) -> None:
+def test_tilted_draws_differ_in_sources_and_copies(corpus: TaskPool, scores: np.ndarray) -> None:
     """Source-tilted draws (even numbers) spread the sources' shares more than uniform ones."""
 
     def spread(stratum: str, step: int) -> float:
@@ -98,7 +96,7 @@ def test_tilted_draws_differ_in_sources_and_copies(corpus: ChunkPool, scores: np
     assert spread("tilted", 2) > 2 * spread("uniform", 1)
 
 
-def test_unknown_strata_are_named(corpus: ChunkPool, scores: np.ndarray) -> None:
+def test_unknown_strata_are_named(corpus: TaskPool, scores: np.ndarray) -> None:
     with pytest.raises(
         ConfigError, match=r"Unknown strata source_tilted, uniforn; choose among uniform, fixed_size"
     ):
@@ -106,9 +104,9 @@ def test_unknown_strata_are_named(corpus: ChunkPool, scores: np.ndarray) -> None
 
 
 def test_a_pool_too_small_for_its_smallest_subsets_says_what_to_raise(
-    corpus: ChunkPool, scores: np.ndarray
+    corpus: TaskPool, scores: np.ndarray
 ) -> None:
-    small = replace(corpus, sizes=torch.where(torch.arange(corpus.n) == 0, 100, corpus.sizes))
+    small = replace(corpus, n_tokens=np.where(np.arange(corpus.n) == 0, 100, corpus.n_tokens))
     with pytest.raises(
         ConfigError, match=r"a tenth of the pool's \d+ tokens is below one chunk; raise .*chunks"
     ):
@@ -117,7 +115,7 @@ def test_a_pool_too_small_for_its_smallest_subsets_says_what_to_raise(
 
 @pytest.mark.parametrize("counts", [{}, {"uniform": 0}])
 def test_no_subsets_asked_for_gives_none(
-    corpus: ChunkPool, scores: np.ndarray, counts: dict[str, int]
+    corpus: TaskPool, scores: np.ndarray, counts: dict[str, int]
 ) -> None:
     """An evaluation of finalists alone asks for no random subset."""
     none = draw_subsets(corpus, scores, counts, "any")
@@ -128,7 +126,8 @@ def test_no_subsets_asked_for_gives_none(
 def test_join_keeps_the_first_of_equal_subsets_and_the_order(subsets: Subsets) -> None:
     renamed = Subsets((OPTIMISED,) * 3, subsets.membership[[4, 0, 9]], np.array([2, 2, 1]))
     fresh = Subsets((OPTIMISED,), ~subsets.membership[:1], np.array([1]))
-    joined = join([subsets.take(np.array([5, 4, 3])), renamed, fresh, fresh])
+    some = Subsets(("uniform",) * 3, subsets.membership[[5, 4, 3]], np.full(3, -1))
+    joined = join([some, renamed, fresh, fresh])
     expected = np.concatenate([subsets.membership[[5, 4, 3, 0, 9]], fresh.membership])
     np.testing.assert_array_equal(joined.membership, expected)
     assert joined.strata == ("uniform",) * 3 + (OPTIMISED,) * 3

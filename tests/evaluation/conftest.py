@@ -9,7 +9,7 @@ import torch
 from lab_toys import PLAN, RECIPE, REFERENCE, toy_corpus
 from toys import tiny_model
 
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.proxies import take_views
 from grasp_pipeline.proxy.objective import CausalLM
@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ChunkPool:
+def corpus() -> TaskPool:
     return toy_corpus()
 
 
@@ -40,5 +40,5 @@ def trainer(proxy: CausalLM) -> Trainer:
 
 
 @pytest.fixture(scope="module")
-def views(proxy: CausalLM, trainer: Trainer, corpus: ChunkPool) -> Views:
+def views(proxy: CausalLM, trainer: Trainer, corpus: TaskPool) -> Views:
     return take_views(proxy, trainer, corpus, REFERENCE, PLAN, seed=0)

@@ -31,7 +31,7 @@ from grasp_pipeline.attribution.methods.trak import Trak, trak_gram
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.calibration.rank import task_level_spearman
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.experiment import Views, baseline_inputs
 from grasp_pipeline.evaluation.proxies import TWO_CHECKPOINTS
@@ -82,7 +82,7 @@ WITHOUT_VIEWS = (
 )
 
 
-def inputs_of(corpus: ChunkPool, views: Views) -> BaselineInputs:
+def inputs_of(corpus: TaskPool, views: Views) -> BaselineInputs:
     calibration = toy_subsets(corpus, 5, "calibration")
     alignment = views.exact.sketches @ views.exact.targets.T  # type: ignore[union-attr]
     noise = generator("utilities").standard_normal((len(calibration), len(TASKS)))
@@ -96,12 +96,12 @@ def inputs_of(corpus: ChunkPool, views: Views) -> BaselineInputs:
 
 
 @pytest.fixture(scope="module")
-def inputs(corpus: ChunkPool, views: Views) -> BaselineInputs:
+def inputs(corpus: TaskPool, views: Views) -> BaselineInputs:
     return inputs_of(corpus, views)
 
 
 @pytest.fixture(scope="module")
-def membership(corpus: ChunkPool) -> np.ndarray:
+def membership(corpus: TaskPool) -> np.ndarray:
     return toy_subsets(corpus, 4, "evaluation")
 
 
@@ -149,7 +149,7 @@ def test_controls_know_no_task(found: dict[Method, np.ndarray]) -> None:
 
 
 def test_equal_inputs_give_equal_predictions(
-    corpus: ChunkPool, views: Views, membership: np.ndarray, found: dict[Method, np.ndarray]
+    corpus: TaskPool, views: Views, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
     again = values_of(baseline_predictions(inputs_of(corpus, views), membership))
     for method, values in found.items():
@@ -167,7 +167,7 @@ def test_a_prediction_does_not_depend_on_the_other_subsets(
 
 
 def test_forms_differ_only_in_the_division_by_tokens(
-    corpus: ChunkPool, membership: np.ndarray, found: dict[Method, np.ndarray]
+    corpus: TaskPool, membership: np.ndarray, found: dict[Method, np.ndarray]
 ) -> None:
     tokens = (membership @ corpus.n_tokens)[:, None]
     for name in UNTUNED:
@@ -304,7 +304,7 @@ def test_more_views_never_cost_a_tuned_method_anything_in_calibration(
             np.testing.assert_array_equal(values, less[method], err_msg=str(method))
 
 
-def test_a_better_view_is_taken(inputs: BaselineInputs, corpus: ChunkPool) -> None:
+def test_a_better_view_is_taken(inputs: BaselineInputs, corpus: TaskPool) -> None:
     """A view of the answers themselves among noise is found by every method that is tuned over views."""
     answers = first_view(inputs)
     noise = replace(

@@ -15,7 +15,7 @@ from grasp_pipeline.attribution.methods.registry import baseline_predictions, pr
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED, draw_subsets
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.evaluation.experiment import (
     EXACT,
@@ -45,13 +45,13 @@ Events = list[tuple[str, tuple[Run, ...]]]
 class Toy:
     """A finished toy cell, its store, and what happened in which order: store calls and messages."""
 
-    def __init__(self, corpus: ChunkPool, trainer: Trainer, views: Views) -> None:
+    def __init__(self, corpus: TaskPool, trainer: Trainer, views: Views) -> None:
         self.corpus, self.trainer, self.views = corpus, trainer, views
         self.events: Events = []
         self.store = CountingStore(self.events)
         self.result = self.run(corpus)
 
-    def run(self, corpus: ChunkPool, protocol: Protocol = PROTOCOL, **views: Any) -> CellResult:
+    def run(self, corpus: TaskPool, protocol: Protocol = PROTOCOL, **views: Any) -> CellResult:
         return run_cell(
             "toy/tiny/0",
             corpus,
@@ -65,11 +65,11 @@ class Toy:
 
 
 @pytest.fixture(scope="module")
-def toy(corpus: ChunkPool, trainer: Trainer, views: Views) -> Toy:
+def toy(corpus: TaskPool, trainer: Trainer, views: Views) -> Toy:
     return Toy(corpus, trainer, views)
 
 
-def ids(corpus: ChunkPool, membership: np.ndarray) -> set[str]:
+def ids(corpus: TaskPool, membership: np.ndarray) -> set[str]:
     return {subset_id(corpus, row) for row in membership}
 
 
@@ -227,7 +227,7 @@ def test_the_choice_knows_the_calibration_subsets_alone(toy: Toy) -> None:
 
 
 def test_pools_that_are_not_text_and_views_that_are_not_taken(toy: Toy) -> None:
-    images = replace(toy.corpus, chunks=None, queries=None, judges=None)
+    images = replace(toy.corpus, chunks=None)
     less = toy.run(images, layers={}, exact=None, second_seed={})
     gone = {name for name, _ in toy.result.predictions} - {name for name, _ in less.predictions}
     assert gone == {"judge", "LoGRA influence", "surrogate, exact gradients", "surrogate, second sketch seed"}

@@ -11,7 +11,7 @@ import pytest
 from lab_toys import RECIPE, CountingStore, toy_subsets
 
 import grasp_pipeline.proxy.runs as laboratory_measure
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.proxy.retrain import Job, retrain
 from grasp_pipeline.proxy.runs import MemoryStore, Run, RunStore, Trainer, measure, subset_id
 from resources.delta.commits import Provenance
@@ -22,7 +22,7 @@ SEEDS = (3, 0)
 
 
 @pytest.fixture(scope="module")
-def membership(corpus: ChunkPool) -> np.ndarray:
+def membership(corpus: TaskPool) -> np.ndarray:
     return toy_subsets(corpus, 2, "measure")
 
 
@@ -40,7 +40,7 @@ def retrained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def test_utilities_are_those_of_retraining_one_by_one(
-    corpus: ChunkPool, trainer: Trainer, membership: np.ndarray
+    corpus: TaskPool, trainer: Trainer, membership: np.ndarray
 ) -> None:
     """The slow twin: one model at a time; minus the summed loss of a task's examples over their tokens."""
     fast = measure(trainer, corpus, membership, SEEDS, MemoryStore(), "toy")
@@ -62,7 +62,7 @@ def test_utilities_are_those_of_retraining_one_by_one(
     assert np.ptp(fast, axis=2).min() > 1e-5, "seeds differ"
 
 
-def test_task_means_weigh_examples_by_tokens(corpus: ChunkPool) -> None:
+def test_task_means_weigh_examples_by_tokens(corpus: TaskPool) -> None:
     held = corpus.evaluation
     values = np.arange(len(held.rows) * 2.0).reshape(-1, 2)
     slow = np.zeros((3, 2))
@@ -74,7 +74,7 @@ def test_task_means_weigh_examples_by_tokens(corpus: ChunkPool) -> None:
 
 
 def test_nothing_is_retrained_twice(
-    corpus: ChunkPool, trainer: Trainer, membership: np.ndarray, retrained: list[Run]
+    corpus: TaskPool, trainer: Trainer, membership: np.ndarray, retrained: list[Run]
 ) -> None:
     store = CountingStore()
     doubled = np.concatenate([membership[:3], membership[:2]])
@@ -91,7 +91,7 @@ def test_nothing_is_retrained_twice(
 
 
 def test_another_recipe_model_or_pool_is_measured_anew(
-    corpus: ChunkPool, trainer: Trainer, membership: np.ndarray, retrained: list[Run]
+    corpus: TaskPool, trainer: Trainer, membership: np.ndarray, retrained: list[Run]
 ) -> None:
     store = MemoryStore()
     one = membership[:1]
@@ -106,7 +106,7 @@ def test_another_recipe_model_or_pool_is_measured_anew(
 
 
 def test_an_interruption_loses_at_most_one_batch(
-    corpus: ChunkPool,
+    corpus: TaskPool,
     trainer: Trainer,
     membership: np.ndarray,
     retrained: list[Run],
@@ -159,7 +159,7 @@ class TestDelta:
             for run in expected
         )
 
-    def test_what_is_kept_is_returned_exactly(self, tmp_path: Path, corpus: ChunkPool) -> None:
+    def test_what_is_kept_is_returned_exactly(self, tmp_path: Path, corpus: TaskPool) -> None:
         store: RunStore = self.store(tmp_path)
         assert dict(store.known("r")) == {}
         first, second = self.utilities(("a", 0), ("b", 0), ("a", 1)), self.utilities(("c", 7), offset=9.0)
@@ -168,7 +168,7 @@ class TestDelta:
         assert self.same(self.store(tmp_path).known("r"), first | second)
         assert dict(store.known("another recipe")) == {}
 
-    def test_splits_are_apart(self, tmp_path: Path, corpus: ChunkPool) -> None:
+    def test_splits_are_apart(self, tmp_path: Path, corpus: TaskPool) -> None:
         one, other = self.store(tmp_path), self.store(tmp_path, "transfer")
         runs = self.utilities(("a", 0))
         one.keep("r", corpus.tasks, runs, 120)
@@ -176,7 +176,7 @@ class TestDelta:
         other.keep("r", corpus.tasks, self.utilities(("a", 0), offset=5.0), 120)
         assert self.same(one.known("r"), runs)
 
-    def test_recipes_are_apart(self, tmp_path: Path, corpus: ChunkPool) -> None:
+    def test_recipes_are_apart(self, tmp_path: Path, corpus: TaskPool) -> None:
         """The same subsets under another recipe must not push the first recipe's utilities out."""
         store = self.store(tmp_path)
         first, second = self.utilities(("a", 0), ("b", 0)), self.utilities(("a", 0), offset=5.0)
@@ -194,7 +194,7 @@ class TestDelta:
     def test_a_measurement_goes_on_from_the_table(
         self,
         tmp_path: Path,
-        corpus: ChunkPool,
+        corpus: TaskPool,
         trainer: Trainer,
         membership: np.ndarray,
         retrained: list[Run],

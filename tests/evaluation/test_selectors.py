@@ -11,9 +11,10 @@ from toys import LENGTH
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.surrogate import Surrogate
-from grasp_pipeline.calibration.strata import OPTIMISED, Subsets, budget_of
+from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
+from grasp_pipeline.calibration.subsets import Subsets
 from grasp_pipeline.corpus.duplicates import repeat_groups
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.selection.candidates import judge
@@ -25,16 +26,16 @@ GRADIENT_SELECTORS, TEXT_SELECTORS = 8, 2
 
 
 @pytest.fixture(scope="module")
-def finalists(corpus: ChunkPool, views: Views) -> Subsets:
+def finalists(corpus: TaskPool, views: Views) -> Subsets:
     return optimised_subsets(corpus, views.design, ASKED)
 
 
 @pytest.fixture(scope="module")
-def without_text(corpus: ChunkPool) -> ChunkPool:
-    return replace(corpus, chunks=None, queries=None, judges=None)
+def without_text(corpus: TaskPool) -> TaskPool:
+    return replace(corpus, chunks=None)
 
 
-def test_finalists_spend_the_budget_within_one_chunk(corpus: ChunkPool, finalists: Subsets) -> None:
+def test_finalists_spend_the_budget_within_one_chunk(corpus: TaskPool, finalists: Subsets) -> None:
     tokens, budget = finalists.membership @ corpus.n_tokens, budget_of(corpus)
     assert (tokens <= budget).all()
     assert (tokens > budget - LENGTH).all()
@@ -49,7 +50,7 @@ def test_finalists_name_the_task_they_were_built_for(finalists: Subsets) -> None
 
 
 def test_a_tasks_finalists_do_not_depend_on_the_other_tasks(
-    corpus: ChunkPool, views: Views, finalists: Subsets
+    corpus: TaskPool, views: Views, finalists: Subsets
 ) -> None:
     for task in ASKED:
         alone = optimised_subsets(corpus, views.design, [task])
@@ -57,7 +58,7 @@ def test_a_tasks_finalists_do_not_depend_on_the_other_tasks(
         assert set(alone.target.tolist()) == {task}
 
 
-def test_finalists_are_better_for_their_own_task(corpus: ChunkPool, views: Views, finalists: Subsets) -> None:
+def test_finalists_are_better_for_their_own_task(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
     """By the score they optimise: no uniform draw of the budget's size comes near the best of them."""
     view = views.design
     draws = toy_subsets(corpus, 8, "draws")[:8]
@@ -70,7 +71,7 @@ def test_finalists_are_better_for_their_own_task(corpus: ChunkPool, views: Views
         assert mine.max() > method.predict(draws)[:, task].max()
 
 
-def test_the_best_by_graddot_is_among_them(corpus: ChunkPool, views: Views, finalists: Subsets) -> None:
+def test_the_best_by_graddot_is_among_them(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
     for task in ASKED:
         order = np.argsort(-(views.design.sketches @ views.design.targets[task]), kind="stable")
         fits = np.cumsum(corpus.n_tokens[order]) <= budget_of(corpus)
@@ -80,7 +81,7 @@ def test_the_best_by_graddot_is_among_them(corpus: ChunkPool, views: Views, fina
         assert (mine == top).all(axis=1).sum() == 1
 
 
-def test_one_finalist_takes_one_document_of_every_cluster(corpus: ChunkPool, finalists: Subsets) -> None:
+def test_one_finalist_takes_one_document_of_every_cluster(corpus: TaskPool, finalists: Subsets) -> None:
     first: dict[int, int] = {}
     for document, cluster in zip(corpus.document.tolist(), corpus.cluster.tolist(), strict=True):
         first.setdefault(cluster, document)
@@ -92,7 +93,7 @@ def test_one_finalist_takes_one_document_of_every_cluster(corpus: ChunkPool, fin
 
 
 def test_pools_that_are_not_text_have_no_text_selectors_and_no_judge(
-    corpus: ChunkPool, without_text: ChunkPool, views: Views, finalists: Subsets
+    corpus: TaskPool, without_text: TaskPool, views: Views, finalists: Subsets
 ) -> None:
     fewer = optimised_subsets(without_text, views.design, ASKED)
     known = {row.tobytes() for row in finalists.membership}
@@ -101,10 +102,9 @@ def test_pools_that_are_not_text_have_no_text_selectors_and_no_judge(
     assert judge_predictions(without_text, views.early, views.final, fewer.membership) is None
 
 
-def test_the_judge_is_that_of_the_pipeline(corpus: ChunkPool, views: Views, finalists: Subsets) -> None:
+def test_the_judge_is_that_of_the_pipeline(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
     """J from judge examples alone, against `grasp_pipeline.selection.candidates.judge` task by task."""
     assert corpus.chunks is not None
-    assert corpus.judges is not None
     found = judge_predictions(corpus, views.early, views.final, finalists.membership)
     assert found is not None
     assert found.shape == (finalists.m, len(TASKS))
@@ -125,11 +125,11 @@ def test_the_judge_is_that_of_the_pipeline(corpus: ChunkPool, views: Views, fina
         np.testing.assert_allclose(found[:, task], expected.score, rtol=1e-6, atol=1e-9)
 
 
-def test_the_judge_does_not_see_the_queries(corpus: ChunkPool, views: Views, finalists: Subsets) -> None:
+def test_the_judge_does_not_see_the_queries(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
     def blind(view: View) -> View:
         return replace(view, targets=np.full_like(view.targets, np.nan), queries=view.queries[:0])
 
-    unaware = replace(corpus, queries=None)
+    unaware = replace(corpus, query=corpus.judge)
     np.testing.assert_array_equal(
         judge_predictions(unaware, blind(views.early), blind(views.final), finalists.membership),
         judge_predictions(corpus, views.early, views.final, finalists.membership),

@@ -14,7 +14,7 @@ from torch import Tensor
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.ngrams import bucket, hash_bigrams
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import InputError, TrainingError
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.proxies import NGRAMS, PCA, TWO_CHECKPOINTS, representations, take_views
@@ -64,7 +64,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> N
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-def test_targets_are_the_mean_gradients_of_the_tasks(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_targets_are_the_mean_gradients_of_the_tasks(proxy: CausalLM, corpus: TaskPool) -> None:
     view = take_view(Gradients(proxy, proxy.parameters()), corpus, batch_tokens=50)
     for found, held in ((view.targets, corpus.query), (view.judges, corpus.judge)):
         close(found, task_descents(proxy, proxy.parameters(), held))
@@ -76,7 +76,7 @@ def test_targets_are_the_mean_gradients_of_the_tasks(proxy: CausalLM, corpus: Ch
     assert view.queries.shape == (len(corpus.query.rows), view.sketches.shape[1])
 
 
-def test_sketched_targets_are_sketches_of_the_mean_gradient(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_sketched_targets_are_sketches_of_the_mean_gradient(proxy: CausalLM, corpus: TaskPool) -> None:
     """A sketch is linear: that of the mean is the token-weighted mean of the examples' sketches."""
     sketcher = FullSketcher(proxy, proxy.parameters(), 48, 4, 0)
     view = take_view(sketcher, corpus)
@@ -90,7 +90,7 @@ def test_sketched_targets_are_sketches_of_the_mean_gradient(proxy: CausalLM, cor
         close(view.targets[task], total / tokens)
 
 
-def test_batches_change_nothing(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_batches_change_nothing(proxy: CausalLM, corpus: TaskPool) -> None:
     sketcher = FullSketcher(proxy, proxy.parameters(), 48, 4, 0)
     one, other = take_view(sketcher, corpus, batch_tokens=30), take_view(sketcher, corpus)
     close(one.sketches, other.sketches)
@@ -98,13 +98,13 @@ def test_batches_change_nothing(proxy: CausalLM, corpus: ChunkPool) -> None:
     close(one.queries, other.queries)
 
 
-def test_a_sketch_that_is_not_finite_is_named(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_a_sketch_that_is_not_finite_is_named(proxy: CausalLM, corpus: TaskPool) -> None:
     broken = {name: torch.full_like(p, torch.nan) for name, p in proxy.parameters().items()}
     with pytest.raises(TrainingError, match=r"the full sketch of chunk pool \d+ is not finite"):
         take_view(FullSketcher(proxy, broken, 48, 4, 0), corpus)
 
 
-def test_the_exact_view_keeps_all_inner_products(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_the_exact_view_keeps_all_inner_products(proxy: CausalLM, corpus: TaskPool) -> None:
     parameters = proxy.parameters()
     view = exact_view(proxy, parameters, corpus, batch=7)
     explicit = take_view(Gradients(proxy, parameters), corpus)
@@ -116,7 +116,7 @@ def test_the_exact_view_keeps_all_inner_products(proxy: CausalLM, corpus: ChunkP
     close(view.losses, take_view(FullSketcher(proxy, parameters, 8, 1, 0), corpus).losses)
 
 
-def test_query_moments_are_weighted_means_of_outer_products(corpus: ChunkPool) -> None:
+def test_query_moments_are_weighted_means_of_outer_products(corpus: TaskPool) -> None:
     view = toy_view(corpus.n, 6)
     held = corpus.query
     slow = np.zeros((len(corpus.tasks), 6, 6))
@@ -132,7 +132,7 @@ def test_query_moments_are_weighted_means_of_outer_products(corpus: ChunkPool) -
     )
 
 
-def test_representations_are_mean_hidden_states_of_the_targets(proxy: CausalLM, corpus: ChunkPool) -> None:
+def test_representations_are_mean_hidden_states_of_the_targets(proxy: CausalLM, corpus: TaskPool) -> None:
     found = representations(proxy, proxy.parameters(), corpus.rows, corpus.sizes, batch=7)
     assert found.shape == (corpus.n, proxy.hidden_size)
     for row, size, value in zip(corpus.rows, corpus.sizes.tolist(), found, strict=True):
@@ -141,7 +141,7 @@ def test_representations_are_mean_hidden_states_of_the_targets(proxy: CausalLM, 
 
 
 def test_the_early_checkpoint_is_on_the_way_to_the_reference(
-    proxy: CausalLM, trainer: Trainer, corpus: ChunkPool
+    proxy: CausalLM, trainer: Trainer, corpus: TaskPool
 ) -> None:
     members = np.arange(corpus.n)
 
@@ -161,7 +161,7 @@ def test_the_early_checkpoint_is_on_the_way_to_the_reference(
         assert moved(ends["reference"], found["reference"]) == 0
 
 
-def test_a_cell_sees_every_kind_of_view(views: Views, corpus: ChunkPool, trainer: Trainer) -> None:
+def test_a_cell_sees_every_kind_of_view(views: Views, corpus: TaskPool, trainer: Trainer) -> None:
     widths = {"output": PLAN.hidden_dim * PLAN.vocab_dim, "full": PLAN.full_dim}
     dimensions = widths | {kind + TWO_CHECKPOINTS: 2 * width for kind, width in widths.items()}
     dimensions |= {
@@ -206,7 +206,7 @@ def products(view: View) -> np.ndarray:
 
 
 def test_kinds_and_rivals_are_what_their_names_say(
-    proxy: CausalLM, trainer: Trainer, views: Views, corpus: ChunkPool
+    proxy: CausalLM, trainer: Trainer, views: Views, corpus: TaskPool
 ) -> None:
     """Against sketches taken and joined by hand. Rivals have every kind that the surrogate has."""
     found = train_checkpoints(
@@ -243,9 +243,9 @@ def test_kinds_and_rivals_are_what_their_names_say(
 
 
 def test_pools_that_are_not_text_have_no_ngrams(
-    proxy: CausalLM, trainer: Trainer, views: Views, corpus: ChunkPool
+    proxy: CausalLM, trainer: Trainer, views: Views, corpus: TaskPool
 ) -> None:
-    images = replace(corpus, chunks=None, queries=None, judges=None)
+    images = replace(corpus, chunks=None)
     less = take_views(proxy, trainer, images, REFERENCE, replace(PLAN, exact=False), seed=0)
     gone = {"ngrams", *(kind + TWO_CHECKPOINTS + NGRAMS for kind in ("output", "full"))}
     assert set(less.kinds) == set(less.second_seed) == set(views.kinds) - gone
@@ -258,7 +258,7 @@ def test_pools_that_are_not_text_have_no_ngrams(
         close(products(view), products(views.kinds[kind]), 1e-4)
 
 
-def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: ChunkPool) -> None:
+def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: TaskPool) -> None:
     """Against the projection of the whole view on all eigenvectors of the moment of half of the examples."""
     whole, reduced = views.kinds["output"], views.kinds["output" + PCA]
     dimension = min(PLAN.pca_dim, corpus.n // 4)
@@ -281,7 +281,7 @@ def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: ChunkP
         pca_view(whole, corpus.n_tokens, corpus.n // 2 + 1, 0)
 
 
-def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: ChunkPool) -> None:
+def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: TaskPool) -> None:
     wide = toy_view(corpus.n, 200)
     narrow = compress(wide)
     assert narrow.sketches.shape == (corpus.n, corpus.n + 2 * len(corpus.tasks))
@@ -302,7 +302,7 @@ def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: ChunkP
     close(narrow.targets @ one @ narrow.judges.T, wide.targets @ other @ wide.judges.T)
 
 
-def test_compression_keeps_what_equal_examples_share(corpus: ChunkPool) -> None:
+def test_compression_keeps_what_equal_examples_share(corpus: TaskPool) -> None:
     """Copies leave fewer independent rows than there are examples."""
     wide = toy_view(corpus.n, 200)
     copied = wide.sketches[np.arange(corpus.n) % 7]
@@ -314,7 +314,7 @@ def test_compression_keeps_what_equal_examples_share(corpus: ChunkPool) -> None:
     close(products(blind), products(wide))
 
 
-def mean_squared_norm(sketches: np.ndarray, corpus: ChunkPool) -> float:
+def mean_squared_norm(sketches: np.ndarray, corpus: TaskPool) -> float:
     """Return the mean over the pool's tokens, example by example."""
     total = 0.0
     for tokens, sketch in zip(corpus.n_tokens.tolist(), sketches.astype(np.float64), strict=True):
@@ -322,7 +322,7 @@ def mean_squared_norm(sketches: np.ndarray, corpus: ChunkPool) -> float:
     return total / int(corpus.n_tokens.sum())
 
 
-def three_views(corpus: ChunkPool) -> list[View]:
+def three_views(corpus: TaskPool) -> list[View]:
     """Return views of 8, 5 and 7 dimensions, the first with gradients 30 times as long."""
     large = toy_view(corpus.n, 8, "early")
     longer = {name: 30 * getattr(large, name) for name in ("sketches", "targets", "judges", "queries")}
@@ -330,7 +330,7 @@ def three_views(corpus: ChunkPool) -> list[View]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_joined_views_weigh_alike(corpus: ChunkPool, count: int) -> None:
+def test_joined_views_weigh_alike(corpus: TaskPool, count: int) -> None:
     """Inner products are the sums over parts, each in units of its mean squared norm per token."""
     parts = three_views(corpus)[:count]
     joined = join_views(parts, corpus.n_tokens)
@@ -356,7 +356,7 @@ def test_joined_views_weigh_alike(corpus: ChunkPool, count: int) -> None:
     assert moments.shape == (len(corpus.tasks), sum(widths), sum(widths))
 
 
-def test_joining_keeps_the_dimensions_of_compressed_views(corpus: ChunkPool) -> None:
+def test_joining_keeps_the_dimensions_of_compressed_views(corpus: TaskPool) -> None:
     wide = [toy_view(corpus.n, 90, "early"), toy_view(corpus.n, 110, "final")]
     narrow = join_views([compress(view) for view in wide], corpus.n_tokens)
     assert narrow.dimension == 200
@@ -365,7 +365,7 @@ def test_joining_keeps_the_dimensions_of_compressed_views(corpus: ChunkPool) -> 
 
 
 @pytest.mark.parametrize("blind", [0, 1, 2])
-def test_joined_views_have_queries_only_where_every_part_has(corpus: ChunkPool, blind: int) -> None:
+def test_joined_views_have_queries_only_where_every_part_has(corpus: TaskPool, blind: int) -> None:
     parts = three_views(corpus)
     whole = join_views(parts, corpus.n_tokens)
     assert whole.queries.shape == (len(corpus.query.rows), 20)
@@ -378,11 +378,9 @@ def test_joined_views_have_queries_only_where_every_part_has(corpus: ChunkPool, 
     assert none.queries.shape == (0, 20)
 
 
-def test_ngram_views_are_the_features_of_pooled_text(corpus: ChunkPool) -> None:
+def test_ngram_views_are_the_features_of_pooled_text(corpus: TaskPool) -> None:
     """Chunk by chunk with features fitted on the pool; a task's direction is that of its tokens together."""
     assert corpus.chunks is not None
-    assert corpus.queries is not None
-    assert corpus.judges is not None
     view = ngram_view(corpus, 50)
     assert view is not None
     features = NgramFeatures.fit(corpus.chunks, 50)
@@ -419,7 +417,7 @@ def test_ngram_views_are_the_features_of_pooled_text(corpus: ChunkPool) -> None:
 
 
 @pytest.mark.parametrize("missing", ["chunks", "queries", "judges"])
-def test_pools_that_are_not_text_have_no_ngram_view(corpus: ChunkPool, missing: str) -> None:
+def test_pools_that_are_not_text_have_no_ngram_view(corpus: TaskPool, missing: str) -> None:
     assert ngram_view(replace(corpus, **{missing: None}), 50) is None
 
 

@@ -16,7 +16,7 @@ from grasp_pipeline.corpus.images import (
     build_vision_corpus,
     load_digits,
 )
-from grasp_pipeline.corpus.pool import ChunkPool
+from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.experiment import SELECTED, Protocol
 from grasp_pipeline.evaluation.vision import prepare, protocol, run_vision, vision_lab_corpus
@@ -51,11 +51,11 @@ def images() -> VisionCorpus:
 
 
 @pytest.fixture(scope="module")
-def pool(images: VisionCorpus) -> ChunkPool:
+def pool(images: VisionCorpus) -> TaskPool:
     return vision_lab_corpus("digits", images)
 
 
-def test_an_example_is_an_image_and_its_label_as_given(images: VisionCorpus, pool: ChunkPool) -> None:
+def test_an_example_is_an_image_and_its_label_as_given(images: VisionCorpus, pool: TaskPool) -> None:
     assert pool.n == 120
     assert pool.rows.tolist() == [[i, images.labels[i]] for i in range(120)]
     assert pool.n_tokens.tolist() == [1] * 120
@@ -67,7 +67,7 @@ def test_an_example_is_an_image_and_its_label_as_given(images: VisionCorpus, poo
     assert pool.chunks is None
 
 
-def test_what_is_planted_stays_known(images: VisionCorpus, pool: ChunkPool) -> None:
+def test_what_is_planted_stays_known(images: VisionCorpus, pool: TaskPool) -> None:
     kinds, counts = np.unique(pool.planted, return_counts=True)
     found = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
     assert found["exact"] == found["near"] == 18
@@ -79,7 +79,7 @@ def test_what_is_planted_stays_known(images: VisionCorpus, pool: ChunkPool) -> N
         assert (pool.planted[members] != "exact").sum() >= 1
 
 
-def test_tasks_are_sorted_and_hold_their_own_images(images: VisionCorpus, pool: ChunkPool) -> None:
+def test_tasks_are_sorted_and_hold_their_own_images(images: VisionCorpus, pool: TaskPool) -> None:
     assert pool.tasks == ("inverted", "rotated")
     held = {"query": pool.query, "judge": pool.judge, "evaluation": pool.evaluation}
     for split, part in held.items():
@@ -92,7 +92,7 @@ def test_tasks_are_sorted_and_hold_their_own_images(images: VisionCorpus, pool: 
     assert not set(images.base[:120].tolist()) & set.union(*documents)
 
 
-def test_the_digest_follows_pixels_and_labels(images: VisionCorpus, pool: ChunkPool) -> None:
+def test_the_digest_follows_pixels_and_labels(images: VisionCorpus, pool: TaskPool) -> None:
     assert vision_lab_corpus("digits", images).digest == pool.digest
     labels = images.labels.copy()
     labels[0] = (labels[0] + 1) % 10

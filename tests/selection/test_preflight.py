@@ -7,6 +7,7 @@ import pytest
 
 from grasp_pipeline.calibration.budget import Budget
 from grasp_pipeline.config import ConstraintsConfig, FinalistsConfig, ProtocolConfig, SubsetsConfig
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection import preflight
 from grasp_pipeline.sketch.build import early_sample
@@ -93,8 +94,9 @@ def test_as_many_distinct_subsets_as_are_wanted_must_fit(calibration: int, evalu
 
     def told(n: int, keep: int, config: SubsetsConfig) -> str | None:
         sizes = np.full(n, 64, dtype=np.int64)
-        codes = [np.arange(n), np.arange(n), np.arange(n)]
-        return preflight.too_few_subsets(config, sizes, codes, keep * 64)
+        own = np.arange(n)
+        pool = ChunkPool(n_tokens=sizes, source=own, document=own, cluster=own)
+        return preflight.too_few_subsets(config, pool, keep * 64)
 
     few = SubsetsConfig(calibration_subsets=8, evaluation_subsets=8)
     many = SubsetsConfig(calibration_subsets=calibration, evaluation_subsets=evaluation)

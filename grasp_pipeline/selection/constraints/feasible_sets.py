@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Bools
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.names import Dedup
 from grasp_pipeline.seeds import generator
@@ -47,6 +48,13 @@ class FeasibleSets:
     constrain: Constrain | None = None
     trust_share: float = 0.0
     _made: dict[tuple[Dedup, int, bool], FeasibleSet] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls, pool: ChunkPool, budget: int, constrain: Constrain | None = None, trust_share: float = 0.0
+    ) -> FeasibleSets:
+        """Return the feasible sets of a pool."""
+        return cls(pool.n_tokens, budget, pool.survivor, pool.document, pool.cluster, constrain, trust_share)
 
     @classmethod
     def plain(
