@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from assets.data import StoredPool
     from assets.finalists import Arms
     from assets.retraining import Bench
+    from grasp_pipeline.proxy.runs import MeasuredRuns
     from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.certification.cross_fit import Runs
     from grasp_pipeline.selection.certification.evidence import Evidence
     from grasp_pipeline.selection.target import Target
-    from resources.delta.commits import Provenance
 
 
 @dataclass
 class Contestants:
     """The corpora of one cross-fit: what is retrained of them, and what was refitted on the way.
 
-    members: by arm, (n,); refitted ones join. refits: those, in the order made. retrained: models so far.
+    losses: of every run so far. members: by arm, (n,); refitted ones join. refits: those, in the order made. retrained:
+    models so far.
     """
 
     bench: Bench
-    step: Step
-    provenance: Provenance
+    losses: MeasuredRuns
     arms: Arms
     target: Target
     kind: str
@@ -43,24 +43,19 @@ class Contestants:
     def measure(self, runs: Runs) -> Evidence:
         """Return the losses of runs; what was not measured before is retrained and kept."""
         from assets.retraining import evidence
+        from grasp_pipeline.proxy.runs import job_of
 
         jobs = {
-            name: [
-                self.bench.job(self.bench.subset_id(self.members[arm]), self.members[arm], seed)
-                for arm, seed in each
-            ]
+            name: [job_of(self.bench.corpus, self.members[arm], seed) for arm, seed in each]
             for name, each in runs.items()
         }
         every = [job for each in jobs.values() for job in each]
-        frame, count = self.bench.measure_documents(
-            self.step, self.provenance, "calibration", every, "retraining finalists"
-        )
-        self.retrained += count
-        return evidence(frame, jobs, self.target.shares())
+        self.retrained += self.losses.make(every, "retraining finalists", self.bench.step.say)
+        return evidence(self.losses, self.bench.documents, jobs, self.target.shares())
 
     def refit(self, measured: Evidence) -> dict[str, int]:
         """Make the corpora of the refit, which take part from now on; returns the fold that each has seen."""
-        made = refit_corpora(self.step, self.bench.corpus, self.arms, measured, self.target, self.kind)
+        made = refit_corpora(self.bench.step, self.bench.corpus, self.arms, measured, self.target, self.kind)
         self.refits += made.values()
         self.members.update((entry.name, entry.membership) for entry in made.values())
         return {entry.name: fold for fold, entry in made.items()}

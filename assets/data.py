@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from grasp_pipeline.calibration.subsets import Subsets
 from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.names import Split, SubsetSplit
+from grasp_pipeline.seeds import digest
 from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
+    from grasp_pipeline.proxy.retrain import Job
     from resources.delta.commits import Read
     from resources.delta.tables import DeltaTables
 
@@ -68,6 +70,10 @@ class StoredPool(ChunkPool):
     def ids(self, membership: NDArray[np.bool_]) -> list[str]:
         """Return the chunk ids of a subset (n,)."""
         return self.frame["chunk_id"].filter(membership).to_list()
+
+    def subset_id(self, membership: NDArray[np.bool_]) -> str:
+        """Return the digest of a subset's chunk ids."""
+        return digest(self.ids(membership))
 
 
 def codes(column: pl.Series) -> NDArray[np.int64]:
@@ -271,6 +277,16 @@ class StoredSubsets(Subsets):
     seeds: int
     calibration_pool: int | None
 
+    def jobs(self) -> list[Job]:
+        """Return the retrainings of all subsets, every seed."""
+        from grasp_pipeline.proxy.retrain import Job
+
+        return [
+            Job(subset_id, np.flatnonzero(membership), seed)
+            for subset_id, membership in zip(self.ids, self.membership, strict=True)
+            for seed in range(self.seeds)
+        ]
+
 
 def load_subsets(step: Step, split: SubsetSplit, corpus: StoredPool) -> StoredSubsets:
     """Pin and load the subsets of a split against the corpus they were drawn from."""
@@ -357,13 +373,21 @@ class StoredHeldOut(HeldOut):
     tasks: tuple[str, ...]
     digest: str
 
+    def per_document(self, values: NDArray[Any]) -> pl.DataFrame:
+        """Return task, document, fold, n_tokens and the sum of values (N,) of every document, sorted by its key."""
+        import polars as pl
+
+        summed = self.frame.with_columns(value=pl.Series(values)).group_by(
+            "task", "document", "fold", maintain_order=True
+        )
+        return summed.agg(pl.col("n_tokens", "value").sum())
+
 
 def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> StoredHeldOut:
     """Pin and load one split of `tasks`."""
     import polars as pl
 
     from grasp_pipeline.proxy.objective import pad_chunks
-    from grasp_pipeline.seeds import digest
 
     frame = step.read(tables.TASKS, {"split": split}).collect().sort("task", "document", "chunk_id")
     rows, sizes = pad_chunks(frame["input_ids"].to_list(), bos, chunk_tokens)

@@ -78,6 +78,7 @@ def sealed_evaluation(
     from assets.retraining import Bench, evidence
     from grasp_pipeline.evaluation.arms import arm_rows
     from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
+    from grasp_pipeline.proxy.runs import job_of
 
     step = Step(context, store, config)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
@@ -105,13 +106,8 @@ def sealed_evaluation(
         yield step.unchanged(tables.EVALUATION_LOSSES, done[1])
         return
 
-    bench = Bench(corpus, tokenizer, proxy, held_out, compute)
-    jobs = [
-        bench.job(subset_id, membership, seed)
-        for subset_id, membership in zip(sealed.ids, sealed.membership, strict=True)
-        for seed in range(sealed.seeds)
-    ]
-    _, retrained = bench.measure_utilities(step, provenance, "evaluation", jobs, "retraining sealed subsets")
+    bench = Bench(step, provenance, "evaluation", corpus, tokenizer, proxy, held_out, compute)
+    retrained = bench.utilities().make(sealed.jobs(), "retraining sealed subsets", step.say)
     own_utilities = step.tables.pin(tables.SUBSET_UTILITIES, {"split": "evaluation"})
     measured = load_utilities(step, sealed, own_utilities)
     known = load_utilities(step, calibration, calibration_read)
@@ -154,25 +150,19 @@ def sealed_evaluation(
     others = [name for name in ("random-deduplicated", "full", "influence") if name != picked]
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.arm_seeds)
     runs = {
-        name: [bench.job(arms.subset_id(name), arms.membership(name), seed) for seed in seeds]
-        for name in (picked, *others)
+        name: [job_of(corpus, arms.membership(name), seed) for seed in seeds] for name in (picked, *others)
     }
     runs[RANDOM] = [
-        bench.job(arms.subset_id(draw), arms.membership(draw), seed)
+        job_of(corpus, arms.membership(draw), seed)
         for draw, seed in zip([draws[i % len(draws)] for i in range(config.arm_seeds)], seeds, strict=True)
     ]
-    every = [job for jobs in runs.values() for job in jobs]
-    losses, arms_retrained = bench.measure_documents(
-        step, provenance, "evaluation", every, "retraining final arms"
+    losses = bench.document_losses()
+    arms_retrained = losses.make(
+        [job for jobs in runs.values() for job in jobs], "retraining final arms", step.say
     )
+    documents = bench.documents.with_columns(fold=pl.int_range(pl.len()).over("task") % 2)
     table = pl.DataFrame(
-        arm_rows(
-            evidence(
-                losses.with_columns(fold=pl.int_range(pl.len()).over("subset_id", "seed", "task") % 2), runs
-            ),
-            RANDOM,
-            proxy.recipe.tokens,
-        ),
+        arm_rows(evidence(losses, documents, runs), RANDOM, proxy.recipe.tokens),
         schema=tables.EVALUATION_LOSSES.schema,
     )
     commit = step.tables.write(tables.EVALUATION_LOSSES, table, provenance)

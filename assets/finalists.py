@@ -170,14 +170,11 @@ def finalist_frames(
     """Return the rows of `finalists` and, with their memberships, of `subsets`; equal memberships are one subset."""
     import polars as pl
 
-    from grasp_pipeline.seeds import digest
-
-    ids = corpus.frame["chunk_id"].to_numpy()
     asked = constraints.model_dump_json()
     rows, subsets = [], {}
     for entry, score, on in zip(entries, scores, listed, strict=True):
         linear = entry.linear
-        subset_id = digest(ids[entry.membership].tolist())
+        subset_id = corpus.subset_id(entry.membership)
         rows.append(
             {
                 "arm": entry.name,

@@ -114,7 +114,6 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.calibration.designs import design_subsets
     from grasp_pipeline.names import MEAN, WORST
-    from grasp_pipeline.seeds import digest
     from resources.audit import short_ids
 
     step = Step(context, store, config)
@@ -150,7 +149,7 @@ def subsets(context: dg.AssetExecutionContext, config: SubsetsRun, store: DeltaS
         )
         rows = [
             {
-                "subset_id": digest(corpus.ids(d.membership)),
+                "subset_id": corpus.subset_id(d.membership),
                 "split": split,
                 "stratum": d.stratum,
                 "n_chunks": int(d.membership.sum()),
@@ -221,15 +220,10 @@ def subset_utilities(
     chosen = load_subsets(step, "calibration", corpus)
     held_out = load_held_out(step, "calibration", tokenizer.encoder.bos, tokenizer.chunk_tokens)
     provenance = step.provenance()
-    bench = Bench(corpus, tokenizer, proxy, held_out, compute)
-    jobs = [
-        bench.job(subset_id, membership, seed)
-        for subset_id, membership in zip(chosen.ids, chosen.membership, strict=True)
-        for seed in range(chosen.seeds)
-    ]
-    commit, retrained = bench.measure_utilities(
-        step, provenance, "calibration", jobs, "retraining calibration subsets"
-    )
+    bench = Bench(step, provenance, "calibration", corpus, tokenizer, proxy, held_out, compute)
+    jobs = chosen.jobs()
+    retrained = bench.utilities().make(jobs, "retraining calibration subsets", step.say)
+    commit = step.tables.latest(tables.SUBSET_UTILITIES, {"split": "calibration"})
     assert commit is not None, "there is at least one calibration subset"
     extra: dict[str, Any] = {"models_retrained": retrained, "models_reused": len(jobs) - retrained}
     if retrained:

@@ -241,11 +241,10 @@ def certificates(
         simple=listed.filter(pl.col("pickable"), pl.col("role").is_in(["simple", "full"]))["arm"].to_list(),
         draws=listed.filter(pl.col("role") == RANDOM)["arm"].to_list(),
     )
-    bench = Bench(corpus, tokenizer, proxy, held_out, compute)
+    bench = Bench(step, provenance, "calibration", corpus, tokenizer, proxy, held_out, compute)
     contestants = Contestants(
         bench,
-        step,
-        provenance,
+        bench.document_losses(),
         arms,
         target,
         chosen["sketch_kind"],

@@ -39,7 +39,7 @@ def vision_fidelity(
     from grasp_pipeline.evaluation.experiment import SELECTED
     from grasp_pipeline.evaluation.fidelity import fidelity_rows
     from grasp_pipeline.evaluation.vision import prepare, run_vision
-    from resources.utilities import DeltaUtilities
+    from resources.runs import DeltaRuns
 
     step = Step(context, store, config)
     compute.prepare()
@@ -52,7 +52,8 @@ def vision_fidelity(
         rows = step.tables.read(tables.FIDELITY, commit.version, own).select(pl.len()).collect().item()
         return step.result(tables.FIDELITY, commit, rows, {"corpus": config.data_set}, up_to_date=True)
 
-    cell = run_vision(lab, DeltaUtilities(step.tables, provenance, SPLIT), step.say)
+    kept = DeltaRuns.laboratory(step.tables, provenance, SPLIT, lab.corpus.tasks, lab.trainer.recipe.tokens)
+    cell = run_vision(lab, kept, step.say)
     rows = fidelity_rows(
         cell.predictions,
         cell.utilities,

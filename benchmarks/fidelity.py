@@ -70,7 +70,7 @@ def run_one(settings: LaboratorySettings, name: str) -> None:
     from grasp_pipeline.evaluation.proxies import take_views, text_trainer
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
-    from resources.utilities import DeltaUtilities
+    from resources.runs import DeltaRuns
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     corpus_name, preset, seed_text = name.split("/")
@@ -92,7 +92,8 @@ def run_one(settings: LaboratorySettings, name: str) -> None:
         say,
     )
     provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
-    store = DeltaUtilities(DeltaTables(str(laboratory() / name)), provenance, "laboratory")
+    delta, tokens = DeltaTables(str(laboratory() / name)), trainer.recipe.tokens
+    store = DeltaRuns.laboratory(delta, provenance, "laboratory", corpus.tasks, tokens)
     result = run_cell(name, corpus, trainer, views, settings.protocol(), store, f"{corpus_name}/{seed}", say)
     replace(result, origin=origin("cell")).save(cell_file(settings, name))
     say("finished")

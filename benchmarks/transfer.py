@@ -91,7 +91,7 @@ def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:
     from grasp_pipeline.evaluation.proxies import take_views, text_trainer
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
-    from resources.utilities import DeltaUtilities
+    from resources.runs import DeltaRuns
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     seed, name = transfer.seed, transfer.name
@@ -112,7 +112,8 @@ def run_one(settings: LaboratorySettings, transfer: Transfer) -> None:
         plan = replace(settings.sketches(), exact=False)
         views = take_views(objective, trainer, corpus, reference, plan, seed, say)
     provenance = Provenance("laboratory", "benchmark_transfer", VERSION, settings.digest())
-    store = DeltaUtilities(DeltaTables(str(laboratory() / name)), provenance, "laboratory")
+    delta, tokens = DeltaTables(str(laboratory() / name)), trainer.recipe.tokens
+    store = DeltaRuns.laboratory(delta, provenance, "laboratory", corpus.tasks, tokens)
     # Named by corpus and seed, so that both kinds of transfer retrain the same subsets.
     rows = choose_rows(small, settings.transfer_subsets, f"{transfer.corpus}/{seed}")
     result = run_transfer(

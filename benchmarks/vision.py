@@ -47,7 +47,7 @@ def cell_of(settings: VisionConfigSection) -> CellResult:
     from grasp_pipeline.evaluation.vision import prepare, run_vision
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
-    from resources.utilities import DeltaUtilities
+    from resources.runs import DeltaRuns
 
     name = f"vision-{settings.data_set}-{settings.seed}"
     folder = laboratory() / name
@@ -59,8 +59,10 @@ def cell_of(settings: VisionConfigSection) -> CellResult:
         print(f"{time.strftime('%H:%M:%S')} {name}: {message}", flush=True)
 
     provenance = Provenance("laboratory", "benchmark_vision", VERSION, settings.digest())
-    store = DeltaUtilities(DeltaTables(str(folder)), provenance, "laboratory")
-    cell = run_vision(prepare(settings), store, say)
+    lab = prepare(settings)
+    delta, tokens = DeltaTables(str(folder)), lab.trainer.recipe.tokens
+    store = DeltaRuns.laboratory(delta, provenance, "laboratory", lab.corpus.tasks, tokens)
+    cell = run_vision(lab, store, say)
     cell = replace(cell, origin=origin("vision"))
     cell.save(path)
     return cell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from toys import LENGTH, VOCAB
 
-from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.calibration.strata import draw_subsets
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.evaluation.proxies import SketchPlan
 from grasp_pipeline.proxy.objective import Objective, Parameters, pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
-from grasp_pipeline.proxy.runs import MemoryStore, Run
+from grasp_pipeline.proxy.retrain import Run
+from grasp_pipeline.proxy.runs import MemoryStore
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.views import View
@@ -111,15 +112,13 @@ class CountingStore(MemoryStore):
         """All runs ever kept, in order."""
         return [run for what, runs in self.events for run in runs if what == "keep"]
 
-    def known(self, recipe: str) -> Mapping[Run, NDArray[np.float64]]:
+    def known(self, recipe: str) -> Mapping[Run, Floats]:
         self.events.append(("known", ()))
         return super().known(recipe)
 
-    def keep(
-        self, recipe: str, tasks: Sequence[str], utilities: Mapping[Run, NDArray[np.float64]], tokens: int
-    ) -> None:
-        super().keep(recipe, tasks, utilities, tokens)
-        self.events.append(("keep", tuple(utilities)))
+    def keep(self, recipe: str, values: Mapping[Run, Floats], seconds: Mapping[Run, float]) -> None:
+        super().keep(recipe, values, seconds)
+        self.events.append(("keep", tuple(values)))
 
 
 def _chunk(source: int, rng: np.random.Generator) -> list[int]:

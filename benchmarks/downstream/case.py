@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from benchmarks.downstream.candidates import further_candidates
 from benchmarks.downstream.ground import Ground
-from benchmarks.downstream.ledger import Ledger
 from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
@@ -20,6 +19,8 @@ from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.names import ArmRole
 from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.proxy.retrain import Job
+from grasp_pipeline.proxy.runs import MeasuredRuns, job_of
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families import OUTLYING
@@ -210,14 +211,15 @@ def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], l
     return every[: size.random_draws], every[size.random_draws :]
 
 
-def wanted_runs(ground: Ground, plans: Sequence[Plan], size: GroundSettings) -> list[tuple[Bools, int]]:
-    """Return the (membership, seed) runs that the cases of a ground need, multiples of the tokens aside."""
+def wanted_runs(ground: Ground, plans: Sequence[Plan], size: GroundSettings) -> list[Job]:
+    """Return the runs that the cases of a ground need, multiples of the tokens aside."""
     draws, fresh = random_members(ground, size)
     sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
     runs = [(row, seed) for seed in (PICK_SEED, *sealed) for plan in plans for row in plan.membership]
     runs += [(row, DRAW_SEED + number) for number, row in enumerate(draws)]
     runs += [(row, seed) for seed in sealed for row in draws]
-    return runs + [(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
+    runs += [(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
+    return [job_of(ground.corpus, row, seed) for row, seed in runs]
 
 
 def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
@@ -230,10 +232,10 @@ def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
 MULTIPLE_DRAWS, MULTIPLE_SEEDS = 2, 2
 
 
-def multiple_runs(ground: Ground, multiple: int) -> list[tuple[Bools, int]]:
+def multiple_runs(ground: Ground, multiple: int) -> list[Job]:
     """Return the runs of random at a multiple of the tokens."""
     return [
-        (row, SEALED_SEED + s)
+        job_of(ground.corpus, row, SEALED_SEED + s)
         for row in multiple_members(ground, multiple, MULTIPLE_DRAWS)
         for s in range(MULTIPLE_SEEDS)
     ]
@@ -244,21 +246,22 @@ def finish_case(
     name: str,
     plan: Plan,
     size: GroundSettings,
-    ledger: Ledger,
-    longer: dict[int, Ledger],
+    runs: MeasuredRuns,
+    longer: dict[int, MeasuredRuns],
 ) -> Case:
     """Gather the losses of a case whose runs were made."""
     sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
     draws, fresh = random_members(ground, size)
     membership = plan.membership
-    losses = [[ledger.losses(row, seed) for seed in (PICK_SEED, *sealed)] for row in membership]
-    drawn = [
-        [ledger.losses(row, seed) for seed in (DRAW_SEED + number, *sealed)]
-        for number, row in enumerate(draws)
-    ]
-    further = [ledger.losses(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
+
+    def of(row: Bools, *seeds: int) -> Floats:
+        return np.stack([runs.values[job_of(ground.corpus, row, seed).run] for seed in seeds])
+
+    losses = [of(row, PICK_SEED, *sealed) for row in membership]
+    drawn = [of(row, DRAW_SEED + number, *sealed) for number, row in enumerate(draws)]
+    further = [of(row, DRAW_SEED + len(draws) + number)[0] for number, row in enumerate(fresh)]
     multiples = {
-        multiple: np.stack([book.losses(row, seed) for row, seed in multiple_runs(ground, multiple)]).reshape(
+        multiple: np.stack([book.values[job.run] for job in multiple_runs(ground, multiple)]).reshape(
             MULTIPLE_DRAWS, MULTIPLE_SEEDS, -1
         )
         for multiple, book in longer.items()
@@ -285,18 +288,18 @@ def make_runs(
     ground: Ground,
     plans: Sequence[Plan],
     size: GroundSettings,
-    ledger: Ledger,
+    runs: MeasuredRuns,
     name: str,
     listener: Listener = silent,
 ) -> None:
     """State the cost and retrain what is missing for all cases of a ground."""
-    runs = wanted_runs(ground, plans, size)
-    todo = len(ledger.missing(runs))
+    jobs = wanted_runs(ground, plans, size)
+    todo = len(runs.missing(jobs))
     listener(
         f"{name}: {sum(len(plan.finalists) for plan in plans)} finalists for {len(plans)} targets; {todo} retrainings "
-        f"ahead of {ledger.trainer.recipe.tokens:,} tokens each, {ledger.made} made before"
+        f"ahead of {runs.trainer.recipe.tokens:,} tokens each, {len(runs.values)} made before"
     )
-    ledger.make(runs, name, listener)
+    runs.make(jobs, name, listener)
 
 
 def case_names(case: Case, group: str | None = None) -> list[int]:

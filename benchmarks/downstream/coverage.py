@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from benchmarks.downstream.case import SEALED_SEED, Case, Plan, random_members
 from benchmarks.downstream.ground import Ground, split_documents
-from benchmarks.downstream.ledger import Ledger
 from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.downstream.shipping import evidence, shortlisted, target_loss
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.names import RANDOM
 from grasp_pipeline.progress import Listener, silent
+from grasp_pipeline.proxy.retrain import Job
+from grasp_pipeline.proxy.runs import MeasuredRuns, job_of
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.refit import refit_finalists, spec_of
@@ -68,11 +69,11 @@ FurtherRuns = Callable[[Bools, Sequence[int]], Floats]
 
 
 class Waiting(Exception):
-    """A contest lacks runs: (membership, training seed) each."""
+    """A contest lacks runs."""
 
-    def __init__(self, runs: Sequence[tuple[Bools, int]]) -> None:
-        super().__init__(f"{len(runs)} runs are still to be made")
-        self.runs = list(runs)
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        super().__init__(f"{len(jobs)} runs are still to be made")
+        self.jobs = jobs
 
 
 def repeat_contest(
@@ -172,14 +173,20 @@ class Refitting:
     """The product's refit in the contests of one case, and the runs of what it makes.
 
     Args:
-        ground, plan, ledger: of the case.
+        ground, plan, runs: of the case.
         settings: of the benchmark; size: of the ground.
     """
 
     def __init__(
-        self, ground: Ground, plan: Plan, ledger: Ledger, settings: DownstreamSettings, size: GroundSettings
+        self,
+        ground: Ground,
+        plan: Plan,
+        runs: MeasuredRuns,
+        settings: DownstreamSettings,
+        size: GroundSettings,
     ) -> None:
-        self._given, self._ledger, self._settings = plan.context, ledger, settings
+        self._given, self._runs, self._settings = plan.context, runs, settings
+        self._pool = ground.corpus
         made = (spec_of(each.name, each.linear, each.dedup, each.repeats) for each in plan.finalists)
         self._specs = {found.name: found for found in made if found}
         self._members = {each.name: each.membership for each in plan.finalists}
@@ -214,17 +221,17 @@ class Refitting:
         Raises:
             Waiting: some were not made yet.
         """
-        wanted = [(membership, self._seeds[run]) for run in runs]
-        if self._ledger.missing(wanted):
-            raise Waiting(wanted)
-        return np.stack([self._ledger.losses(*run) for run in wanted])
+        jobs = [job_of(self._pool, membership, self._seeds[run]) for run in runs]
+        if self._runs.missing(jobs):
+            raise Waiting(jobs)
+        return np.stack([self._runs.values[job.run] for job in jobs])
 
 
 def hold_repeats(
     ground: Ground,
     plans: Sequence[Plan],
     cases: Sequence[Case],
-    ledger: Ledger,
+    runs: MeasuredRuns,
     settings: DownstreamSettings,
     size: GroundSettings,
     group: str | None,
@@ -232,11 +239,11 @@ def hold_repeats(
 ) -> list[list[Repeat]]:
     """Return the repeated contests of every case of a ground; their runs are made together, round by round."""
     tokens = settings.recipe(size).tokens
-    refits = [Refitting(ground, plan, ledger, settings, size) for plan in plans]
+    refits = [Refitting(ground, plan, runs, settings, size) for plan in plans]
     waiting = [(case, number) for case in range(len(cases)) for number in range(settings.coverage_repeats)]
     found: dict[tuple[int, int], Repeat] = {}
     while waiting:
-        runs: list[tuple[Bools, int]] = []
+        lacked: list[Job] = []
         for case, number in waiting:
             try:
                 found[case, number] = repeat_contest(
@@ -251,9 +258,9 @@ def hold_repeats(
                     refits[case].losses,
                 )
             except Waiting as lacks:
-                runs += lacks.runs
+                lacked += lacks.jobs
         waiting = [key for key in waiting if key not in found]
-        ledger.make(runs, f"{ground.corpus.name}: runs of refitted corpora", listener)
+        runs.make(lacked, f"{ground.corpus.name}: runs of refitted corpora", listener)
     return [
         [found[case, number] for number in range(settings.coverage_repeats)] for case in range(len(cases))
     ]

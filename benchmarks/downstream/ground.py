@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,14 +17,16 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.evaluation.archive import ArchiveStore
 from grasp_pipeline.evaluation.proxies import EARLY_FRACTION, text_trainer
 from grasp_pipeline.names import MEAN
 from grasp_pipeline.proxy.conditional import fine_tune
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.proxy.packing import TextStream
-from grasp_pipeline.proxy.runs import Trainer
-from grasp_pipeline.seeds import generator
+from grasp_pipeline.proxy.retrain import Outcome
+from grasp_pipeline.proxy.runs import MeasuredRuns, Trainer
+from grasp_pipeline.seeds import digest, generator
 from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.judge import View as JudgeView
@@ -93,6 +96,17 @@ class Ground:
             self.feasible_sets,
             self.trainer.recipe.tokens,
         )
+
+    def runs(self, folder: Path, trainer: Trainer | None = None) -> MeasuredRuns:
+        """Return runs of the pool that keep their mean loss per held-out document, nats per token, below a folder."""
+        held, trainer = self.corpus.evaluation, trainer or self.trainer
+        recipe = digest(trainer.recipe_id(self.corpus), held.rows.tolist())
+
+        def losses(outcome: Outcome) -> Floats:
+            return (outcome.chunk_losses / held.n_tokens).astype(np.float32).astype(np.float64)
+
+        store = ArchiveStore(folder, len(held.rows))
+        return MeasuredRuns(trainer, self.corpus.stream, held, recipe, losses, store)
 
     def conditional(self, wanted: TokenLists, name: str) -> Floats:
         """Return (n,) how much fine-tuning the reference on wanted chunks lowers each chunk's loss, nats per token."""

@@ -37,7 +37,6 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
     )
     from benchmarks.downstream.coverage import hold_repeats, save_repeats
     from benchmarks.downstream.ground import lay_ground
-    from benchmarks.downstream.ledger import Ledger
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     kind, corpus, seed = name.split("/")
@@ -53,19 +52,19 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
     say(f"{name}: pool, sketches and finalists after {duration(time.monotonic() - begun)}")
     files = case_files(settings, name)
     folder = next(iter(files.values())).parent
-    ledger = Ledger(folder, ground.trainer, ground.corpus)
-    make_runs(ground, plans, size, ledger, name, say)
-    longer = {1: ledger} if size.multiples else {}
+    runs = ground.runs(folder)
+    make_runs(ground, plans, size, runs, name, say)
+    longer = {1: runs} if size.multiples else {}
     for multiple in size.multiples:
         trainer = replace(ground.trainer, recipe=settings.recipe(size, multiple))
-        longer[multiple] = Ledger(folder, trainer, ground.corpus)
+        longer[multiple] = ground.runs(folder, trainer)
     for multiple, book in longer.items():
         book.make(multiple_runs(ground, multiple), f"{name}: random at {multiple} times the tokens", say)
-    cases = [finish_case(ground, f"{name}/{plan.target}", plan, size, ledger, longer) for plan in plans]
+    cases = [finish_case(ground, f"{name}/{plan.target}", plan, size, runs, longer) for plan in plans]
     for case in cases:
         case.save(files[case.target])
     if contests := contest_files(settings, name):
-        held = hold_repeats(ground, plans, cases, ledger, settings, size, PRODUCT, say)
+        held = hold_repeats(ground, plans, cases, runs, settings, size, PRODUCT, say)
         for case, repeats in zip(cases, held, strict=True):
             save_repeats(contests[case.target], repeats)
     say(f"{name}: finished after {duration(time.monotonic() - begun)}")

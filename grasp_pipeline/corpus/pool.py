@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Bools, Ints, TokenLists
 from grasp_pipeline.proxy.packing import ExampleStream
+from grasp_pipeline.seeds import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,6 +105,10 @@ class ChunkPool:
         _, first, document = np.unique(self.document, return_index=True, return_inverse=True)
         return np.arange(self.n) - first[document]
 
+    def subset_id(self, membership: Bools) -> str:
+        """Return the name of a subset (n,): a digest of whatever says which chunks these are."""
+        raise NotImplementedError
+
     @property
     def text(self) -> TokenLists:
         """Token ids of a pool of text."""
@@ -140,6 +145,10 @@ class TaskPool(ChunkPool):
     evaluation: HeldOut
     vocabulary: int
     contaminated: int = 0
+
+    def subset_id(self, membership: Bools) -> str:
+        """Return a digest of the pool and the subset's members."""
+        return digest(self.digest, np.flatnonzero(membership).tolist())
 
     @property
     def queries(self) -> list[TokenLists]:

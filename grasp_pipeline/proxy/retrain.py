@@ -16,6 +16,9 @@ from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked
 
+Run = tuple[str, int]
+"""(subset_id, training seed)."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,6 +27,11 @@ class Job:
     subset_id: str
     members: NDArray[np.int64]
     seed: int
+
+    @property
+    def run(self) -> Run:
+        """What names it."""
+        return self.subset_id, self.seed
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,11 @@ class Outcome:
     seed: int
     chunk_losses: NDArray[np.float64]
     seconds: float
+
+    @property
+    def run(self) -> Run:
+        """What names it."""
+        return self.subset_id, self.seed
 
 
 def retrain(

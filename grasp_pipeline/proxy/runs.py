@@ -1,43 +1,43 @@
-"""Measured utilities of subsets: really retrained, several seeds each, and never twice."""
+"""Measured runs: subsets really retrained, several seeds each, and never twice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Floats
-from grasp_pipeline.corpus.pool import TaskPool
+from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.corpus.pool import ChunkPool, HeldOut, TaskPool
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.objective import Objective, Parameters
-from grasp_pipeline.proxy.retrain import Job, Outcome, retrain
+from grasp_pipeline.proxy.packing import ExampleStream
+from grasp_pipeline.proxy.retrain import Job, Outcome, Run, retrain
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
 
-Run = tuple[str, int]
-"""(subset_id, training seed)."""
-
-KEEP_EVERY = 96
+KEEP_EVERY = 64
 """Retrainings kept at a time: a killed run loses at most these."""
 
 
 class RunStore(Protocol):
-    """Where measured utilities are kept between runs."""
+    """Where measured runs are kept: in memory, in files (`ArchiveStore`) or in a table (`DeltaRuns`).
+
+    What is kept of a run are k values: utilities of tasks, or losses of documents.
+    """
 
     def known(self, recipe: str) -> Mapping[Run, Floats]:
-        """Return the (T,) utilities of every run measured under a recipe."""
+        """Return the (k,) values of every run measured under a recipe."""
         ...
 
-    def keep(self, recipe: str, tasks: Sequence[str], utilities: Mapping[Run, Floats], tokens: int) -> None:
-        """Keep the (T,) utilities of some runs."""
+    def keep(self, recipe: str, values: Mapping[Run, Floats], seconds: Mapping[Run, float]) -> None:
+        """Keep the (k,) values of some runs; seconds: what each took."""
         ...
 
 
 class MemoryStore:
-    """Keeps utilities as long as the process lives."""
+    """Keeps runs as long as the process lives."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[Run, Floats]] = {}
@@ -46,14 +46,14 @@ class MemoryStore:
         """Return what was kept under a recipe."""
         return dict(self._kept.get(recipe, {}))
 
-    def keep(self, recipe: str, tasks: Sequence[str], utilities: Mapping[Run, Floats], tokens: int) -> None:
-        """Keep the utilities of some runs."""
-        self._kept.setdefault(recipe, {}).update(utilities)
+    def keep(self, recipe: str, values: Mapping[Run, Floats], seconds: Mapping[Run, float]) -> None:
+        """Keep the values of some runs."""
+        self._kept.setdefault(recipe, {}).update(values)
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How subsets are retrained in a cell.
+    """How subsets are retrained.
 
     model: digest of the proxy's architecture and initial weights; stacked_models: models trained together.
     """
@@ -63,44 +63,100 @@ class Trainer:
     recipe: Recipe
     model: str
     stacked_models: int = 16
-    device: str = "cpu"
+    device: Any = "cpu"
 
     def recipe_id(self, corpus: TaskPool) -> str:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
         return digest(self.recipe.digest(), self.model, corpus.digest)
 
-    def retrain(self, corpus: TaskPool, jobs: Sequence[Job], advance: Callable[[int], None]) -> list[Outcome]:
-        """Return what the jobs lose on the evaluation examples; errors as in `grasp_pipeline.proxy.retrain`."""
-        held = corpus.evaluation
-        return list(
-            retrain(
-                self.objective,
-                self.initial,
-                corpus.stream,
-                jobs,
-                self.recipe,
-                (held.rows, held.sizes),
-                self.stacked_models,
-                self.device,
-                advance,
+
+@dataclass(frozen=True)
+class MeasuredRuns:
+    """The runs of one pool under one recipe: those that a store holds, and those that are made when asked for.
+
+    Attributes:
+        trainer: proxy and recipe.
+        stream: the pool as training rows.
+        held_out: examples that every run is measured on.
+        recipe: digest of all that a run depends on besides the subset and the seed.
+        of: what is kept of an outcome, (k,).
+        store: what was measured before under the same recipe is taken from it.
+        values: of every run known.
+    """
+
+    trainer: Trainer
+    stream: ExampleStream
+    held_out: HeldOut
+    recipe: str
+    of: Callable[[Outcome], Floats]
+    store: RunStore
+    values: dict[Run, Floats] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", dict(self.store.known(self.recipe)))
+
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs that were not made, each once."""
+        return [job for run, job in {job.run: job for job in jobs}.items() if run not in self.values]
+
+    def make(
+        self,
+        jobs: Sequence[Job],
+        what: str,
+        listener: Listener = silent,
+        after: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Retrain what is missing, and keep it piece by piece.
+
+        Args:
+            jobs: what to retrain.
+            what: the work in words, for progress.
+            listener: told the progress.
+            after: called after each time that runs were kept.
+
+        Returns:
+            The number of models retrained.
+
+        Raises:
+            TrainingError: a loss is not finite.
+            ConfigError: a subset is empty.
+        """
+        trainer, todo = self.trainer, self.missing(jobs)
+        progress = Progress(what, len(todo), "models", listener)
+        for start in range(0, len(todo), KEEP_EVERY):
+            outcomes = retrain(
+                trainer.objective,
+                trainer.initial,
+                self.stream,
+                todo[start : start + KEEP_EVERY],
+                trainer.recipe,
+                (self.held_out.rows, self.held_out.sizes),
+                trainer.stacked_models,
+                trainer.device,
+                progress.advance,
             )
-        )
+            made = {outcome.run: outcome for outcome in outcomes}
+            values = {run: self.of(outcome) for run, outcome in made.items()}
+            self.store.keep(self.recipe, values, {run: outcome.seconds for run, outcome in made.items()})
+            self.values.update(values)
+            after()
+        return len(todo)
 
 
-def subset_id(corpus: TaskPool, membership: NDArray[np.bool_]) -> str:
-    """Return a digest of the pool and the subset's members."""
-    return digest(corpus.digest, np.flatnonzero(membership).tolist())
+def job_of(pool: ChunkPool, membership: Bools, seed: int) -> Job:
+    """Return the retraining of a subset (n,) of a pool."""
+    return Job(pool.subset_id(membership), np.flatnonzero(membership), seed)
 
 
 def measure(
     trainer: Trainer,
     corpus: TaskPool,
-    membership: NDArray[np.bool_],
+    membership: Bools,
     seeds: Sequence[int],
     store: RunStore,
     what: str,
     listener: Listener = silent,
-    after: Callable[[], None] | None = None,
+    after: Callable[[], None] = lambda: None,
 ) -> Floats:
     """Return minus the held-out loss of every subset, task and seed: (m, T, S), nats per token.
 
@@ -109,35 +165,19 @@ def measure(
         corpus: pool and tasks.
         membership: (m, n) subsets.
         seeds: S training seeds.
-        store: what was measured before under the same recipe is taken from it; the rest is retrained and kept.
-        what: the work in words, for progress.
-        listener: told the progress.
-        after: called after each time that utilities were kept.
+        store: of the runs measured before.
+        what, listener, after: as in `MeasuredRuns.make`.
 
     Raises:
         TrainingError: a loss is not finite.
         ConfigError: a subset is empty.
     """
-    recipe = trainer.recipe_id(corpus)
-    ids = [subset_id(corpus, row) for row in membership]
-    known = dict(store.known(recipe))
-    todo = [
-        Job(name, np.flatnonzero(row), seed)
-        for seed in seeds
-        for name, row in dict(zip(ids, membership, strict=True)).items()
-        if (name, seed) not in known
-    ]
-    progress = Progress(what, len(todo), "models", listener)
-    for start in range(0, len(todo), KEEP_EVERY):
-        outcomes = trainer.retrain(corpus, todo[start : start + KEEP_EVERY], progress.advance)
-        fresh = {(outcome.subset_id, outcome.seed): _utilities(outcome, corpus) for outcome in outcomes}
-        store.keep(recipe, corpus.tasks, fresh, trainer.recipe.tokens)
-        known |= fresh
-        if after is not None:
-            after()
-    return np.stack([[known[name, seed] for seed in seeds] for name in ids]).transpose(0, 2, 1)
-
-
-def _utilities(outcome: Outcome, corpus: TaskPool) -> Floats:
     held = corpus.evaluation
-    return -held.task_means(outcome.chunk_losses / held.n_tokens, len(corpus.tasks))
+
+    def utilities(outcome: Outcome) -> Floats:
+        return -held.task_means(outcome.chunk_losses / held.n_tokens, len(corpus.tasks))
+
+    runs = MeasuredRuns(trainer, corpus.stream, held, trainer.recipe_id(corpus), utilities, store)
+    jobs = [[job_of(corpus, row, seed) for seed in seeds] for row in membership]
+    runs.make([each[s] for s in range(len(seeds)) for each in jobs], what, listener, after)
+    return np.stack([[runs.values[job.run] for job in each] for each in jobs]).transpose(0, 2, 1)

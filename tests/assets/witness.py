@@ -110,7 +110,7 @@ def watching() -> Iterator[Witness]:
         "grasp_pipeline.proxy.conditional:fine_tune": tuned,
         "grasp_pipeline.selection.candidates.bigram_likelihood:BigramLikelihood.__init__": judged,
         "grasp_pipeline.selection.candidates.context:SelectionContext.__init__": built,
-        "assets.retraining:Bench.run": retrained,
+        "grasp_pipeline.proxy.runs:MeasuredRuns.make": retrained,
         "assets.data:load_task_vectors": loaded,
         "assets.finalists:load_task_vectors": loaded,
         "assets.engines:KindEngines.sketch": sketched,

@@ -22,10 +22,9 @@ from benchmarks.downstream.case import (
 )
 from benchmarks.downstream.coverage import hold_repeats, load_repeats, save_repeats
 from benchmarks.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
-from benchmarks.downstream.ledger import Ledger
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import MEAN
-from grasp_pipeline.proxy.runs import MemoryStore, measure
+from grasp_pipeline.proxy.runs import MemoryStore, job_of, measure
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, TWINS
 from grasp_pipeline.selection.candidates.refit import REFIT
 from grasp_pipeline.selection.certification.cross_fit import PICK_SEED
@@ -127,16 +126,18 @@ def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> No
 
 def test_runs_are_made_once_and_kept(ground: Ground, plans: list[Plan], tmp_path: Path) -> None:
     said: list[str] = []
-    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
-    make_runs(ground, plans, SIZE, ledger, "toy", said.append)
-    assert f"{ledger.made} retrainings ahead" in said[0]
-    again = Ledger(tmp_path, ground.trainer, ground.corpus)
+    runs = ground.runs(tmp_path)
+    make_runs(ground, plans, SIZE, runs, "toy", said.append)
+    assert f"{len(runs.values)} retrainings ahead" in said[0]
+    again = ground.runs(tmp_path)
     make_runs(ground, plans, SIZE, again, "toy", said.append)
     assert "; 0 retrainings ahead" in said[-1]
-    assert again.made == ledger.made
+    assert len(again.values) == len(runs.values)
     row = plans[0].membership[3]
     slow = measure(ground.trainer, ground.corpus, row[None], [PICK_SEED], MemoryStore(), "twin")[0, :, 0]
-    fast = ground.corpus.evaluation.task_means(again.losses(row, PICK_SEED), len(TARGETS))
+    fast = ground.corpus.evaluation.task_means(
+        again.values[job_of(ground.corpus, row, PICK_SEED).run], len(TARGETS)
+    )
     np.testing.assert_allclose(fast, -slow, atol=1e-5)
 
     again.make(multiple_runs(ground, 2), "toy")
@@ -160,16 +161,16 @@ def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: P
     """Shortlist, refit and fresh runs; what refits lack is made in rounds, once, and a second time nothing is."""
     size = SETTINGS.coverage
     plan = plan_case(ground, MEAN, SETTINGS, size)
-    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
-    make_runs(ground, [plan], size, ledger, "toy")
-    case = finish_case(ground, "coverage/toy/0/mean", plan, size, ledger, {})
-    before = ledger.made
+    runs = ground.runs(tmp_path)
+    make_runs(ground, [plan], size, runs, "toy")
+    case = finish_case(ground, "coverage/toy/0/mean", plan, size, runs, {})
+    before = len(runs.values)
     settings = toy_settings(coverage_repeats=6)
-    (repeats,) = hold_repeats(ground, [plan], [case], ledger, settings, size, PRODUCT)
-    assert ledger.made > before, "no refit was retrained"
-    again = Ledger(tmp_path, ground.trainer, ground.corpus)
+    (repeats,) = hold_repeats(ground, [plan], [case], runs, settings, size, PRODUCT)
+    assert len(runs.values) > before, "no refit was retrained"
+    again = ground.runs(tmp_path)
     assert hold_repeats(ground, [plan], [case], again, settings, size, PRODUCT) == [repeats]
-    assert again.made == ledger.made
+    assert len(again.values) == len(runs.values)
     beside = size.random_draws + len(plan.finalists)
     assert {repeat.retrains - beside for repeat in repeats} <= {2, 3, 4, 5, 6}
     assert any(repeat.retrains - beside in (3, 5, 6) or repeat.arm.startswith(REFIT) for repeat in repeats)
@@ -182,9 +183,9 @@ def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: P
 
 
 def test_a_damaged_batch_is_named(ground: Ground, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, ground.trainer, ground.corpus)
-    ledger.make([(np.ones(ground.corpus.n, dtype=bool), 0)], "toy")
+    runs = ground.runs(tmp_path)
+    runs.make([job_of(ground.corpus, np.ones(ground.corpus.n, dtype=bool), 0)], "toy")
     path = next(tmp_path.rglob("*.npz"))
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=path.name):
-        Ledger(tmp_path, ground.trainer, ground.corpus)
+        ground.runs(tmp_path)

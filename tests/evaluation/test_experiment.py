@@ -28,7 +28,8 @@ from grasp_pipeline.evaluation.experiment import (
     evaluation_subsets,
     run_cell,
 )
-from grasp_pipeline.proxy.runs import MemoryStore, Run, Trainer, measure, subset_id
+from grasp_pipeline.proxy.retrain import Run
+from grasp_pipeline.proxy.runs import MemoryStore, Trainer, measure
 
 PROTOCOL = Protocol(
     calibration={"uniform": 3, "fixed_size": 3, "tilted": 4, OPTIMISED: 3},
@@ -70,7 +71,7 @@ def toy(corpus: TaskPool, trainer: Trainer, views: Views) -> Toy:
 
 
 def ids(corpus: TaskPool, membership: np.ndarray) -> set[str]:
-    return {subset_id(corpus, row) for row in membership}
+    return {corpus.subset_id(row) for row in membership}
 
 
 def same(one: CellResult, other: CellResult, without: tuple[str, ...] = ()) -> list[str]:
