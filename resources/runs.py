@@ -94,5 +94,5 @@ class DeltaRuns:
         took = {} if self._apart else {"seconds": sum(seconds.values())}
         note = UtilitiesNote(models=len(values), **took)
         told = note.to_json() if self._table is tables.SUBSET_UTILITIES else None
-        frame = pl.concat(frames).select(self._table.schema)
+        frame = pl.concat(frames).select(list(self._table.schema))
         self._delta.upsert(self._table, frame, self._provenance, self._partition, told)
