@@ -115,29 +115,28 @@ def load_conditional(
     return before - found.to_numpy()
 
 
+def load_texts(step: Step, split: Split, tasks: Sequence[str]) -> list[TokenLists]:
+    """Pin and load the chunks of a split of `tasks`, of each of some tasks."""
+    frame = step.read(tables.TASKS, {"split": split}).collect().sort("task", "chunk_id")
+    return [TokenLists.of_column(frame.filter(task=task)["input_ids"]) for task in tasks]
+
+
 def load_selection_context(
     step: Step, corpus: StoredPool, kind: str, target: Target, feasible_sets: FeasibleSets
 ) -> SelectionContext:
     """Pin and load what the arms are built from."""
-    import polars as pl
-
     from grasp_pipeline.selection.candidates.context import SelectionContext
 
-    names, vectors = load_task_vectors(step, kind, "query")
-    asked = pl.col("task").is_in(target.counted)
-    frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
-    queries = TokenLists.of_column(frame["input_ids"])
     losses = load_losses(step, corpus, kind)
-    return SelectionContext(
-        load_sketches(step, corpus, kind),
+    return SelectionContext.of(
+        corpus,
+        feasible_sets,
         target,
-        target.rows(names, vectors),
-        corpus.text,
-        queries,
-        np.searchsorted(np.array(target.tasks), frame["task"].to_numpy().astype(str)),
+        load_sketches(step, corpus, kind),
+        target.rows(*load_task_vectors(step, kind, "query")),
+        load_texts(step, "query", target.tasks),
         losses,
         load_conditional(step, corpus, "query", losses),
-        feasible_sets,
         load_recipe(step).tokens,
     )
 
@@ -146,17 +145,13 @@ def task_directions(
     step: Step, selection: SelectionContext, linear: LinearScore, making: FeatureView, kind: str
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Return the tasks' names and M r_t of each as a column (d, T), in the features of a linear score."""
-    import polars as pl
-
     from grasp_pipeline.attribution.metric import apply_metric
 
     names, vectors = load_task_vectors(step, kind, "query")
-    queries = step.read(tables.TASKS, {"split": "query"}).collect().sort("task", "chunk_id")
-    means = []
-    for task in selection.target.tasks:
-        pool = TokenLists.of_column(queries.filter(pl.col("task") == task)["input_ids"])
-        means.append(making.mean(vectors[names.index(task)], pool))
-    return list(selection.target.tasks), apply_metric(selection.metric(linear.rho), np.stack(means)).T
+    tasks = list(selection.target.tasks)
+    queries = load_texts(step, "query", tasks)
+    means = [making.mean(vectors[names.index(task)], pool) for task, pool in zip(tasks, queries, strict=True)]
+    return tasks, apply_metric(selection.metric(linear.rho), np.stack(means)).T
 
 
 def finalist_frames(

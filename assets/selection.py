@@ -9,7 +9,6 @@ from assets.sections import FinalistsRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
-from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.names import RANDOM
 from resources.compute import Compute
 from resources.models import Models
@@ -127,10 +126,9 @@ def judge_finalists(
 ) -> "Judgement":
     """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
     import numpy as np
-    import polars as pl
 
     from assets.data import load_sketch_sample, load_task_vectors
-    from assets.finalists import load_conditional
+    from assets.finalists import load_conditional, load_texts
     from grasp_pipeline.attribution.blocks import as_blocks
     from grasp_pipeline.corpus.duplicates import repeat_groups
     from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
@@ -138,20 +136,18 @@ def judge_finalists(
     from grasp_pipeline.selection.candidates.judge import View, judge
     from grasp_pipeline.sketch.kinds import EARLY
 
-    judged = step.read(tables.TASKS, {"split": "judge"}).filter(
-        pl.col("task").is_in(selection.target.counted)
-    )
-    pool = TokenLists.of_column(judged.collect().sort("task", "chunk_id")["input_ids"])
+    target = selection.target
+    texts, _ = target.texts(load_texts(step, "judge", target.tasks))
     repeats = repeat_groups(corpus.cluster, corpus.position)
 
     def wanted(kind: str) -> "NDArray[np.float64]":
-        return selection.target.direction(*load_task_vectors(step, kind, "judge"))
+        return target.direction(*load_task_vectors(step, kind, "judge"))
 
     sample, early = load_sketch_sample(step, corpus, EARLY)
     return judge(
         np.stack([entry.membership for entry in entries]),
         corpus.n_tokens,
-        BigramLikelihood(selection.chunks, pool, repeats),
+        BigramLikelihood(selection.chunks, texts, repeats),
         View(as_blocks(early), wanted(EARLY), sample),
         View(selection.blocks, wanted(kind)),
         np.array([entry.name not in OUTLYING for entry in entries]),

@@ -45,6 +45,13 @@ class TokenLists:
         return cls(np.concatenate(flat), offsets_of([len(ids) for ids in lists]))
 
     @classmethod
+    def join(cls, parts: Sequence[TokenLists]) -> TokenLists:
+        """Return the chunks of all parts, one part after the other."""
+        tokens = [np.empty(0, np.int32), *(part.tokens for part in parts)]
+        lengths = [np.empty(0, np.int64), *(part.lengths for part in parts)]
+        return cls(np.concatenate(tokens), offsets_of(np.concatenate(lengths)))
+
+    @classmethod
     def of_column(cls, column: pl.Series) -> TokenLists:
         """Return the chunks of a column of lists, without a copy of the tokens."""
         import polars as pl

@@ -206,7 +206,7 @@ def evidence_of(
 
 def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
     """Return the memberships of the contest's random draws, and of those that the truth is taken from."""
-    feasible = ground.feasible_sets.feasible_set()
+    feasible = FeasibleSets.of(ground.corpus, ground.budget).feasible_set()
     every = [Random().draw(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
     return every[: size.random_draws], every[size.random_draws :]
 

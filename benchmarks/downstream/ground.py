@@ -75,25 +75,18 @@ class Ground:
         """Task per held-out document, (D,)."""
         return np.asarray(self.corpus.tasks)[self.corpus.evaluation.task]
 
-    @property
-    def feasible_sets(self) -> FeasibleSets:
-        """What an arm may hold: the budget alone."""
-        return FeasibleSets.of(self.corpus, self.budget)
-
-    def ingredients(self, target: str) -> SelectionContext:
+    def context(self, target: str) -> SelectionContext:
         """Return what the arms of a target are built from: query documents alone."""
-        wanted = Target.of(target, self.corpus.tasks)
-        queries, task = self._texts(self.corpus.query, wanted)
-        return SelectionContext(
-            ArrayBlocks(self.final.sketches),
+        wanted, queries = Target.of(target, self.corpus.tasks), self.corpus.queries
+        return SelectionContext.of(
+            self.corpus,
+            FeasibleSets.of(self.corpus, self.budget),
             wanted,
+            ArrayBlocks(self.final.sketches),
             self.final.targets,
-            self.corpus.text,
             queries,
-            task,
             self.final.losses.astype(np.float64),
-            self.conditional(queries, "query"),
-            self.feasible_sets,
+            self.conditional(wanted.texts(queries)[0], "query"),
             self.trainer.recipe.tokens,
         )
 
@@ -131,12 +124,7 @@ class Ground:
 
     def judge_texts(self, target: str) -> TokenLists:
         """Return the judge documents' chunks of a target."""
-        return self._texts(self.corpus.judge, Target.of(target, self.corpus.tasks))[0]
-
-    def _texts(self, held: HeldOut, target: Target) -> tuple[TokenLists, NDArray[np.int64]]:
-        """Return the chunks of the tasks that count, and each chunk's task as its place in `target.tasks`."""
-        counted = [t for t, name in enumerate(target.tasks) if name in target.counted]
-        return held.texts(*counted), np.repeat(counted, [int((held.task == t).sum()) for t in counted])
+        return Target.of(target, self.corpus.tasks).texts(self.corpus.judges)[0]
 
 
 def lay_ground(

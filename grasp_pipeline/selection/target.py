@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Floats
+from grasp_pipeline.arrays import Floats, Ints, TokenLists
 from grasp_pipeline.errors import ConfigError, nearest
 from grasp_pipeline.names import MEAN, WORST
 from grasp_pipeline.selection.solver.worst_task import normalised_weights
@@ -57,6 +57,12 @@ class Target:
     def counted(self) -> list[str]:
         """Tasks that count."""
         return [task for task, weight in zip(self.tasks, self.weights, strict=True) if weight > 0]
+
+    def texts(self, per_task: Sequence[TokenLists]) -> tuple[TokenLists, Ints]:
+        """Return the texts of the tasks that count, and the place in `tasks` of each one's."""
+        counted = np.flatnonzero(self.weights > 0)
+        parts = [per_task[task] for task in counted]
+        return TokenLists.join(parts), np.repeat(counted, [part.n for part in parts])
 
     def rows(self, names: Sequence[str], vectors: NDArray[Any]) -> Floats:
         """Return the tasks' rows (T, d) of named vectors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, project
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
+from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
@@ -71,6 +72,24 @@ class SelectionContext:
     training_tokens: int
     _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)
     _once: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        pool: ChunkPool,
+        feasible_sets: FeasibleSets,
+        target: Target,
+        blocks: SketchBlocks,
+        targets: Floats,
+        queries: Sequence[TokenLists],
+        losses: Floats,
+        conditional: Floats,
+        training_tokens: int,
+    ) -> SelectionContext:
+        """Return the context of a pool of text; queries: of each of the T tasks, whether it counts or not."""
+        texts, task = target.texts(queries)
+        made_of = (blocks, target, targets, pool.text, texts, task)
+        return cls(*made_of, losses, conditional, feasible_sets, training_tokens)
 
     def once(self, name: str, compute: Callable[[], Computed]) -> Computed:
         """Return what a family computes from this, computed once; name: unique to it."""
