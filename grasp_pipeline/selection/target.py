@@ -60,7 +60,7 @@ class Target:
 
     def texts(self, per_task: Sequence[TokenLists]) -> tuple[TokenLists, Ints]:
         """Return the texts of the tasks that count, and the place in `tasks` of each one's."""
-        counted = np.flatnonzero(self.weights > 0)
+        counted = np.flatnonzero(self.weights > 0).tolist()
         parts = [per_task[task] for task in counted]
         return TokenLists.join(parts), np.repeat(counted, [part.n for part in parts])
 
