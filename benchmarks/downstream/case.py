@@ -155,7 +155,7 @@ class Plan:
 
 def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: GroundSettings) -> Plan:
     """Build the finalists of a target and judge them; where the size has a shortlist, the others are left out."""
-    context = ground.ingredients(target)
+    context = ground.context(target)
     selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
     product = build_finalists(context, selected, settings.gap, settings.max_passes)
     seen = {np.packbits(finalist.membership).tobytes() for finalist in product}

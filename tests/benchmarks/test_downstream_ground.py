@@ -103,7 +103,7 @@ def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Groun
 
 
 def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground) -> None:
-    given = ground.ingredients(MEAN)
+    given = ground.context(MEAN)
     score = np.linspace(-1, 1, ground.corpus.n)
     blocks, target = scored_view(given, score, 2.0)
     plain, direction = scored_view(given, score, 0.0)
@@ -117,7 +117,7 @@ def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground)
 
 def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> None:
     target = TARGETS[0]
-    arm = FAMILIES["conditional"].candidate(ground.ingredients(target))
+    arm = FAMILIES["conditional"].candidate(ground.context(target))
     assert arm is not None
     sources = sorted(set(DOCUMENTS["source"].to_list()))
     mine = ground.corpus.source == sources.index(target)
