@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 from toys import WORDS, toy_texts
 
-from benchmarks.downstream.case import FURTHER, PLAIN_JUDGE, PRODUCT, Case
-from benchmarks.downstream.ground import Ground, lay_ground, split_documents
+from benchmarks.downstream.prepared_pool import PreparedPool, prepare_pool, split_documents
 from benchmarks.downstream.settings import DownstreamSettings
+from benchmarks.downstream.target_study import FURTHER, PLAIN_JUDGE, PRODUCT, TargetStudy
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
 
@@ -48,12 +48,12 @@ def toy_settings(**values: object) -> DownstreamSettings:
     return DownstreamSettings.model_validate(context | values)
 
 
-def toy_ground() -> Ground:
+def toy_pool() -> PreparedPool:
     settings = toy_settings()
-    return lay_ground("toy", DOCUMENTS, settings, settings.main, 0)
+    return prepare_pool("toy", DOCUMENTS, settings, settings.main, 0)
 
 
-def made_up_case(
+def made_up_study(
     seed: int = 0,
     candidate: float = -0.2,
     simple: float = -0.1,
@@ -61,7 +61,7 @@ def made_up_case(
     documents: int = 40,
     target: str = "mean",
     name: str = "main/toy/0",
-) -> Case:
+) -> TargetStudy:
     """Return a case whose arms differ from random by known amounts, nats per token, on every task alike.
 
     Candidate k of 4 has `candidate` + .02 k, the simple arms `simple`, the full corpus 0. Documents differ by .3,
@@ -89,7 +89,7 @@ def made_up_case(
         "likelihood": -truth + 0.03 * rng.standard_normal(len(arms)),
     }
     roles = ["full" if arm == "full" else "simple" for arm in COMPARISON_ARMS] + ["candidate"] * 4
-    return Case(
+    return TargetStudy(
         f"{name}/{target}",
         target,
         arms,

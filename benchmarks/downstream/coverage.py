@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.downstream.case import SEALED_SEED, Case, Plan, random_members
-from benchmarks.downstream.ground import Ground, split_documents
+from benchmarks.downstream.prepared_pool import PreparedPool, split_documents
 from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.downstream.shipping import evidence, shortlisted, target_loss
+from benchmarks.downstream.target_study import SEALED_SEED, Plan, TargetStudy, random_members
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.names import RANDOM
@@ -77,7 +77,7 @@ class Waiting(Exception):
 
 
 def repeat_contest(
-    case: Case,
+    study: TargetStudy,
     number: int,
     size: int,
     draws: int,
@@ -87,13 +87,13 @@ def repeat_contest(
     refit: Refit | None = None,
     further: FurtherRuns | None = None,
 ) -> Repeat:
-    """Hold one contest on a case's measured runs.
+    """Hold one contest on a study's measured runs.
 
     Every repeat draws which documents are for calibration and their folds, which seeds pick and which certify, and
     which random draws take part; the truth is taken from all other documents, seeds and draws.
 
     Args:
-        case: the case, with at least 2 + `FRESH` runs of every finalist.
+        study: the study, with at least 2 + `FRESH` runs of every finalist.
         number: of the repeat; it names the draws.
         size: of the shortlist.
         draws: random draws in the contest.
@@ -105,36 +105,38 @@ def repeat_contest(
     Raises:
         Waiting: `further` lacks runs.
     """
-    name = ("downstream coverage", case.name, number)
-    codes = np.unique(case.document_task, return_inverse=True)[1].ravel()
+    name = ("downstream coverage", study.name, number)
+    codes = np.unique(study.document_task, return_inverse=True)[1].ravel()
     fold = split_documents(codes, calibration, *name)
     sealed = fold < 0
-    order = generator(*name, "seeds").permutation(case.losses.shape[1])
-    pool = np.concatenate([case.draws[:, 0], case.fresh_draws])
+    order = generator(*name, "seeds").permutation(study.losses.shape[1])
+    pool = np.concatenate([study.draws[:, 0], study.fresh_draws])
     drawn = generator(*name, "draws").permutation(len(pool))
-    entered = shortlisted(case, size, group)
+    entered = shortlisted(study, size, group)
     run_of = {PICK_SEED: order[0]} | {FRESH_SEED + k: order[1 + k] for k in range(FRESH)}
-    contest = _Contest(case, fold, run_of, pool[drawn], drawn[:draws].tolist(), refit, further)
-    names = [case.arms[i] for i in entered]
-    simple = [case.arms[i] for i in entered if case.roles[i] in ("simple", "full")]
+    contest = _Contest(study, fold, run_of, pool[drawn], drawn[:draws].tolist(), refit, further)
+    names = [study.arms[i] for i in entered]
+    simple = [study.arms[i] for i in entered if study.roles[i] in ("simple", "full")]
     entrants = Entrants(names, names, simple, [f"{RANDOM}-{number}" for number in range(draws)])
-    result = cross_fit(entrants, contest.measure, case.target, [case.target], tokens, refit=contest.refit)
+    result = cross_fit(entrants, contest.measure, study.target, [study.target], tokens, refit=contest.refit)
     found = dict(result.certificates)[RANDOM]
     ship = contest.losses(found.arm, order[1 + FRESH :].tolist())
-    truth = target_loss(case, pool[drawn[draws:]], sealed).mean() - target_loss(case, ship, sealed).mean()
-    return Repeat(case.name, found.arm, len(contest.made), found.improvement, found.lower_bound, float(truth))
+    truth = target_loss(study, pool[drawn[draws:]], sealed).mean() - target_loss(study, ship, sealed).mean()
+    return Repeat(
+        study.name, found.arm, len(contest.made), found.improvement, found.lower_bound, float(truth)
+    )
 
 
 @dataclass
 class _Contest:
-    """What one contest asks for, answered from a case's measured runs.
+    """What one contest asks for, answered from a study's measured runs.
 
     fold: (D,). run_of: training seed -> place among a finalist's runs. pool: losses of the random draws in the order
     drawn; places: of those that take part. make, further: as `repeat_contest` has them. made: runs asked for so far.
     refitted: memberships (n,) of what was refitted on the way.
     """
 
-    case: Case
+    study: TargetStudy
     fold: NDArray[np.int64]
     run_of: Mapping[int, int]
     pool: Floats
@@ -147,7 +149,7 @@ class _Contest:
     def losses(self, arm: str, runs: Sequence[int]) -> Floats:
         """Return the losses (runs, D) of an arm."""
         if arm not in self.refitted:
-            return self.case.losses[self.case.arms.index(arm)][list(runs)]
+            return self.study.losses[self.study.arms.index(arm)][list(runs)]
         assert self.further is not None, "asked for with refit"
         return self.further(self.refitted[arm], runs)
 
@@ -160,7 +162,7 @@ class _Contest:
             if arm != RANDOM
         }
         losses[RANDOM] = self.pool[[seed - DRAW_SEED for _, seed in runs[RANDOM]]]
-        return evidence(self.case, losses, self.fold)
+        return evidence(self.study, losses, self.fold)
 
     def refit(self, measured: Evidence) -> dict[str, int]:
         """Make the refitted corpora, which take part from now on; returns the fold that each has seen."""
@@ -170,27 +172,27 @@ class _Contest:
 
 
 class Refitting:
-    """The product's refit in the contests of one case, and the runs of what it makes.
+    """The product's refit in the contests of one study, and the runs of what it makes.
 
     Args:
-        ground, plan, runs: of the case.
-        settings: of the benchmark; size: of the ground.
+        prepared, plan, runs: of the study.
+        settings: of the benchmark; size: of the pool.
     """
 
     def __init__(
         self,
-        ground: Ground,
+        prepared: PreparedPool,
         plan: Plan,
         runs: MeasuredRuns,
         settings: DownstreamSettings,
         size: GroundSettings,
     ) -> None:
         self._given, self._runs, self._settings = plan.context, runs, settings
-        self._pool = ground.corpus
+        self._pool = prepared.corpus
         made = (spec_of(each.name, each.linear, each.dedup, each.repeats) for each in plan.finalists)
         self._specs = {found.name: found for found in made if found}
         self._members = {each.name: each.membership for each in plan.finalists}
-        draws, fresh = random_members(ground, size)
+        draws, fresh = random_members(prepared, size)
         self._draws = [*draws, *fresh]
         self._seeds = [PICK_SEED, *(SEALED_SEED + s for s in range(size.sealed_seeds))]
         self._target = plan.target
@@ -228,41 +230,43 @@ class Refitting:
 
 
 def hold_repeats(
-    ground: Ground,
+    prepared: PreparedPool,
     plans: Sequence[Plan],
-    cases: Sequence[Case],
+    studies: Sequence[TargetStudy],
     runs: MeasuredRuns,
     settings: DownstreamSettings,
     size: GroundSettings,
     group: str | None,
     listener: Listener = silent,
 ) -> list[list[Repeat]]:
-    """Return the repeated contests of every case of a ground; their runs are made together, round by round."""
+    """Return the repeated contests of every study of a pool; their runs are made together, round by round."""
     tokens = settings.recipe(size).tokens
-    refits = [Refitting(ground, plan, runs, settings, size) for plan in plans]
-    waiting = [(case, number) for case in range(len(cases)) for number in range(settings.coverage_repeats)]
+    refits = [Refitting(prepared, plan, runs, settings, size) for plan in plans]
+    waiting = [
+        (study, number) for study in range(len(studies)) for number in range(settings.coverage_repeats)
+    ]
     found: dict[tuple[int, int], Repeat] = {}
     while waiting:
         lacked: list[Job] = []
-        for case, number in waiting:
+        for study, number in waiting:
             try:
-                found[case, number] = repeat_contest(
-                    cases[case],
+                found[study, number] = repeat_contest(
+                    studies[study],
                     number,
-                    size.shortlist or len(cases[case].arms),
+                    size.shortlist or len(studies[study].arms),
                     size.random_draws,
                     size.calibration_documents,
                     tokens,
                     group,
-                    refits[case].of(number),
-                    refits[case].losses,
+                    refits[study].of(number),
+                    refits[study].losses,
                 )
             except Waiting as lacks:
                 lacked += lacks.jobs
         waiting = [key for key in waiting if key not in found]
-        runs.make(lacked, f"{ground.corpus.name}: runs of refitted corpora", listener)
+        runs.make(lacked, f"{prepared.corpus.name}: runs of refitted corpora", listener)
     return [
-        [found[case, number] for number in range(settings.coverage_repeats)] for case in range(len(cases))
+        [found[study, number] for number in range(settings.coverage_repeats)] for study in range(len(studies))
     ]
 
 

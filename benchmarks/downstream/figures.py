@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from benchmarks.downstream.case import PLAIN_JUDGE, PRODUCT, Case
 from benchmarks.downstream.coverage import Repeat, load_repeats
 from benchmarks.downstream.files import case_files, contest_files, ground_names
 from benchmarks.downstream.ranks import (
@@ -27,6 +26,7 @@ from benchmarks.downstream.shipping import (
     target_loss,
     token_multiplier,
 )
+from benchmarks.downstream.target_study import PLAIN_JUDGE, PRODUCT, TargetStudy
 from benchmarks.published import Figure, save, update
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.names import RANDOM
@@ -49,12 +49,12 @@ def publish(settings: DownstreamSettings, command: str, only: str | None = None)
     only: a kind of grounds, whose figures alone are written; the others keep their values and commits.
     """
     figures: list[Figure] = []
-    full = load_cases(settings) if only != "coverage" else []
+    full = load_studies(settings) if only != "coverage" else []
     if full:
         figures += [*shipping_figures(full, settings.shortlist, PRODUCT, ""), *rank_figures(full)]
     if only != "main":
         figures += coverage_figures(repeats_of(settings))
-        small = load_cases(settings, "coverage")
+        small = load_studies(settings, "coverage")
         figures += shipping_figures(small, settings.shortlist, PRODUCT, "", head="downstream_small")
     if full and settings.main.extended:
         figures += shipping_figures(full, settings.shortlist, None, "further candidates")
@@ -63,7 +63,7 @@ def publish(settings: DownstreamSettings, command: str, only: str | None = None)
     return save("downstream", command, figures) if only is None else update("downstream", command, figures)
 
 
-def load_cases(settings: DownstreamSettings, kind: str = "main") -> list[Case]:
+def load_studies(settings: DownstreamSettings, kind: str = "main") -> list[TargetStudy]:
     """Return the finished cases of one kind of ground.
 
     Raises:
@@ -71,7 +71,7 @@ def load_cases(settings: DownstreamSettings, kind: str = "main") -> list[Case]:
     """
     names = [name for name in ground_names(settings) if name.startswith(f"{kind}/")]
     return [
-        Case.load(path)
+        TargetStudy.load(path)
         for path in _finished([path for name in names for path in case_files(settings, name).values()])
     ]
 
@@ -83,14 +83,14 @@ def _finished(files: list[Path]) -> list[Path]:
     return files
 
 
-def short(case: str) -> str:
+def short(study: str) -> str:
     """Return CORPUS/TARGET of a case's name."""
-    _, corpus, _, target = case.split("/")
+    _, corpus, _, target = study.split("/")
     return f"{corpus}/{target}"
 
 
 def shipping_figures(
-    cases: Sequence[Case],
+    studies: Sequence[TargetStudy],
     size: int,
     group: str | None,
     suffix: str,
@@ -102,20 +102,20 @@ def shipping_figures(
     group and suffix: which finalists entered, None: all; score: what shortlists them;
     head: what the figures are named after.
     """
-    ships = [shipped(case, size, group, score=score) for case in cases]
-    found = [margins(case, ship) for case, ship in zip(cases, ships, strict=True)]
+    ships = [shipped(study, size, group, score=score) for study in studies]
+    found = [margins(study, ship) for study, ship in zip(studies, ships, strict=True)]
     flat = [margin for each in found for margin in each]
     worst = min(flat, key=lambda margin: margin.margin)
     best = [min(each, key=lambda margin: margin.margin) for each in found]
     versus_random = [next(m for m in each if m.arm == RANDOM) for each in found]
     weakest = min(versus_random, key=lambda margin: margin.lower)
     above = [margin.lower > 0 for margin in best]
-    theirs = sum(case.arms[ship] in COMPARED for case, ship in zip(cases, ships, strict=True))
+    theirs = sum(study.arms[ship] in COMPARED for study, ship in zip(studies, ships, strict=True))
     once = [
         min((m for m in each if not m.arm.endswith(TWICE)), key=lambda margin: margin.margin).lower > 0
         for each in found
     ]
-    seeds = cases[0].losses.shape[1] - 1
+    seeds = studies[0].losses.shape[1] - 1
     end = f"[{suffix}]" if suffix else ""
 
     def named(figure: str, detail: str) -> str:
@@ -124,13 +124,13 @@ def shipping_figures(
     rows = [
         Figure(
             f"{head}.worst_margin{end}", worst.margin, NATS, "at least 0",
-            note=f"{short(worst.case)} against {worst.arm}; {len(cases)} cases, {seeds} seeds",
+            note=f"{short(worst.case)} against {worst.arm}; {len(studies)} cases, {seeds} seeds",
         ),
         Figure(
             f"{head}.share_above_best{end}", float(np.mean(above)), "share of cases", "at least 0.5",
             note="cases with a paired one-sided 95% bound above 0 against the best arm of any other method at equal "
-            f"rules, each with its text once and half of it twice; {theirs} of {len(cases)} cases ship such an arm and "
-            "count as not above",
+            f"rules, each with its text once and half of it twice; {theirs} of {len(studies)} cases ship such an arm "
+            "and count as not above",
         ),
         Figure(
             f"{head}.share_above_best[{', '.join(filter(None, (suffix, 'repeats for ours alone')))}]",
@@ -141,8 +141,8 @@ def shipping_figures(
             f"{head}.min_low_vs_random{end}", weakest.lower, NATS, "above 0", note=short(weakest.case)
         ),
     ]  # fmt: skip
-    if cases[0].multiples:
-        multipliers = [token_multiplier(case, ship) for case, ship in zip(cases, ships, strict=True)]
+    if studies[0].multiples:
+        multipliers = [token_multiplier(study, ship) for study, ship in zip(studies, ships, strict=True)]
         values = np.array([multiplier.value for multiplier in multipliers])
         beyond = sum(multiplier.beyond for multiplier in multipliers)
         rows.append(
@@ -150,50 +150,50 @@ def shipping_figures(
                 f"{head}.token_multiplier{end}", float(np.exp(np.log(values).mean())), "times", "reported",
                 low=float(values.min()), high=float(values.max()),
                 note="training tokens, a repeated one counted every time, over those that random, all of it distinct "
-                f"text, needs for the same loss; geometric mean and range over cases; {beyond} of {len(cases)} not "
-                f"reached by random within {max(cases[0].multiples)} times, counted as that; loss linear in log "
+                f"text, needs for the same loss; geometric mean and range over cases; {beyond} of {len(studies)} not "
+                f"reached by random within {max(studies[0].multiples)} times, counted as that; loss linear in log "
                 "tokens between measured multiples",
             )
         )  # fmt: skip
-    if all(REPEATED in case.arms for case in cases):
-        repeated = [margin_over(case, ship, REPEATED) for case, ship in zip(cases, ships, strict=True)]
+    if all(REPEATED in study.arms for study in studies):
+        repeated = [margin_over(study, ship, REPEATED) for study, ship in zip(studies, ships, strict=True)]
         value, low, high = mean_interval([margin.margin for margin in repeated], generator("repeated arm"))
         rows.append(
             Figure(
                 f"{head}.margin_over_repeated{end}", value, NATS, "", low, high,
                 f"mean over cases, over {REPEATED}; bound above 0 in "
-                f"{sum(margin.lower > 0 for margin in repeated)} of {len(cases)} cases",
+                f"{sum(margin.lower > 0 for margin in repeated)} of {len(studies)} cases",
             )
         )  # fmt: skip
-    for case, ship, lowest, random in zip(cases, ships, best, versus_random, strict=True):
+    for study, ship, lowest, random in zip(studies, ships, best, versus_random, strict=True):
         rows.append(
             Figure(
-                named(f"{head}.margin", short(case.name)), lowest.margin, NATS, low=lowest.lower,
-                note=f"{case.arms[ship]} over {lowest.arm}, the best arm; over random {random.margin:.3f}, "
+                named(f"{head}.margin", short(study.name)), lowest.margin, NATS, low=lowest.lower,
+                note=f"{study.arms[ship]} over {lowest.arm}, the best arm; over random {random.margin:.3f}, "
                 f"bound {random.lower:.3f}",
             )
         )  # fmt: skip
     return rows
 
 
-def arm_figures(cases: Sequence[Case]) -> list[Figure]:
+def arm_figures(studies: Sequence[TargetStudy]) -> list[Figure]:
     """Return what every finalist gains over random on sealed documents, the mean over the cases that have it."""
     rng = generator("downstream arm figures")
     gains: dict[str, list[float]] = {}
-    for case in cases:
-        random = target_loss(case, case.draws.mean(axis=0)[1:], sealed(case)).mean()
-        each = random - target_loss(case, case.losses[:, 1:], sealed(case)).mean(axis=1)
-        for arm, gain in zip(case.arms, each, strict=True):
+    for study in studies:
+        random = target_loss(study, study.draws.mean(axis=0)[1:], sealed(study)).mean()
+        each = random - target_loss(study, study.losses[:, 1:], sealed(study)).mean(axis=1)
+        for arm, gain in zip(study.arms, each, strict=True):
             gains.setdefault(arm, []).append(float(gain))
     rows = []
     for arm in sorted(gains, key=lambda arm: -np.mean(gains[arm])):
         value, low, high = mean_interval(gains[arm], rng)
-        among = "" if len(gains[arm]) == len(cases) else f"{len(gains[arm])} of {len(cases)} cases"
+        among = "" if len(gains[arm]) == len(studies) else f"{len(gains[arm])} of {len(studies)} cases"
         rows.append(Figure(f"downstream.gain_over_random[{arm}]", value, NATS, "", low, high, among))
     return rows
 
 
-def rank_figures(cases: Sequence[Case]) -> list[Figure]:
+def rank_figures(studies: Sequence[TargetStudy]) -> list[Figure]:
     """Return the rank correlations of every kind of evidence, and the regret of a shortlist."""
     rng = generator("downstream figures")
     goals = {"judge": ("", "at least 0.8")}
@@ -202,24 +202,24 @@ def rank_figures(cases: Sequence[Case]) -> list[Figure]:
         "judge",
         "own",
         MEASURED,
-        *(name for name in cases[0].scores if name not in ("judge", "own")),
+        *(name for name in studies[0].scores if name not in ("judge", "own")),
     ):
         end, goal = goals.get(score, (f"[{score}]", ""))
-        value, low, high = mean_interval([finalist_spearman(case, score) for case in cases], rng)
-        count = int(np.mean([case.optimised.sum() for case in cases]))
+        value, low, high = mean_interval([finalist_spearman(study, score) for study in studies], rng)
+        count = int(np.mean([study.optimised.sum() for study in studies]))
         rows.append(
             Figure(
                 f"selection.spearman_finalists{end}", value, RANKS, goal, low, high,
-                f"{score}; {len(cases)} cases of about {count} optimised finalists",
+                f"{score}; {len(studies)} cases of about {count} optimised finalists",
             )
         )  # fmt: skip
-    everything = np.mean([shortlist_regret(case, len(case.arms)) for case in cases])
+    everything = np.mean([shortlist_regret(study, len(study.arms)) for study in studies])
     for score, end, goal in (
         ("judge", "", "at most 0.01"),
         (PLAIN_JUDGE, f"[{PLAIN_JUDGE}]", ""),
     ):
         value, low, high = mean_interval(
-            [shortlist_regret(case, REGRET_SHORTLIST, score) for case in cases], rng
+            [shortlist_regret(study, REGRET_SHORTLIST, score) for study in studies], rng
         )
         rows.append(
             Figure(
@@ -227,7 +227,7 @@ def rank_figures(cases: Sequence[Case]) -> list[Figure]:
                 f"{REGRET_SHORTLIST} measured by one run; {everything:.4f} where all are measured",
             )
         )  # fmt: skip
-    value, low, high = mean_interval([cross_fitted_regret(case, REGRET_SHORTLIST) for case in cases], rng)
+    value, low, high = mean_interval([cross_fitted_regret(study, REGRET_SHORTLIST) for study in studies], rng)
     rows.append(
         Figure(
             "selection.shortlist_regret[cross-fitted]", value, NATS, "", low, high,
@@ -250,29 +250,29 @@ def repeats_of(settings: DownstreamSettings) -> list[Repeat]:
 def coverage_figures(repeats: Sequence[Repeat]) -> list[Figure]:
     """Return the coverage of the bounds and their shortfall; intervals over cases, which share their runs."""
     rng = generator("downstream coverage figures")
-    cases = sorted({repeat.case for repeat in repeats})
+    studies = sorted({repeat.case for repeat in repeats})
 
     def by_case(values: dict[str, list[float]]) -> tuple[float, float, float]:
-        return mean_interval([float(np.mean(values[case])) for case in cases], rng)
+        return mean_interval([float(np.mean(values[study])) for study in studies], rng)
 
-    covered = {case: [float(r.covered) for r in repeats if r.case == case] for case in cases}
-    short_of = {case: [r.truth - r.lower for r in repeats if r.case == case] for case in cases}
+    covered = {study: [float(r.covered) for r in repeats if r.case == study] for study in studies}
+    short_of = {study: [r.truth - r.lower for r in repeats if r.case == study] for study in studies}
     value, low, high = by_case(covered)
-    worst = min(cases, key=lambda case: np.mean(covered[case]))
+    worst = min(studies, key=lambda study: np.mean(covered[study]))
     retrains = np.mean([repeat.retrains for repeat in repeats])
     refits = np.mean([repeat.arm.startswith(REFIT) for repeat in repeats])
     lowest = binomtest(int(np.sum(covered[worst])), len(covered[worst])).proportion_ci(method="wilson")
     rows = [
         Figure(
             "certificate.coverage", value, "share of contests", "at least 0.9", low, high,
-            f"{len(repeats)} contests as the product holds them on {len(cases)} cases, {retrains:.1f} retrainings "
+            f"{len(repeats)} contests as the product holds them on {len(studies)} cases, {retrains:.1f} retrainings "
             f"each; {refits:.0%} ship a refitted corpus",
         ),
         Figure(
             "certificate.coverage[worst case]", float(np.mean(covered[worst])), "share of contests", "",
             float(lowest.low), float(lowest.high),
             f"{short(worst)}, {len(covered[worst])} contests that share documents, seeds and draws; Wilson interval as "
-            f"if they did not; the lowest of {len(cases)} cases, so low by chance in part",
+            f"if they did not; the lowest of {len(studies)} cases, so low by chance in part",
         ),
     ]  # fmt: skip
     value, low, high = by_case(short_of)

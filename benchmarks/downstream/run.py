@@ -28,15 +28,15 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
     import polars as pl
     import torch
 
-    from benchmarks.downstream.case import (
+    from benchmarks.downstream.coverage import hold_repeats, save_repeats
+    from benchmarks.downstream.prepared_pool import prepare_pool
+    from benchmarks.downstream.target_study import (
         PRODUCT,
-        finish_case,
+        finish_study,
         make_runs,
         multiple_runs,
-        plan_case,
+        plan_study,
     )
-    from benchmarks.downstream.coverage import hold_repeats, save_repeats
-    from benchmarks.downstream.ground import lay_ground
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     kind, corpus, seed = name.split("/")
@@ -47,26 +47,26 @@ def run_ground(settings: DownstreamSettings, name: str) -> None:
 
     begun = time.monotonic()
     documents = pl.read_parquet(ROOT / settings.corpora[corpus])
-    ground = lay_ground(corpus, documents, settings, size, int(seed))
-    plans = [plan_case(ground, target, settings, size) for target in ground.targets]
+    prepared = prepare_pool(corpus, documents, settings, size, int(seed))
+    plans = [plan_study(prepared, target, settings, size) for target in prepared.targets]
     say(f"{name}: pool, sketches and finalists after {duration(time.monotonic() - begun)}")
     files = case_files(settings, name)
     folder = next(iter(files.values())).parent
-    runs = ground.runs(folder)
-    make_runs(ground, plans, size, runs, name, say)
+    runs = prepared.runs(folder)
+    make_runs(prepared, plans, size, runs, name, say)
     longer = {1: runs} if size.multiples else {}
     for multiple in size.multiples:
-        trainer = replace(ground.trainer, recipe=settings.recipe(size, multiple))
-        longer[multiple] = ground.runs(folder, trainer)
+        trainer = replace(prepared.trainer, recipe=settings.recipe(size, multiple))
+        longer[multiple] = prepared.runs(folder, trainer)
     for multiple, book in longer.items():
-        book.make(multiple_runs(ground, multiple), f"{name}: random at {multiple} times the tokens", say)
-    cases = [finish_case(ground, f"{name}/{plan.target}", plan, size, runs, longer) for plan in plans]
-    for case in cases:
-        case.save(files[case.target])
+        book.make(multiple_runs(prepared, multiple), f"{name}: random at {multiple} times the tokens", say)
+    studies = [finish_study(prepared, f"{name}/{plan.target}", plan, size, runs, longer) for plan in plans]
+    for study in studies:
+        study.save(files[study.target])
     if contests := contest_files(settings, name):
-        held = hold_repeats(ground, plans, cases, runs, settings, size, PRODUCT, say)
-        for case, repeats in zip(cases, held, strict=True):
-            save_repeats(contests[case.target], repeats)
+        held = hold_repeats(prepared, plans, studies, runs, settings, size, PRODUCT, say)
+        for study, repeats in zip(studies, held, strict=True):
+            save_repeats(contests[study.target], repeats)
     say(f"{name}: finished after {duration(time.monotonic() - begun)}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from downstream_toys import made_up_case, toy_settings
+from downstream_toys import made_up_study, toy_settings
 
 from benchmarks import published
 from benchmarks.downstream import figures as downstream_figures
@@ -61,12 +61,14 @@ def test_files_follow_what_a_case_depends_on() -> None:
 
 def test_a_headline_at_equal_rules_is_not_won_by_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours is a repeated corpus; another method's, repeated as well, is better: above its plain form, not above it."""
-    case = made_up_case(noise=0.002)
+    study = made_up_study(noise=0.002)
     arms = tuple(
-        {"surrogate-0": "dsir-twice", "surrogate-1": "blend-twice"}.get(arm, arm) for arm in case.arms[:-1]
+        {"surrogate-0": "dsir-twice", "surrogate-1": "blend-twice"}.get(arm, arm) for arm in study.arms[:-1]
     )
-    equal = replace(without(case, case.arms[-1:]), arms=arms)
-    monkeypatch.setattr(downstream_figures, "shipped", lambda case, *_, **__: case.arms.index("blend-twice"))
+    equal = replace(without(study, study.arms[-1:]), arms=arms)
+    monkeypatch.setattr(
+        downstream_figures, "shipped", lambda study, *_, **__: study.arms.index("blend-twice")
+    )
     rows = {row.figure: row.value for row in downstream_figures.shipping_figures([equal], 4, None, "")}
     assert rows["downstream.share_above_best"] == 0
     assert rows["downstream.worst_margin"] == pytest.approx(-0.02, abs=0.01)
@@ -87,16 +89,16 @@ def test_figures_come_from_finished_cases(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="run the benchmark again"):
         downstream_figures.publish(settings, "make benchmark-downstream")
     for number, path in enumerate(downstream.case_files(settings, "main/toy/0").values()):
-        made_up_case(number, noise=0.002, name="main/toy/0").save(path)
+        made_up_study(number, noise=0.002, name="main/toy/0").save(path)
     with pytest.raises(InputError, match=r"contests-\S+ and.*run the benchmark again"):
         downstream_figures.publish(settings, "make benchmark-downstream")
     for number, path in enumerate(downstream.contest_files(settings, "coverage/toy/0").values()):
-        case = made_up_case(
+        study = made_up_study(
             number, noise=0.002, name="coverage/toy/0", target=("a", "b", "mean", "b")[number]
         )
-        save_repeats(path, [repeat_contest(case, k, 2, 4, 20, 100) for k in range(3)])
+        save_repeats(path, [repeat_contest(study, k, 2, 4, 20, 100) for k in range(3)])
     for number, path in enumerate(downstream.case_files(settings, "coverage/toy/0").values()):
-        replace(made_up_case(number, noise=0.002, name="coverage/toy/0"), multiples={}).save(path)
+        replace(made_up_study(number, noise=0.002, name="coverage/toy/0"), multiples={}).save(path)
     path = downstream_figures.publish(settings, "make benchmark-downstream")
     figures = {row["figure"]: row for row in json.loads(path.read_text())}
     assert figures["downstream.worst_margin"]["value"] == pytest.approx(0.1, abs=0.01)

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from downstream_toys import DOCUMENTS, TARGETS, toy_ground, toy_settings
+from downstream_toys import DOCUMENTS, TARGETS, toy_pool, toy_settings
 
 from benchmarks.downstream.candidates import scored_view
-from benchmarks.downstream.case import (
+from benchmarks.downstream.coverage import hold_repeats, load_repeats, save_repeats
+from benchmarks.downstream.prepared_pool import SEALED, PreparedPool, prepare_pool, restrict, split_documents
+from benchmarks.downstream.target_study import (
     FURTHER,
     PRODUCT,
-    Case,
     Plan,
-    finish_case,
+    TargetStudy,
+    finish_study,
     make_runs,
     multiple_runs,
-    plan_case,
+    plan_study,
 )
-from benchmarks.downstream.coverage import hold_repeats, load_repeats, save_repeats
-from benchmarks.downstream.ground import SEALED, Ground, lay_ground, restrict, split_documents
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import MEAN
 from grasp_pipeline.proxy.runs import MemoryStore, job_of, measure
@@ -34,26 +34,26 @@ SIZE = SETTINGS.main
 
 
 @pytest.fixture(scope="module")
-def ground() -> Ground:
-    return toy_ground()
+def prepared() -> PreparedPool:
+    return toy_pool()
 
 
 @pytest.fixture(scope="module")
-def plans(ground: Ground) -> list[Plan]:
-    return [plan_case(ground, target, SETTINGS, SIZE) for target in (TARGETS[0], MEAN)]
+def plans(prepared: PreparedPool) -> list[Plan]:
+    return [plan_study(prepared, target, SETTINGS, SIZE) for target in (TARGETS[0], MEAN)]
 
 
-def test_documents_are_split_by_purpose_and_none_serves_two(ground: Ground) -> None:
-    corpus = ground.corpus
+def test_documents_are_split_by_purpose_and_none_serves_two(prepared: PreparedPool) -> None:
+    corpus = prepared.corpus
     assert corpus.tasks == tuple(TARGETS)
-    assert ground.targets == (*TARGETS, MEAN)
+    assert prepared.targets == (*TARGETS, MEAN)
     purposes = [set(held.document.tolist()) for held in (corpus.query, corpus.judge, corpus.evaluation)]
     held = [{tuple(row.tolist()) for row in part.rows} for part in (corpus.query, corpus.evaluation)]
     assert all(purposes)
     assert not held[0] & held[1]
     assert len(np.unique(corpus.evaluation.document)) == len(corpus.evaluation.document)
     for code in range(len(TARGETS)):
-        mine = ground.fold[corpus.evaluation.task == code]
+        mine = prepared.fold[corpus.evaluation.task == code]
         assert [int((mine == fold).sum()) for fold in (0, 1, SEALED)] == [4, 4, 6]
 
 
@@ -66,15 +66,17 @@ def test_a_split_depends_on_its_name_and_refuses_too_few_documents() -> None:
         split_documents(task, 19, "a")
 
 
-def test_targets_are_sources_that_hold_documents_out(ground: Ground) -> None:
+def test_targets_are_sources_that_hold_documents_out(prepared: PreparedPool) -> None:
     with pytest.raises(ConfigError, match="target 'nowhere'"):
-        restrict(ground.corpus, ["nowhere"])
+        restrict(prepared.corpus, ["nowhere"])
     wrong = toy_settings(targets={"toy": ["nowhere"]})
     with pytest.raises(ConfigError, match="nowhere"):
-        lay_ground("toy", DOCUMENTS, wrong, wrong.main, 0)
+        prepare_pool("toy", DOCUMENTS, wrong, wrong.main, 0)
 
 
-def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, plans: list[Plan]) -> None:
+def test_every_comparison_arm_and_further_candidates_take_part(
+    prepared: PreparedPool, plans: list[Plan]
+) -> None:
     for plan in plans:
         names = [finalist.name for finalist in plan.finalists]
         assert len(set(names)) == len(names)
@@ -85,13 +87,15 @@ def test_every_comparison_arm_and_further_candidates_take_part(ground: Ground, p
         assert all(values.shape == (len(names),) for values in plan.scores.values())
         for finalist in plan.finalists:
             if finalist.name != "full":
-                spent = finalist.repeats * int(ground.corpus.n_tokens[finalist.membership].sum())
-                assert ground.budget - 32 < spent <= ground.budget, finalist.name
+                spent = finalist.repeats * int(prepared.corpus.n_tokens[finalist.membership].sum())
+                assert prepared.budget - 32 < spent <= prepared.budget, finalist.name
 
 
-def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Ground, plans: list[Plan]) -> None:
+def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(
+    prepared: PreparedPool, plans: list[Plan]
+) -> None:
     size = SIZE.model_copy(update={"shortlist": 2})
-    short, whole = plan_case(ground, MEAN, SETTINGS, size), plans[1]
+    short, whole = plan_study(prepared, MEAN, SETTINGS, size), plans[1]
     names = [finalist.name for finalist in short.finalists]
     every = [finalist.name for finalist in whole.finalists]
     judged = dict(zip(every, whole.scores["judge"], strict=True))
@@ -102,9 +106,9 @@ def test_a_shortlist_keeps_the_comparison_arms_and_the_best_judged(ground: Groun
     assert set(COMPARISON_ARMS) & set(every) <= set(names)
 
 
-def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground) -> None:
-    given = ground.context(MEAN)
-    score = np.linspace(-1, 1, ground.corpus.n)
+def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(prepared: PreparedPool) -> None:
+    given = prepared.context(MEAN)
+    score = np.linspace(-1, 1, prepared.corpus.n)
     blocks, target = scored_view(given, score, 2.0)
     plain, direction = scored_view(given, score, 0.0)
     dense = np.concatenate([part for _, part in blocks]).astype(np.float64)
@@ -115,61 +119,61 @@ def test_a_score_beside_the_views_adds_its_mean_to_the_surrogate(ground: Ground)
     assert np.abs(dense[:, -1]).max() < 0.01
 
 
-def test_the_conditional_arm_prefers_chunks_like_the_query(ground: Ground) -> None:
+def test_the_conditional_arm_prefers_chunks_like_the_query(prepared: PreparedPool) -> None:
     target = TARGETS[0]
-    arm = FAMILIES["conditional"].candidate(ground.context(target))
+    arm = FAMILIES["conditional"].candidate(prepared.context(target))
     assert arm is not None
     sources = sorted(set(DOCUMENTS["source"].to_list()))
-    mine = ground.corpus.source == sources.index(target)
+    mine = prepared.corpus.source == sources.index(target)
     assert arm.membership[mine].mean() > 1.5 * arm.membership.mean()
 
 
-def test_runs_are_made_once_and_kept(ground: Ground, plans: list[Plan], tmp_path: Path) -> None:
+def test_runs_are_made_once_and_kept(prepared: PreparedPool, plans: list[Plan], tmp_path: Path) -> None:
     said: list[str] = []
-    runs = ground.runs(tmp_path)
-    make_runs(ground, plans, SIZE, runs, "toy", said.append)
+    runs = prepared.runs(tmp_path)
+    make_runs(prepared, plans, SIZE, runs, "toy", said.append)
     assert f"{len(runs.values)} retrainings ahead" in said[0]
-    again = ground.runs(tmp_path)
-    make_runs(ground, plans, SIZE, again, "toy", said.append)
+    again = prepared.runs(tmp_path)
+    make_runs(prepared, plans, SIZE, again, "toy", said.append)
     assert "; 0 retrainings ahead" in said[-1]
     assert len(again.values) == len(runs.values)
     row = plans[0].membership[3]
-    slow = measure(ground.trainer, ground.corpus, row[None], [PICK_SEED], MemoryStore(), "twin")[0, :, 0]
-    fast = ground.corpus.evaluation.task_means(
-        again.values[job_of(ground.corpus, row, PICK_SEED).run], len(TARGETS)
+    slow = measure(prepared.trainer, prepared.corpus, row[None], [PICK_SEED], MemoryStore(), "twin")[0, :, 0]
+    fast = prepared.corpus.evaluation.task_means(
+        again.values[job_of(prepared.corpus, row, PICK_SEED).run], len(TARGETS)
     )
     np.testing.assert_allclose(fast, -slow, atol=1e-5)
 
-    again.make(multiple_runs(ground, 2), "toy")
-    case = finish_case(ground, "main/toy/0/x", plans[0], SIZE, again, {2: again})
-    assert case.losses.shape == (len(case.arms), 1 + SIZE.sealed_seeds, len(ground.fold))
-    assert case.draws.shape == (SIZE.random_draws, 1 + SIZE.sealed_seeds, len(ground.fold))
-    assert np.isfinite(case.losses).all()
-    assert case.arms[0] == "full"
+    again.make(multiple_runs(prepared, 2), "toy")
+    study = finish_study(prepared, "main/toy/0/x", plans[0], SIZE, again, {2: again})
+    assert study.losses.shape == (len(study.arms), 1 + SIZE.sealed_seeds, len(prepared.fold))
+    assert study.draws.shape == (SIZE.random_draws, 1 + SIZE.sealed_seeds, len(prepared.fold))
+    assert np.isfinite(study.losses).all()
+    assert study.arms[0] == "full"
     path = tmp_path / "case.npz"
-    case.save(path)
-    read = Case.load(path)
-    for field in fields(Case):
-        one, other = getattr(case, field.name), getattr(read, field.name)
+    study.save(path)
+    read = TargetStudy.load(path)
+    for field in fields(TargetStudy):
+        one, other = getattr(study, field.name), getattr(read, field.name)
         if isinstance(one, dict):
             assert list(one) == list(other)
             one, other = np.array(list(one.values())), np.array(list(other.values()))
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=field.name)
 
 
-def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: Path) -> None:
+def test_contests_are_held_as_the_product_holds_them(prepared: PreparedPool, tmp_path: Path) -> None:
     """Shortlist, refit and fresh runs; what refits lack is made in rounds, once, and a second time nothing is."""
     size = SETTINGS.coverage
-    plan = plan_case(ground, MEAN, SETTINGS, size)
-    runs = ground.runs(tmp_path)
-    make_runs(ground, [plan], size, runs, "toy")
-    case = finish_case(ground, "coverage/toy/0/mean", plan, size, runs, {})
+    plan = plan_study(prepared, MEAN, SETTINGS, size)
+    runs = prepared.runs(tmp_path)
+    make_runs(prepared, [plan], size, runs, "toy")
+    study = finish_study(prepared, "coverage/toy/0/mean", plan, size, runs, {})
     before = len(runs.values)
     settings = toy_settings(coverage_repeats=6)
-    (repeats,) = hold_repeats(ground, [plan], [case], runs, settings, size, PRODUCT)
+    (repeats,) = hold_repeats(prepared, [plan], [study], runs, settings, size, PRODUCT)
     assert len(runs.values) > before, "no refit was retrained"
-    again = ground.runs(tmp_path)
-    assert hold_repeats(ground, [plan], [case], again, settings, size, PRODUCT) == [repeats]
+    again = prepared.runs(tmp_path)
+    assert hold_repeats(prepared, [plan], [study], again, settings, size, PRODUCT) == [repeats]
     assert len(again.values) == len(runs.values)
     beside = size.random_draws + len(plan.finalists)
     assert {repeat.retrains - beside for repeat in repeats} <= {2, 3, 4, 5, 6}
@@ -182,10 +186,10 @@ def test_contests_are_held_as_the_product_holds_them(ground: Ground, tmp_path: P
         load_repeats(tmp_path / "contests.npz")
 
 
-def test_a_damaged_batch_is_named(ground: Ground, tmp_path: Path) -> None:
-    runs = ground.runs(tmp_path)
-    runs.make([job_of(ground.corpus, np.ones(ground.corpus.n, dtype=bool), 0)], "toy")
+def test_a_damaged_batch_is_named(prepared: PreparedPool, tmp_path: Path) -> None:
+    runs = prepared.runs(tmp_path)
+    runs.make([job_of(prepared.corpus, np.ones(prepared.corpus.n, dtype=bool), 0)], "toy")
     path = next(tmp_path.rglob("*.npz"))
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=path.name):
-        ground.runs(tmp_path)
+        prepared.runs(tmp_path)

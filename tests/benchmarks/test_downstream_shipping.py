@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from downstream_toys import made_up_case
+from downstream_toys import made_up_study
 
-from benchmarks.downstream.case import FURTHER, PRODUCT
 from benchmarks.downstream.coverage import repeat_contest
 from benchmarks.downstream.ranks import (
     MEASURED,
@@ -29,6 +28,7 @@ from benchmarks.downstream.shipping import (
     token_multiplier,
     without,
 )
+from benchmarks.downstream.target_study import FURTHER, PRODUCT
 from grasp_pipeline.names import RANDOM
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
@@ -37,10 +37,10 @@ from grasp_pipeline.selection.certification.evidence import Evidence
 
 
 def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:
-    case = made_up_case(noise=0.002)
-    ship = shipped(case, 4)
-    assert case.arms[ship] == "surrogate-0"
-    found = {margin.arm: margin for margin in margins(case, ship)}
+    study = made_up_study(noise=0.002)
+    ship = shipped(study, 4)
+    assert study.arms[ship] == "surrogate-0"
+    found = {margin.arm: margin for margin in margins(study, ship)}
     assert list(found) == [RANDOM, *COMPARISON_ARMS]
     assert found[RANDOM].margin == pytest.approx(0.2, abs=0.01)
     assert found["dsir"].margin == pytest.approx(0.1, abs=0.01)
@@ -49,9 +49,9 @@ def test_the_best_measured_finalist_ships_and_beats_every_arm() -> None:
 
 def test_other_methods_may_repeat_their_text_too() -> None:
     """A repeated arm of ours is compared with theirs repeated, so what repeats bring is not counted as ours."""
-    case = made_up_case(noise=0.002)
-    arms = tuple("dsir-twice" if arm == "surrogate-1" else arm for arm in case.arms)
-    repeated = replace(case, arms=arms)
+    study = made_up_study(noise=0.002)
+    arms = tuple("dsir-twice" if arm == "surrogate-1" else arm for arm in study.arms)
+    repeated = replace(study, arms=arms)
     found = {margin.arm: margin.margin for margin in margins(repeated, shipped(repeated, 4))}
     assert min(found, key=lambda arm: found[arm]) == "dsir-twice"
     assert found["dsir-twice"] == pytest.approx(0.02, abs=0.01)
@@ -59,27 +59,27 @@ def test_other_methods_may_repeat_their_text_too() -> None:
 
 
 def test_an_arm_has_no_margin_over_itself() -> None:
-    case = made_up_case(candidate=0.3, noise=0.002)
-    ship = shipped(case, 4)
-    own = next(margin for margin in margins(case, ship) if margin.arm == case.arms[ship])
-    assert case.arms[ship] in COMPARISON_ARMS
+    study = made_up_study(candidate=0.3, noise=0.002)
+    ship = shipped(study, 4)
+    own = next(margin for margin in margins(study, ship) if margin.arm == study.arms[ship])
+    assert study.arms[ship] in COMPARISON_ARMS
     assert own.margin == own.lower == 0
 
 
 def test_only_the_asked_group_enters() -> None:
-    case = made_up_case(candidate=-0.2, noise=0.002)
-    lucky = without(case, ["surrogate-0", "surrogate-1", "surrogate-2"])
+    study = made_up_study(candidate=-0.2, noise=0.002)
+    lucky = without(study, ["surrogate-0", "surrogate-1", "surrogate-2"])
     assert lucky.arms[shipped(lucky, 4)] == "blend-twice"
     assert lucky.arms[shipped(lucky, 4, PRODUCT)] in COMPARISON_ARMS
     assert lucky.groups.count(FURTHER) == 1
 
 
 def test_the_pick_reads_no_sealed_document_and_the_margin_no_calibration_document() -> None:
-    case = made_up_case(noise=0.002)
-    before = [m.margin for m in margins(case, shipped(case, 4))]
-    case.losses[:, :, sealed(case)] += generator("spoilt").standard_normal((len(case.arms), 1, 1))
-    assert case.arms[shipped(case, 4)] == "surrogate-0"
-    other = made_up_case(noise=0.002)
+    study = made_up_study(noise=0.002)
+    before = [m.margin for m in margins(study, shipped(study, 4))]
+    study.losses[:, :, sealed(study)] += generator("spoilt").standard_normal((len(study.arms), 1, 1))
+    assert study.arms[shipped(study, 4)] == "surrogate-0"
+    other = made_up_study(noise=0.002)
     other.losses[:, 1:, ~sealed(other)] += 9
     assert [m.margin for m in margins(other, shipped(other, 4))] == before
 
@@ -88,9 +88,9 @@ def test_the_paired_bound_covers() -> None:
     """The bound on a known difference holds in about 95% of made-up cases, and on average lies below it."""
     bounds = []
     for seed in range(200):
-        case = made_up_case(seed, noise=0.05, documents=30, target="a")
-        difference = case.losses[2, 1:] - case.losses[-4, 1:]
-        bounds.append(paired_bound(case, difference, sealed(case))[1])
+        study = made_up_study(seed, noise=0.05, documents=30, target="a")
+        difference = study.losses[2, 1:] - study.losses[-4, 1:]
+        bounds.append(paired_bound(study, difference, sealed(study))[1])
     held = np.mean(np.array(bounds) <= 0.1)
     assert 0.92 <= held <= 1.0
     assert np.mean(bounds) > -0.05
@@ -102,28 +102,30 @@ def test_tokens_random_needs_are_interpolated_and_never_extrapolated() -> None:
     assert interpolate([1, 2, 4], [4.0, 3.0, 2.0], 2.0) == interpolate([1, 2, 4], [4.0, 3.5, 2.0], 2.0)
     beyond = interpolate([1, 2, 4], [4.0, 3.0, 2.0], 1.0)
     assert (beyond.value, beyond.beyond) == (4, True)
-    case = made_up_case(noise=0.001)
-    assert token_multiplier(case, shipped(case, 4)).value == pytest.approx(2 ** (1 + 1 / 3), rel=0.05)
+    study = made_up_study(noise=0.001)
+    assert token_multiplier(study, shipped(study, 4)).value == pytest.approx(2 ** (1 + 1 / 3), rel=0.05)
 
 
 def test_target_losses_weigh_tokens_within_a_task_and_tasks_alike() -> None:
-    case = made_up_case(target="mean")
-    alone = {task: target_loss(made_up_case(target=task), case.losses, sealed(case)) for task in ("a", "b")}
+    study = made_up_study(target="mean")
+    alone = {
+        task: target_loss(made_up_study(target=task), study.losses, sealed(study)) for task in ("a", "b")
+    }
     np.testing.assert_allclose(
-        target_loss(case, case.losses, sealed(case)), (alone["a"] + alone["b"]) / 2, atol=1e-12
+        target_loss(study, study.losses, sealed(study)), (alone["a"] + alone["b"]) / 2, atol=1e-12
     )
-    mine = sealed(case) & (case.document_task == "a")
-    slow = np.average(case.losses[0, 0, mine], weights=case.document_tokens[mine])
+    mine = sealed(study) & (study.document_task == "a")
+    slow = np.average(study.losses[0, 0, mine], weights=study.document_tokens[mine])
     assert alone["a"][0, 0] == pytest.approx(slow)
 
 
 def test_ranks_and_regret_of_known_scores() -> None:
-    case = made_up_case(noise=0.0005)
-    assert finalist_spearman(case, "judge") > 0.7
-    assert finalist_spearman(case, "own") < -0.7
-    assert finalist_spearman(case, MEASURED) > 0.7  # six simple arms are alike
-    assert shortlist_regret(case, 4) == pytest.approx(0, abs=0.002)
-    assert shortlist_regret(case, 4, "own") == pytest.approx(0.1, abs=0.01)
+    study = made_up_study(noise=0.0005)
+    assert finalist_spearman(study, "judge") > 0.7
+    assert finalist_spearman(study, "own") < -0.7
+    assert finalist_spearman(study, MEASURED) > 0.7  # six simple arms are alike
+    assert shortlist_regret(study, 4) == pytest.approx(0, abs=0.002)
+    assert shortlist_regret(study, 4, "own") == pytest.approx(0.1, abs=0.01)
     mean, low, high = mean_interval([0.1, 0.2, 0.3], generator("interval"))
     assert mean == pytest.approx(0.2)
     assert 0.1 <= low < mean < high <= 0.3
@@ -132,29 +134,29 @@ def test_ranks_and_regret_of_known_scores() -> None:
 def test_the_luck_of_the_best_is_in_the_plain_regret_and_not_in_the_cross_fitted_one() -> None:
     plain, fitted, real = [], [], []
     for seed in range(60):
-        case, quiet = made_up_case(seed, noise=0.8), made_up_case(seed, noise=0.0)
+        study, quiet = made_up_study(seed, noise=0.8), made_up_study(seed, noise=0.0)
         value = truth_of(quiet)
-        plain.append(shortlist_regret(case, 4))
-        fitted.append(cross_fitted_regret(case, 4))
-        real.append(value[case.optimised].max() - value[picked_from_shortlist(case, 4)])
+        plain.append(shortlist_regret(study, 4))
+        fitted.append(cross_fitted_regret(study, 4))
+        real.append(value[study.optimised].max() - value[picked_from_shortlist(study, 4)])
     assert np.mean(plain) > np.mean(real) + 0.02
     assert np.mean(fitted) <= np.mean(real) + 0.01
     assert np.mean(plain) > np.mean(fitted)
 
 
 def test_the_contest_asks_for_one_run_each_then_for_refits_then_for_fresh_runs() -> None:
-    case = made_up_case(noise=0.001)
+    study = made_up_study(noise=0.001)
     asked: list[Runs] = []
 
     def measure(runs: Runs) -> Evidence:
         asked.append({arm: list(each) for arm, each in runs.items()})
-        used = ~sealed(case)
+        used = ~sealed(study)
         levels = {"good": 2.0, "refit": 1.0, "full": 3.0, RANDOM: 3.5}
         losses = {
             arm: np.stack([np.full(used.sum(), levels[arm] + 0.01 * i) for i in range(len(each))])
             for arm, each in runs.items()
         }
-        return Evidence(losses, case.document_tokens[used], case.fold[used], case.document_task[used])
+        return Evidence(losses, study.document_tokens[used], study.fold[used], study.document_task[used])
 
     entrants = Entrants(["full", "good"], ["full", "good"], ["full"], ["random-0", "random-1", "random-2"])
     contest = cross_fit(entrants, measure, "mean", ["mean", "a"], 100, refit=lambda _: {"refit": 0})
@@ -168,7 +170,7 @@ def test_the_contest_asks_for_one_run_each_then_for_refits_then_for_fresh_runs()
 
 def test_repeated_contests_cover_a_known_improvement() -> None:
     repeats = [
-        repeat_contest(made_up_case(seed, noise=0.03, name=f"coverage/toy/{seed}"), number, 2, 4, 20, 100)
+        repeat_contest(made_up_study(seed, noise=0.03, name=f"coverage/toy/{seed}"), number, 2, 4, 20, 100)
         for seed in range(30)
         for number in range(2)
     ]
@@ -178,5 +180,5 @@ def test_repeated_contests_cover_a_known_improvement() -> None:
         len(COMPARISON_ARMS) + 2 + 4 + fresh for fresh in (2, 4)
     }
     assert len({repeat.lower for repeat in repeats}) == len(repeats)
-    first = made_up_case(0, noise=0.03, name="coverage/toy/0")
+    first = made_up_study(0, noise=0.03, name="coverage/toy/0")
     assert repeat_contest(first, 0, 2, 4, 20, 100) == repeats[0]

@@ -1,4 +1,4 @@
-"""One case: a ground and a target. Every finalist is retrained and measured, whatever the judge thought of it."""
+"""One study: a prepared pool and a target. Every finalist is retrained and measured, whatever the judge thought of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.downstream.candidates import further_candidates
-from benchmarks.downstream.ground import Ground
+from benchmarks.downstream.prepared_pool import PreparedPool
 from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
@@ -40,8 +40,8 @@ PLAIN_JUDGE = "judge without conditional"
 
 
 @dataclass(frozen=True)
-class Case:
-    """Everything measured for one target on one ground.
+class TargetStudy:
+    """Everything measured for one target on one prepared pool.
 
     Attributes:
         name: CORPUS/SEED/TARGET; target: the task or the mean.
@@ -52,7 +52,7 @@ class Case:
         draws: (R, 1 + S, D) of the contest's random draws: of the draw's own seed, and of the sealed seeds.
         fresh_draws: (R', D) of further random draws, one run each.
         multiples: multiple of the tokens -> (R'', S', D) of random.
-        fold, document_tokens, document_task: (D,) as in `Ground`.
+        fold, document_tokens, document_task: (D,) as in `PreparedPool`.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Case:
         save_archive(path, words, arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Case:
+    def load(cls, path: Path) -> TargetStudy:
         """Read what `save` wrote.
 
         Raises:
@@ -136,9 +136,9 @@ def ranked(arms: Sequence[str]) -> Bools:
 
 @dataclass(frozen=True)
 class Plan:
-    """A case before its retrainings: the finalists, their groups, and the evidence before any retraining.
+    """A study before its retrainings: the finalists, their groups, and the evidence before any retraining.
 
-    given: what the finalists were built from.
+    context: what the finalists were built from.
     """
 
     target: str
@@ -153,9 +153,11 @@ class Plan:
         return np.stack([finalist.membership for finalist in self.finalists])
 
 
-def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: GroundSettings) -> Plan:
+def plan_study(
+    prepared: PreparedPool, target: str, settings: DownstreamSettings, size: GroundSettings
+) -> Plan:
     """Build the finalists of a target and judge them; where the size has a shortlist, the others are left out."""
-    context = ground.context(target)
+    context = prepared.context(target)
     selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
     product = build_finalists(context, selected, settings.gap, settings.max_passes)
     seen = {np.packbits(finalist.membership).tobytes() for finalist in product}
@@ -167,7 +169,7 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
             further.append(finalist)
     finalists = [*product, *further]
     groups = [PRODUCT] * len(product) + [FURTHER] * len(further)
-    scores = evidence_of(ground, context, target, finalists)
+    scores = evidence_of(prepared, context, target, finalists)
     if size.shortlist:
         kept = np.flatnonzero(shortlist(finalists, scores["judge"], size.shortlist))
         finalists, groups = [finalists[i] for i in kept], [groups[i] for i in kept]
@@ -176,7 +178,7 @@ def plan_case(ground: Ground, target: str, settings: DownstreamSettings, size: G
 
 
 def evidence_of(
-    ground: Ground, context: SelectionContext, target: str, finalists: Sequence[Candidate]
+    prepared: PreparedPool, context: SelectionContext, target: str, finalists: Sequence[Candidate]
 ) -> dict[str, Floats]:
     """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
 
@@ -184,8 +186,8 @@ def evidence_of(
     """
     membership = np.stack([finalist.membership for finalist in finalists])
     names = [finalist.name for finalist in finalists]
-    likelihood, early, final = ground.evidence_of_judge(target)
-    gained = ground.conditional(ground.judge_texts(target), "judge")
+    likelihood, early, final = prepared.evidence_of_judge(target)
+    gained = prepared.conditional(prepared.judge_texts(target), "judge")
     near = ~np.isin(names, OUTLYING)
     judged, plain = (
         judge(membership, context.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
@@ -204,69 +206,69 @@ def evidence_of(
     }
 
 
-def random_members(ground: Ground, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
+def random_members(prepared: PreparedPool, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
     """Return the memberships of the contest's random draws, and of those that the truth is taken from."""
-    feasible = FeasibleSets.of(ground.corpus, ground.budget).feasible_set()
+    feasible = FeasibleSets.of(prepared.corpus, prepared.budget).feasible_set()
     every = [Random().draw(feasible, draw).membership for draw in range(size.random_draws + size.fresh_draws)]
     return every[: size.random_draws], every[size.random_draws :]
 
 
-def wanted_runs(ground: Ground, plans: Sequence[Plan], size: GroundSettings) -> list[Job]:
-    """Return the runs that the cases of a ground need, multiples of the tokens aside."""
-    draws, fresh = random_members(ground, size)
+def wanted_runs(prepared: PreparedPool, plans: Sequence[Plan], size: GroundSettings) -> list[Job]:
+    """Return the runs that the studies of a pool need, multiples of the tokens aside."""
+    draws, fresh = random_members(prepared, size)
     sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
     runs = [(row, seed) for seed in (PICK_SEED, *sealed) for plan in plans for row in plan.membership]
     runs += [(row, DRAW_SEED + number) for number, row in enumerate(draws)]
     runs += [(row, seed) for seed in sealed for row in draws]
     runs += [(row, DRAW_SEED + len(draws) + number) for number, row in enumerate(fresh)]
-    return [job_of(ground.corpus, row, seed) for row, seed in runs]
+    return [job_of(prepared.corpus, row, seed) for row, seed in runs]
 
 
-def multiple_members(ground: Ground, multiple: int, draws: int) -> list[Bools]:
+def multiple_members(prepared: PreparedPool, multiple: int, draws: int) -> list[Bools]:
     """Return random draws of `multiple` budgets, or of the whole pool where it has no more."""
-    tokens = ground.corpus.n_tokens
-    feasible = FeasibleSets.plain(tokens, min(multiple * ground.budget, int(tokens.sum()))).feasible_set()
+    tokens = prepared.corpus.n_tokens
+    feasible = FeasibleSets.plain(tokens, min(multiple * prepared.budget, int(tokens.sum()))).feasible_set()
     return [Random().draw(feasible, draw, seed=multiple).membership for draw in range(draws)]
 
 
 MULTIPLE_DRAWS, MULTIPLE_SEEDS = 2, 2
 
 
-def multiple_runs(ground: Ground, multiple: int) -> list[Job]:
+def multiple_runs(prepared: PreparedPool, multiple: int) -> list[Job]:
     """Return the runs of random at a multiple of the tokens."""
     return [
-        job_of(ground.corpus, row, SEALED_SEED + s)
-        for row in multiple_members(ground, multiple, MULTIPLE_DRAWS)
+        job_of(prepared.corpus, row, SEALED_SEED + s)
+        for row in multiple_members(prepared, multiple, MULTIPLE_DRAWS)
         for s in range(MULTIPLE_SEEDS)
     ]
 
 
-def finish_case(
-    ground: Ground,
+def finish_study(
+    prepared: PreparedPool,
     name: str,
     plan: Plan,
     size: GroundSettings,
     runs: MeasuredRuns,
     longer: dict[int, MeasuredRuns],
-) -> Case:
-    """Gather the losses of a case whose runs were made."""
+) -> TargetStudy:
+    """Gather the losses of a study whose runs were made."""
     sealed = [SEALED_SEED + s for s in range(size.sealed_seeds)]
-    draws, fresh = random_members(ground, size)
+    draws, fresh = random_members(prepared, size)
     membership = plan.membership
 
     def of(row: Bools, *seeds: int) -> Floats:
-        return np.stack([runs.values[job_of(ground.corpus, row, seed).run] for seed in seeds])
+        return np.stack([runs.values[job_of(prepared.corpus, row, seed).run] for seed in seeds])
 
     losses = [of(row, PICK_SEED, *sealed) for row in membership]
     drawn = [of(row, DRAW_SEED + number, *sealed) for number, row in enumerate(draws)]
     further = [of(row, DRAW_SEED + len(draws) + number)[0] for number, row in enumerate(fresh)]
     multiples = {
-        multiple: np.stack([book.values[job.run] for job in multiple_runs(ground, multiple)]).reshape(
+        multiple: np.stack([book.values[job.run] for job in multiple_runs(prepared, multiple)]).reshape(
             MULTIPLE_DRAWS, MULTIPLE_SEEDS, -1
         )
         for multiple, book in longer.items()
     }
-    return Case(
+    return TargetStudy(
         name,
         plan.target,
         tuple(finalist.name for finalist in plan.finalists),
@@ -278,22 +280,22 @@ def finish_case(
         np.array(drawn),
         np.array(further),
         multiples,
-        ground.fold,
-        ground.document_tokens,
-        ground.document_task,
+        prepared.fold,
+        prepared.document_tokens,
+        prepared.document_task,
     )
 
 
 def make_runs(
-    ground: Ground,
+    prepared: PreparedPool,
     plans: Sequence[Plan],
     size: GroundSettings,
     runs: MeasuredRuns,
     name: str,
     listener: Listener = silent,
 ) -> None:
-    """State the cost and retrain what is missing for all cases of a ground."""
-    jobs = wanted_runs(ground, plans, size)
+    """State the cost and retrain what is missing for all studies of a pool."""
+    jobs = wanted_runs(prepared, plans, size)
     todo = len(runs.missing(jobs))
     listener(
         f"{name}: {sum(len(plan.finalists) for plan in plans)} finalists for {len(plans)} targets; {todo} retrainings "
@@ -302,13 +304,13 @@ def make_runs(
     runs.make(jobs, name, listener)
 
 
-def case_names(case: Case, group: str | None = None) -> list[int]:
-    """Return the indices of a case's finalists: of one group, or all.
+def study_names(study: TargetStudy, group: str | None = None) -> list[int]:
+    """Return the indices of a study's finalists: of one group, or all.
 
     Raises:
         InputError: there are none.
     """
-    found = [i for i, each in enumerate(case.groups) if group in (None, each)]
+    found = [i for i, each in enumerate(study.groups) if group in (None, each)]
     if not found:
-        raise InputError(f"case {case.name} has no finalists of group {group!r}; run it again")
+        raise InputError(f"case {study.name} has no finalists of group {group!r}; run it again")
     return found

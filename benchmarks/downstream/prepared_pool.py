@@ -1,4 +1,4 @@
-"""The ground of a contest: a pool, three tasks with documents split for every purpose, and sketches of them."""
+"""A pool prepared for contests: three tasks with documents split for every purpose, and sketches of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SEALED = -1
 
 
 @dataclass(frozen=True)
-class Ground:
+class PreparedPool:
     """What one pool and one seed offer to the contests of all targets.
 
     Attributes:
@@ -127,16 +127,16 @@ class Ground:
         return Target.of(target, self.corpus.tasks).texts(self.corpus.judges)[0]
 
 
-def lay_ground(
+def prepare_pool(
     name: str, documents: pl.DataFrame, settings: DownstreamSettings, size: GroundSettings, seed: int
-) -> Ground:
+) -> PreparedPool:
     """Draw the pool, train the reference on it and sketch it.
 
     Args:
         name: of the corpus; its targets are `settings.targets[name]`.
         documents: columns source and text.
         settings: of the benchmark.
-        size: of this kind of ground.
+        size: of this kind of pool.
         seed: of the pool, the splits, the proxy and the sketches.
 
     Raises:
@@ -168,7 +168,7 @@ def lay_ground(
     )
     fold = split_documents(corpus.evaluation.task, size.calibration_documents, name, seed)
     budget = round(settings.budget_fraction * corpus.total)
-    return Ground(corpus, fold, early, final, objective, found["reference"], trainer, budget)
+    return PreparedPool(corpus, fold, early, final, objective, found["reference"], trainer, budget)
 
 
 def split_documents(task: NDArray[np.int64], calibration: int, *name: str | int) -> NDArray[np.int64]:
