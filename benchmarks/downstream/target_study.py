@@ -1,4 +1,4 @@
-"""One study: a prepared pool and a target. Every finalist is retrained and measured, whatever the judge thought of it."""
+"""A prepared pool and a target. Every finalist is retrained and measured, whatever the judge thought of it."""
 
 from __future__ import annotations
 
