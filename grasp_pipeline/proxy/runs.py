@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+import torch
 
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.corpus.pool import ChunkPool, HeldOut, TaskPool
@@ -63,7 +64,7 @@ class Trainer:
     recipe: Recipe
     model: str
     stacked_models: int = 16
-    device: Any = "cpu"
+    device: torch.device | str = "cpu"
 
     def recipe_id(self, corpus: TaskPool) -> str:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
@@ -99,23 +100,10 @@ class MeasuredRuns:
         """Return the jobs that were not made, each once."""
         return [job for run, job in {job.run: job for job in jobs}.items() if run not in self.values]
 
-    def make(
-        self,
-        jobs: Sequence[Job],
-        what: str,
-        listener: Listener = silent,
-        after: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Retrain what is missing, and keep it piece by piece.
+    def make(self, jobs: Sequence[Job], what: str, listener: Listener = silent) -> int:
+        """Retrain what is missing, keep it piece by piece, and return the number of models retrained.
 
-        Args:
-            jobs: what to retrain.
-            what: the work in words, for progress.
-            listener: told the progress.
-            after: called after each time that runs were kept.
-
-        Returns:
-            The number of models retrained.
+        what: the work in words, for progress.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -139,7 +127,6 @@ class MeasuredRuns:
             values = {run: self.of(outcome) for run, outcome in made.items()}
             self.store.keep(self.recipe, values, {run: outcome.seconds for run, outcome in made.items()})
             self.values.update(values)
-            after()
         return len(todo)
 
 
@@ -156,7 +143,6 @@ def measure(
     store: RunStore,
     what: str,
     listener: Listener = silent,
-    after: Callable[[], None] = lambda: None,
 ) -> Floats:
     """Return minus the held-out loss of every subset, task and seed: (m, T, S), nats per token.
 
@@ -166,7 +152,7 @@ def measure(
         membership: (m, n) subsets.
         seeds: S training seeds.
         store: of the runs measured before.
-        what, listener, after: as in `MeasuredRuns.make`.
+        what, listener: as in `MeasuredRuns.make`.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -179,5 +165,5 @@ def measure(
 
     runs = MeasuredRuns(trainer, corpus.stream, held, trainer.recipe_id(corpus), utilities, store)
     jobs = [[job_of(corpus, row, seed) for seed in seeds] for row in membership]
-    runs.make([each[s] for s in range(len(seeds)) for each in jobs], what, listener, after)
+    runs.make([each[s] for s in range(len(seeds)) for each in jobs], what, listener)
     return np.stack([[runs.values[job.run] for job in each] for each in jobs]).transpose(0, 2, 1)

@@ -115,14 +115,16 @@ def test_an_interruption_loses_at_most_one_batch(
     monkeypatch.setattr(laboratory_measure, "KEEP_EVERY", 4)
     whole = measure(trainer, corpus, membership, SEEDS, MemoryStore(), "toy")
     retrained.clear()
-    store = CountingStore()
 
-    def stop() -> None:
-        if len(store.kept) >= 8:
-            raise KeyboardInterrupt
+    class Stops(CountingStore):
+        def keep(self, *arguments: Any) -> None:
+            super().keep(*arguments)
+            if len(self.kept) == 8:
+                raise KeyboardInterrupt
 
+    store = Stops()
     with pytest.raises(KeyboardInterrupt):
-        measure(trainer, corpus, membership, SEEDS, store, "toy", after=stop)
+        measure(trainer, corpus, membership, SEEDS, store, "toy")
     assert len(store.kept) == len(retrained) == 8
     np.testing.assert_allclose(
         measure(trainer, corpus, membership, SEEDS, store, "toy"), whole, rtol=0, atol=1e-5
