@@ -16,9 +16,7 @@ from resources.notes import CertificatesNote, FinalistsNote, UtilitiesNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
-    from numpy.typing import NDArray
 
     from assets.data import StoredPool
     from grasp_pipeline.calibration.lcb import Configuration
@@ -93,7 +91,7 @@ def finalists(
     selected = selected_configuration(chosen)
     entries = build_finalists(selection, selected, config.optimiser_gap, config.max_passes, step.say)
     step.say(f"built {len(entries)} candidate corpora of {budget:,} tokens; judging them")
-    judgement = judge_finalists(step, corpus, selection, entries, kind)
+    judgement = load_judgement(step, corpus, selection, entries, kind)
     listed = shortlist(entries, judgement.score, config.shortlist, most)
     runs = sum(listed) + beside
     step.say(retraining_cost(step, runs))
@@ -121,36 +119,26 @@ def finalists(
     return step.result(tables.FINALISTS, commit, frame.height, extra)
 
 
-def judge_finalists(
+def load_judgement(
     step: Step, corpus: "StoredPool", selection: "SelectionContext", entries: "list[Candidate]", kind: str
 ) -> "Judgement":
     """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
-    import numpy as np
-
     from assets.data import load_sketch_sample, load_task_vectors
     from assets.finalists import load_conditional, load_texts
     from grasp_pipeline.attribution.blocks import as_blocks
-    from grasp_pipeline.corpus.duplicates import repeat_groups
-    from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
-    from grasp_pipeline.selection.candidates.families import OUTLYING
-    from grasp_pipeline.selection.candidates.judge import View, judge
+    from grasp_pipeline.selection.candidates.finalists import judge_finalists
+    from grasp_pipeline.selection.candidates.judge import View
     from grasp_pipeline.sketch.kinds import EARLY
 
     target = selection.target
-    texts, _ = target.texts(load_texts(step, "judge", target.tasks))
-    repeats = repeat_groups(corpus.cluster, corpus.position)
-
-    def wanted(kind: str) -> "NDArray[np.float64]":
-        return target.direction(*load_task_vectors(step, kind, "judge"))
-
     sample, early = load_sketch_sample(step, corpus, EARLY)
-    return judge(
-        np.stack([entry.membership for entry in entries]),
-        corpus.n_tokens,
-        BigramLikelihood(selection.chunks, texts, repeats),
-        View(as_blocks(early), wanted(EARLY), sample),
-        View(selection.blocks, wanted(kind)),
-        np.array([entry.name not in OUTLYING for entry in entries]),
+    return judge_finalists(
+        selection,
+        corpus,
+        entries,
+        load_texts(step, "judge", target.tasks),
+        View(as_blocks(early), target.direction(*load_task_vectors(step, EARLY, "judge")), sample),
+        target.direction(*load_task_vectors(step, kind, "judge")),
         load_conditional(step, corpus, "judge", selection.losses),
     )
 

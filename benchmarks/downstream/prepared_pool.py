@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
 from benchmarks.laboratory.text import build_text_corpus
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
-from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import ArchiveStore
@@ -27,8 +27,10 @@ from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.retrain import Outcome
 from grasp_pipeline.proxy.runs import MeasuredRuns, Trainer
 from grasp_pipeline.seeds import digest, generator
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
+from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
+from grasp_pipeline.selection.candidates.finalists import judge_finalists
+from grasp_pipeline.selection.candidates.judge import Judgement
 from grasp_pipeline.selection.candidates.judge import View as JudgeView
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.target import Target
@@ -110,21 +112,13 @@ class PreparedPool:
         (after,) = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
         return self.final.losses.astype(np.float64) - (after / corpus.sizes).numpy()
 
-    def evidence_of_judge(self, target: str) -> tuple[BigramLikelihood, JudgeView, JudgeView]:
-        """Return what the judge sees of a target: judge documents alone."""
-        wanted = Target.of(target, self.corpus.tasks)
-        judges = self.judge_texts(target)
-        repeats = repeat_groups(self.corpus.cluster, self.corpus.position)
-        likelihood = BigramLikelihood(self.corpus.text, judges, repeats)
-        early, final = (
-            JudgeView(ArrayBlocks(view.sketches), wanted.weights @ view.judges)
-            for view in (self.early, self.final)
-        )
-        return likelihood, early, final
-
-    def judge_texts(self, target: str) -> TokenLists:
-        """Return the judge documents' chunks of a target."""
-        return Target.of(target, self.corpus.tasks).texts(self.corpus.judges)[0]
+    def judge(self, context: SelectionContext, finalists: Sequence[Candidate]) -> Judgement:
+        """Judge the finalists of a context: judge documents alone."""
+        target, judges = context.target, self.corpus.judges
+        early, final = (target.weights @ view.judges for view in (self.early, self.final))
+        view = JudgeView(ArrayBlocks(self.early.sketches), early)
+        gained = self.conditional(target.texts(judges)[0], "judge")
+        return judge_finalists(context, self.corpus, finalists, judges, view, final, gained)
 
 
 def prepare_pool(

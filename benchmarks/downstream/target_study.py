@@ -27,7 +27,7 @@ from grasp_pipeline.selection.candidates.families import OUTLYING
 from grasp_pipeline.selection.candidates.families.random import Random
 from grasp_pipeline.selection.candidates.family import TWICE
 from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
-from grasp_pipeline.selection.candidates.judge import LAMBDA, judge
+from grasp_pipeline.selection.candidates.judge import LAMBDA, combine
 from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
@@ -169,7 +169,7 @@ def plan_study(
             further.append(finalist)
     finalists = [*product, *further]
     groups = [PRODUCT] * len(product) + [FURTHER] * len(further)
-    scores = evidence_of(prepared, context, target, finalists)
+    scores = evidence_of(prepared, context, finalists)
     if size.shortlist:
         kept = np.flatnonzero(shortlist(finalists, scores["judge"], size.shortlist))
         finalists, groups = [finalists[i] for i in kept], [groups[i] for i in kept]
@@ -178,32 +178,21 @@ def plan_study(
 
 
 def evidence_of(
-    prepared: PreparedPool, context: SelectionContext, target: str, finalists: Sequence[Candidate]
+    prepared: PreparedPool, context: SelectionContext, finalists: Sequence[Candidate]
 ) -> dict[str, Floats]:
     """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
 
     `PLAIN_JUDGE`: without the conditional losses, the judge that is to be beaten.
     """
+    judged = prepared.judge(context, finalists)
+    parts = {"likelihood": judged.likelihood, "early": judged.early, "final": judged.final}
+    near = np.array([finalist.name not in OUTLYING for finalist in finalists])
     membership = np.stack([finalist.membership for finalist in finalists])
-    names = [finalist.name for finalist in finalists]
-    likelihood, early, final = prepared.evidence_of_judge(target)
-    gained = prepared.conditional(prepared.judge_texts(target), "judge")
-    near = ~np.isin(names, OUTLYING)
-    judged, plain = (
-        judge(membership, context.n_tokens, likelihood, early, final, near, also) for also in (gained, None)
-    )
     means = subset_means(context.blocks, context.n_tokens, membership)
     own = predict_from_means(means, context.target.weights @ context.targets, None, LAMBDA)[:, 0]
     assert judged.conditional is not None, "given above"
-    return {
-        "judge": judged.score,
-        "likelihood": judged.likelihood,
-        "early": judged.early,
-        "final": judged.final,
-        "own": own,
-        "conditional": judged.conditional,
-        PLAIN_JUDGE: plain.score,
-    }
+    found = {"judge": judged.score, **parts, "own": own, "conditional": judged.conditional}
+    return found | {PLAIN_JUDGE: combine(**parts, optimised=near).score}
 
 
 def random_members(prepared: PreparedPool, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:
