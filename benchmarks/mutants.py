@@ -52,6 +52,7 @@ ALSO = {
     "stream": ["test_certified_gap"],
     "feasible_set": ["test_optimiser"],
     "spec": ["test_constraints", "test_constraint_refusals"],
+    "kinds": ["test_corpus_constraints"],
     "quotas": ["test_constraints"],
     "relaxation": ["test_constraints", "test_constraint_refusals"],
     "feasibility": ["test_constraints", "test_constraint_refusals"],
