@@ -156,9 +156,15 @@ class Scorer:
 
 def stored_filter(row: dict[str, Any]) -> "ChunkFilter":
     """Return the filter of a row of `residual_filter`."""
+    import numpy as np
+
+    from grasp_pipeline.corpus.events import EventTable
     from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
     from grasp_pipeline.sketch.storage import decode_vector
 
+    events = None
+    if row["event_keys"] is not None:
+        events = EventTable(np.frombuffer(row["event_keys"], "<i8"), decode_vector(row["event_values"]))
     return ChunkFilter(
         row["filter_kind"],
         row["tau"],
@@ -168,6 +174,7 @@ def stored_filter(row: dict[str, Any]) -> "ChunkFilter":
         bool(row["per_token"]),
         row["loss_centre"],
         row["reduction_weight"],
+        events=events,
     )
 
 

@@ -177,7 +177,7 @@ def finalist_frames(
                 "subset_id": subset_id,
                 "role": entry.role,
                 "features": linear.features if linear else None,
-                "rho": linear.rho if linear else None,
+                "rho": linear.rho if linear else entry.smoothing,
                 "lam": linear.lam if linear else None,
                 "ngram_weight": linear.ngram_weight if linear else None,
                 "direction": linear.target.astype("<f8").tobytes()

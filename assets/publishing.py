@@ -14,12 +14,14 @@ from resources.notes import CertificatesNote, ConditionalNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
     from assets.data import StoredPool
     from assets.finalists import Arms
     from grasp_pipeline.selection.candidates.context import LinearView, SelectionContext
-    from grasp_pipeline.selection.candidates.family import Ranking
+    from grasp_pipeline.selection.candidates.family import Choice, Ranking
     from grasp_pipeline.selection.explanation.reasons import TaskExtremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
@@ -83,7 +85,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.candidates.context import linear_view
     from grasp_pipeline.selection.candidates.families import FAMILIES
-    from grasp_pipeline.selection.explanation.reasons import task_extremes
+    from grasp_pipeline.selection.explanation.reasons import extremes_of, task_extremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
 
     step = Step(context, store)
@@ -121,13 +123,20 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     assert rule is not None, "a linear arm has one"
     allowed = feasible_sets.allowed(arms.row(linear)["near_duplicates"])
     view = linear_view(selection, rule, arms.membership(linear), allowed)
-    ranked = FAMILIES[shipped["family"]].ranking(selection)
-    own_worth = view.alignment if ranked is None else ranked.values
-    worth = view.marginal if linear == head["arm"] else own_worth
+    choice = chosen_by(shipped, kept, selection)
+    ranked = FAMILIES[shipped["family"]].ranking(selection, choice)
+    if ranked is not None:
+        worth = ranked.values if ranked.marginal is None else ranked.marginal
+    else:
+        worth = view.marginal if linear == head["arm"] else view.alignment
 
     making = FeatureView.of(view.blocks, lambda: selection.ngrams)
     task_names, directions = task_directions(step, selection, rule, making, kind)
-    served, names = task_extremes(view.blocks, directions), np.array(task_names)
+    names = np.array(task_names)
+    if ranked is not None and ranked.by_task is not None:
+        served = extremes_of(ranked.by_task)
+    else:
+        served = task_extremes(view.blocks, directions)
 
     order = np.flatnonzero(kept)
     order = order[np.argsort(-worth[order], kind="stable")]
@@ -188,6 +197,13 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     yield step.result(tables.RESIDUAL_FILTER, commit, 1, extra)
 
 
+def chosen_by(shipped: dict[str, Any], kept: "NDArray[np.bool_]", selection: "SelectionContext") -> "Choice":
+    """Return what its family needs to explain the arm of a row of `finalists`, whose corpus is kept (n,)."""
+    from grasp_pipeline.selection.candidates.family import Choice
+
+    return Choice(kept, selection.feasible_sets.allowed(shipped["near_duplicates"]), shipped["rho"])
+
+
 def filter_row(
     step: Step,
     selection: "SelectionContext",
@@ -212,10 +228,10 @@ def filter_row(
     from grasp_pipeline.sketch.storage import encode_vector
 
     arm, shipped = head["arm"], arms.row(head["arm"])
-    kept, allowed = arms.membership(arm), selection.feasible_sets.allowed(shipped["near_duplicates"])
+    kept = arms.membership(arm)
     family, rule = FAMILIES[shipped["family"]], arms.linear(linear)
     assert rule is not None, "a linear arm has one"
-    found = None if linear == arm else family.filter(selection, kept, allowed)
+    found = None if linear == arm else family.filter(selection, chosen_by(shipped, kept, selection))
     directed = found is None
     filtering = linear if found is None else arm
     found = found or direction_filter(view.q, view.tau, rule.rho)
@@ -258,6 +274,11 @@ def filter_row(
             row |= {"ngram_d": ngrams.d, "ngram_idf": ngrams.idf.astype("<f8").tobytes()}
     if found.ngrams is not None:
         row |= {"ngram_table": encode_vector(found.ngrams), "per_token": found.per_token}
+    if found.events is not None:
+        row |= {
+            "event_keys": found.events.keys.astype("<i8").tobytes(),
+            "event_values": encode_vector(found.events.values),
+        }
     if found.reduction_weight is not None:
         tuned = step.tables.latest(tables.CONDITIONAL_LOSSES)
         assert tuned is not None, "pinned before"
@@ -320,7 +341,9 @@ def explain_dropped(
         allowed &= quotas != "must_drop"
         if feasible.unit is not None:
             quotas = np.where((quotas == "") & allowed, "document kept or dropped as one", quotas)
-    directed = shipped["features"] is not None
+    marginal, tau = (None, None) if ranked is None else (ranked.marginal, ranked.tau)
+    if shipped["features"] is not None:
+        marginal, tau = view.marginal, view.tau
     budget = min(feasible_sets.budget // shipped["repeats"], int(corpus.n_tokens[kept].sum()))
     reasons = drop_reasons(
         kept,
@@ -328,8 +351,8 @@ def explain_dropped(
         corpus.n_tokens,
         budget,
         selection.blocks,
-        marginal=view.marginal if directed else None,
-        tau=view.tau if directed else None,
+        marginal=marginal,
+        tau=tau,
         clusters=corpus.cluster,
         allowed=allowed,
         quotas=quotas,

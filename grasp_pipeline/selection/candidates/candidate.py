@@ -29,7 +29,7 @@ class Candidate:
 
     linear: the linear score that it ranks by, None for others; dedup: how far near duplicates are left out; repeats:
     times that every chunk is to be trained on, which is how often it counts against the budget; selection: the
-    optimiser's result, where it built the candidate.
+    optimiser's result, where it built the candidate; smoothing: rho of log-coverage.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Candidate:
     dedup: Dedup = "none"
     repeats: int = 1
     selection: Selection | None = None
+    smoothing: float | None = None
 
     @property
     def n_chunks(self) -> int:

@@ -14,6 +14,7 @@ from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, project
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.corpus.events import EventCounts, count_events
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
@@ -119,6 +120,17 @@ class SelectionContext:
         member = self.query_task == np.arange(len(self.target.tasks))[:, None]
         tokens = member * lengths
         return tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1.0)
+
+    @cached_property
+    def counted(self) -> NDArray[np.int64]:
+        """Places of the tasks that count, (T',)."""
+        return np.flatnonzero(self.target.weights > 0)
+
+    @cached_property
+    def events(self) -> EventCounts:
+        """Counts of the queries' events; its tasks are those that count."""
+        place = np.searchsorted(self.counted, self.query_task)
+        return count_events(self.chunks, self.queries, place, len(self.counted))
 
     @cached_property
     def ngrams(self) -> NgramFeatures:

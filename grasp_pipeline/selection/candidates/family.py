@@ -30,11 +30,27 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True, eq=False)
+class Choice:
+    """What a family chose: kept (n,); allowed: (n,) what its near-de-duplication left; smoothing: as in `Candidate`."""
+
+    kept: Bools
+    allowed: Bools
+    smoothing: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Ranking:
-    """name: as in `drop_reasons.score`; values: (n,) score of every chunk, higher is better."""
+    """name: as in `drop_reasons.score`; values: (n,) score of every chunk, higher is better.
+
+    Of a family whose values depend on what else is kept also marginal: (n,) value of one more token beside the choice;
+    tau: that of the last chunk taken by it; by_task: (n, T) the same for each task alone. None for the others.
+    """
 
     name: str
     values: Floats
+    marginal: Floats | None = None
+    tau: float | None = None
+    by_task: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -121,30 +137,28 @@ class Family:
         """Yield candidates beside those of `candidate`."""
         yield from ()
 
-    def ranking(self, context: SelectionContext) -> Ranking | None:
+    def ranking(self, context: SelectionContext, choice: Choice) -> Ranking | None:
         """Return what it ranks by; None for those that rank by one direction, keep everything or draw."""
         if self.ranks_by in (DIRECTION, NOTHING):
             return None
         return Ranking(self.ranks_by, self.values(context))
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter | None:
-        """Return its score as a sum of parts that a new chunk has too; None where a single chunk has no such score.
-
-        kept: (n,) the candidate; allowed: (n,) what its near-de-duplication left.
-        """
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter | None:
+        """Return its score as a sum of parts that a new chunk has too; None where a single chunk has no such score."""
         return None
 
-    def filter(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter | None:
+    def filter(self, context: SelectionContext, choice: Choice) -> ChunkFilter | None:
         """Return the filter of a candidate that does not rank by one direction, or None as in `parts`.
 
         The threshold is where the allowed chunks of highest value fill the candidate's tokens.
         """
-        made = self.parts(context, kept, allowed)
+        made = self.parts(context, choice)
         if made is None:
             return None
         blocks = context.blocks if made.q is not None else None
         inputs = ChunkInputs(context.chunks, blocks, context.losses, context.conditional)
-        return replace(made, tau=last_taken(made.values(inputs), context.n_tokens, kept, allowed))
+        values = made.values(inputs)
+        return replace(made, tau=last_taken(values, context.n_tokens, choice.kept, choice.allowed))
 
 
 def check_family(family: Family) -> None:

@@ -104,6 +104,11 @@ class ConstraintSet:
         return self._unit
 
     @property
+    def forced(self) -> Bools | None:
+        """(n,) chunks that must be kept, None where there are none."""
+        return self._expand_all(self._spec.keep.astype(np.float64)) > 0 if self._spec.keep.any() else None
+
+    @property
     def budget(self) -> int:
         """Tokens that every feasible point spends."""
         return self._budget

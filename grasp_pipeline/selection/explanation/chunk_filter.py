@@ -1,8 +1,11 @@
 """A filter for whatever ships: the shipped arm's own score as a sum of parts that a new chunk has too.
 
-    value = offset + <q, features> + sum of n-gram weights - |loss - centre| + c * loss reduction    kept: value >= tau
+    value = offset + <q, features> + sum of n-gram weights + mean event value - |loss - centre| + c * loss reduction
 
-An arm that ranks by one direction is q and tau (`residual_filter`). DSIR is a table of weights by hashed n-gram, its
+kept where value >= tau.
+
+An arm that ranks by one direction is q and tau (`residual_filter`). Log-coverage is a table of what one more of each of
+the queries' events is worth beside the corpus that it chose. DSIR is a table of weights by hashed n-gram, its
 log ratios given the corpus. Perplexity filters keep a band of losses, the conditional arm what the stored fine-tuned
 proxy finds easier, and the blend the three parts of its mean. A draw and GGDA's groups have no score that a single new
 chunk could be given; beside them the linear arm that kept most of the same tokens filters, without a certificate.
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks
+from grasp_pipeline.corpus.events import EventTable
 from grasp_pipeline.corpus.ngrams import ngram_sums
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.selection.explanation.residual_filter import ResidualFilter, kept_agreement
@@ -29,7 +33,7 @@ What a certificate certifies is a corpus. A filter that trades more than a tenth
 corpus, about which nothing was measured; rounding, ties and a resampling's luck cost a few hundredths.
 """
 
-FilterKind = Literal["direction", "ngram_table", "loss", "conditional", "blend", "everything"]
+FilterKind = Literal["direction", "ngram_table", "event_table", "loss", "conditional", "blend", "everything"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class ChunkFilter:
 
     q: (d,) float32 direction in the features; rho: damping of the metric that it was made with; ngrams: (buckets,)
     float32 weight of every hashed unigram and bigram, summed over a chunk, or with `per_token` divided by its tokens;
-    loss_centre: nats, of the band of losses; reduction_weight: c.
+    events: values of events; loss_centre: nats, of the band of losses; reduction_weight: c.
     """
 
     kind: FilterKind
@@ -64,6 +68,7 @@ class ChunkFilter:
     loss_centre: float | None = None
     reduction_weight: float | None = None
     rho: float = 0.0
+    events: EventTable | None = None
 
     @property
     def reads_loss(self) -> bool:
@@ -72,7 +77,7 @@ class ChunkFilter:
 
     @property
     def reads_proxy(self) -> bool:
-        """Whether a new chunk must go through the proxy; an n-gram table asks for its tokens alone."""
+        """Whether a new chunk must go through the proxy; tables of n-grams or events ask for its tokens alone."""
         return self.q is not None or self.reads_loss
 
     def values(self, inputs: ChunkInputs) -> Floats:
@@ -89,6 +94,8 @@ class ChunkFilter:
         if self.ngrams is not None:
             sums = ngram_sums(inputs.tokens, self.ngrams)
             total += sums / np.maximum(inputs.tokens.lengths, 1) if self.per_token else sums
+        if self.events is not None:
+            total += self.events.per_token(inputs.tokens)
         if self.loss_centre is not None:
             if inputs.loss is None:
                 raise InputError("the filter keeps a band of losses, and the chunks come without")

@@ -107,6 +107,18 @@ def task_extremes(blocks: SketchBlocks, directions: ArrayLike) -> TaskExtremes:
     return TaskExtremes(strongest, high, weakest, low)
 
 
+def extremes_of(values: Floats) -> TaskExtremes:
+    """Return the tasks of highest and lowest value for every chunk; values: (n, T)."""
+    strongest, weakest = values.argmax(axis=1), values.argmin(axis=1)
+    rows = np.arange(len(values))
+    return TaskExtremes(
+        strongest.astype(np.int32),
+        values[rows, strongest].astype(np.float32),
+        weakest.astype(np.int32),
+        values[rows, weakest].astype(np.float32),
+    )
+
+
 def drop_reasons(
     kept: NDArray[np.bool_],
     alignment: ArrayLike,

@@ -59,6 +59,7 @@ class TokenBudget:
     """
 
     unit = None
+    forced = None
 
     def __init__(self, n_tokens: Floats, budget: float) -> None:
         self.n_tokens, self.budget = n_tokens, budget

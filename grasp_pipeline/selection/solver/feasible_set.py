@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Floats
+from grasp_pipeline.arrays import Bools, Floats
 
 
 class FeasibleSet(Protocol):
@@ -24,6 +24,11 @@ class FeasibleSet(Protocol):
     @property
     def unit(self) -> NDArray[np.integer[Any]] | None:
         """(n,) codes of what is kept or dropped as one; None where every chunk is."""
+        ...
+
+    @property
+    def forced(self) -> Bools | None:
+        """(n,) chunks that every feasible point keeps; None where there are none."""
         ...
 
     @property

@@ -10,6 +10,7 @@ from grasp_pipeline.selection.candidates.families.full import Full
 from grasp_pipeline.selection.candidates.families.ggda import Ggda
 from grasp_pipeline.selection.candidates.families.graddot import GradDot
 from grasp_pipeline.selection.candidates.families.influence import Influence
+from grasp_pipeline.selection.candidates.families.log_coverage import LogCoverageFamily
 from grasp_pipeline.selection.candidates.families.lowest_loss import LowestLoss
 from grasp_pipeline.selection.candidates.families.middle_perplexity import MiddlePerplexity
 from grasp_pipeline.selection.candidates.families.random import Random
@@ -32,6 +33,7 @@ FAMILIES: Registry[Family] = Registry(
         Conditional(),
         Blend(),
         Surrogate(),
+        LogCoverageFamily(),
     ),
     check_family,
 )

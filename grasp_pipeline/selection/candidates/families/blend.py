@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families.conditional import Conditional
 from grasp_pipeline.selection.candidates.families.dsir import Dsir, log_ratios
@@ -13,7 +13,7 @@ from grasp_pipeline.selection.candidates.families.influence import (
     Influence,
     influence_direction,
 )
-from grasp_pipeline.selection.candidates.family import Family
+from grasp_pipeline.selection.candidates.family import Choice, Family
 from grasp_pipeline.selection.candidates.judge import centre_and_spread, standardise
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 
@@ -32,7 +32,7 @@ class Blend(Family):
             self.name, lambda: np.mean([standardise(part) for part in blended(context)], axis=0)
         )
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return the mean as a direction, an n-gram table and a weight of the loss reduction."""
         moments = [centre_and_spread(part) for part in blended(context)]
         weights = [1 / (len(moments) * spread) if spread else 0.0 for _, spread in moments]

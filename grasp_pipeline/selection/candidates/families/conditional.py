@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.selection.candidates.context import SelectionContext
-from grasp_pipeline.selection.candidates.family import Family
+from grasp_pipeline.selection.candidates.family import Choice, Family
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 
 
@@ -21,6 +21,6 @@ class Conditional(Family):
         """Return the loss reduction, (n,) nats per token."""
         return context.conditional
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return the loss reduction itself."""
         return ChunkFilter("conditional", reduction_weight=1.0)

@@ -21,7 +21,7 @@ from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.candidate import Candidate, checked
 from grasp_pipeline.selection.candidates.context import SelectionContext
-from grasp_pipeline.selection.candidates.family import Family, Search
+from grasp_pipeline.selection.candidates.family import Choice, Family, Search
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 
@@ -48,7 +48,7 @@ class Dsir(Family):
         if context.feasible_sets.offers("hard"):
             yield replace(self.filling(context, "hard"), name="dsir-deduplicated")
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return the log ratios as a table: tokens alone decide."""
         return ChunkFilter("ngram_table", ngrams=log_ratios(context).astype(np.float32))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from grasp_pipeline.arrays import Bools
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
-from grasp_pipeline.selection.candidates.family import NOTHING, Family
+from grasp_pipeline.selection.candidates.family import NOTHING, Choice, Family
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 
 
@@ -26,7 +25,7 @@ class Full(Family):
         """Return the corpus, once."""
         return full_corpus(context.n_tokens) if copies == 1 else None
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return a filter that keeps everything."""
         return ChunkFilter("everything")
 

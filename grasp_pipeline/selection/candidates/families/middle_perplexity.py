@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.selection.candidates.context import SelectionContext, last_taken
-from grasp_pipeline.selection.candidates.family import Family
+from grasp_pipeline.selection.candidates.family import Choice, Family
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
 
 
@@ -30,11 +30,11 @@ class MiddlePerplexity(Family):
         """Return the nearness to the median, (n,)."""
         return context.once(self.name, lambda: nearness_to_median(context.losses, context.n_tokens))
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return the band of losses that the chunks nearest to the median span."""
         values = self.values(context)
-        least = last_taken(values, context.n_tokens, kept, allowed)
-        band = context.losses[allowed & (values >= least)]
+        least = last_taken(values, context.n_tokens, choice.kept, choice.allowed)
+        band = context.losses[choice.allowed & (values >= least)]
         return ChunkFilter("loss", loss_centre=float(band.min() + band.max()) / 2)
 
 
