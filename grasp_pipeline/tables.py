@@ -299,11 +299,12 @@ FINALISTS = Table(
     | _real("surrogate_value", "relative_gap")
     | _integer("passes", "n_chunks", "n_tokens")
     | _text("description"),
-    description="Candidate corpora: role candidate, simple, random or full; the judge's score says who is retrained. "
-    "features, ngram_weight, rho, lam and direction (r, d float64, null for the mean of the tasks) say what a linear "
-    "arm ranked by (null for others, but for the smoothing rho of log-coverage); near_duplicates: how far they were "
-    "left out, none, soft or hard; repeats: times that every chunk is trained on; constraints: what every arm but `full` meets, JSON; "
-    "pickable: whether the arm may be published.",
+    description="Candidate corpora: role candidate, simple, random or full; the judge's score says who is "
+    "retrained. features, ngram_weight, rho, lam and direction (r, d float64, null for the mean of the "
+    "tasks) say what a linear arm ranked by (null for others, but for the smoothing rho of log- "
+    "coverage); near_duplicates: how far they were left out, none, soft or hard; repeats: times that "
+    "every chunk is trained on; constraints: what every arm but `full` meets, JSON; pickable: whether "
+    "the arm may be published.",
 )
 
 REFITTED_FINALISTS = Table(
@@ -361,14 +362,14 @@ DROP_REASONS = Table(
     | _integer("n_tokens")
     | _text("source", "shard"),
     ("shard",),
-    "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and threshold: "
-    "the two sides of the test that the reason names, margin their difference (null for duplicates and random draws); "
-    "score: what value and threshold are of, null for duplicates: alignment, marginal_value, ngram_importance (DSIR's "
-    "log importance weight, nats), event_coverage, loss_reduction (nats per token), blend, group_alignment, "
-    "minus_loss, nearness_to_median_loss or random_draw; alignment: <r, phi>_M of the arm, or of the linear arm that kept most of "
-    "the same tokens; strongest and weakest task: by <r_t, phi>_M, of log-coverage by the task's own; "
-    "quota: the constraint that left no room; nearest_kept, similarity: the kept chunk of highest cosine between "
-    "sketches, for a duplicate among kept copies.",
+    "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and "
+    "threshold: the two sides of the test that the reason names, margin their difference (null for duplicates and "
+    "random draws); score: what value and threshold are of, null for duplicates: alignment, marginal_value, "
+    "ngram_importance (DSIR's log importance weight, nats), event_coverage, loss_reduction (nats per token), "
+    "blend, group_alignment, minus_loss, nearness_to_median_loss or random_draw; alignment: <r, phi>_M of the arm, "
+    "or of the linear arm that kept most of the same tokens; strongest and weakest task: by <r_t, phi>_M, of log- "
+    "coverage by the task's own; quota: the constraint that left no room; nearest_kept, similarity: the kept chunk "
+    "of highest cosine between sketches, for a duplicate among kept copies.",
 )
 
 RESIDUAL_FILTER = Table(
@@ -401,17 +402,19 @@ RESIDUAL_FILTER = Table(
     | _real("improvement", "lower_bound")
     | _bytes("event_keys", "event_values"),
     description="What a new chunk is worth, and from which threshold on it is kept: value = offset + <q, features> "
-    "+ sum of ngram_table over its n-grams + mean of event_values over its tokens - |loss - loss_centre| + "
-    "reduction_weight * loss reduction >= tau; null parts do not count. filter_kind: direction, ngram_table, "
-    "event_table, loss, conditional, blend or everything. arm: whose rule it is; shipped_arm: whose corpus ships. q: d float32 values; features: gradient, or gradient+ngrams, the sketch "
-    "and the hashed bigrams one after the other, each times its view_factor; the sketch is rounded to float16 at "
-    "sketch_scale first. ngram_table: float32 weights by hash bucket of unigrams and bigrams, per_token: divided by "
-    "the chunk's tokens. event_values: float32, of the pairs of neighbouring tokens with codes event_keys (int64: the "
-    "first token times 2^32, plus the second). Losses in nats per token at the reference proxy; the reduction is by the proxy of tuned_path. "
-    "sketch_config: the sketcher's settings, projection seed included; ngram_idf: float64 weights by hash bucket; "
-    "paths are relative to the store. agreement: tokens that the filter and the pruned corpus both keep, over those of "
-    "the one that keeps more. improvement, lower_bound: null unless the filter is the shipped arm's own and "
-    "agrees on at least 0.9 of the kept tokens.",
+    "+ sum of ngram_table over its n-grams + mean of event_values over its tokens - |loss - "
+    "loss_centre| + reduction_weight * loss reduction >= tau; null parts do not count. filter_kind: "
+    "direction, ngram_table, event_table, loss, conditional, blend or everything. arm: whose rule it "
+    "is; shipped_arm: whose corpus ships. q: d float32 values; features: gradient, or gradient+ngrams, "
+    "the sketch and the hashed bigrams one after the other, each times its view_factor; the sketch is "
+    "rounded to float16 at sketch_scale first. ngram_table: float32 weights by hash bucket of unigrams "
+    "and bigrams, per_token: divided by the chunk's tokens. event_values: float32, of the pairs of "
+    "neighbouring tokens with codes event_keys (int64: the first token times 2^32, plus the second). "
+    "Losses in nats per token at the reference proxy; the reduction is by the proxy of tuned_path. "
+    "sketch_config: the sketcher's settings, projection seed included; ngram_idf: float64 weights by "
+    "hash bucket; paths are relative to the store. agreement: tokens that the filter and the pruned "
+    "corpus both keep, over those of the one that keeps more. improvement, lower_bound: null unless "
+    "the filter is the shipped arm's own and agrees on at least 0.9 of the kept tokens.",
 )
 
 FILTERED_SHARDS = Table(

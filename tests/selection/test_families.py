@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_finalists import SELECTED, ingredients
 
-from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.corpus.ngrams import ngram_sums
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
 from grasp_pipeline.selection.candidates.families import COMPARED, FAMILIES, OUTLYING
-from grasp_pipeline.selection.candidates.family import DIRECTION, NOTHING, Family, check_family
+from grasp_pipeline.selection.candidates.family import DIRECTION, NOTHING, Choice, Family, check_family
 from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
 from grasp_pipeline.selection.explanation.chunk_filter import (
     AGREEMENT_FLOOR,
@@ -37,7 +37,7 @@ class Toy(Family):
     def values(self, context: SelectionContext) -> Floats:
         return ngram_sums(context.chunks, WEIGHTS)
 
-    def parts(self, context: SelectionContext, kept: Bools, allowed: Bools) -> ChunkFilter:
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         return ChunkFilter("ngram_table", ngrams=WEIGHTS.astype(np.float32))
 
 
@@ -54,7 +54,8 @@ def test_a_toy_family_is_built_ranked_explained_and_filtered() -> None:
         assert dict(zip(finalists, shortlist(list(finalists.values()), score, 1), strict=True))["toy"]
 
         family = FAMILIES[toy.family]
-        ranked = family.ranking(context)
+        choice = Choice(toy.membership, context.feasible_sets.allowed(toy.dedup))
+        ranked = family.ranking(context, choice)
         assert ranked is not None
         values = ranked.values
         assert values[~toy.membership].max() <= values[toy.membership].min()
@@ -68,7 +69,7 @@ def test_a_toy_family_is_built_ranked_explained_and_filtered() -> None:
         )
         assert set(reasons.score.tolist()) == {"toy_ngrams"}
 
-        kept = family.filter(context, toy.membership, context.feasible_sets.allowed(toy.dedup))
+        kept = family.filter(context, choice)
         assert kept is not None
         assert agreement(kept, ChunkInputs(context.chunks), toy.membership) >= AGREEMENT_FLOOR
     assert "toy" not in FAMILIES.names

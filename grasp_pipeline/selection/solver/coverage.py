@@ -49,9 +49,9 @@ class Coverage:
 
     def __post_init__(self) -> None:
         width = self.weights.shape
-        if self.floor.shape != width or np.shape(self.events)[1:] != width:
+        if self.floor.shape != width or self.events.sum(axis=0).shape != width:
             raise InputError(
-                f"events of shape {np.shape(self.events)}, weights of shape {width} and floors of shape "
+                f"events of {self.events.sum(axis=0).shape}, weights of shape {width} and floors of shape "
                 f"{self.floor.shape} do not belong together"
             )
         if not (self.weights >= 0).all() or not (self.floor > 0).all():
