@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.proxy.retrain import Job
+    from grasp_pipeline.corpus.events import EventCounts
     from resources.delta.commits import Read
     from resources.delta.tables import DeltaTables
 
@@ -399,6 +400,18 @@ def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> Stor
     return StoredHeldOut(
         rows, sizes, codes(frame["task"]), document, frame.drop("input_ids"), tasks, identity
     )
+
+
+def query_events(step: Step, corpus: StoredPool, names: list[str]) -> EventCounts:
+    """Pin the queries and count their events in the corpus; names: of the tasks, sorted."""
+    import polars as pl
+
+    from grasp_pipeline.corpus.events import count_events
+
+    asked = pl.col("task").is_in(names)
+    frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
+    task = np.searchsorted(np.array(names), frame["task"].to_numpy().astype(str))
+    return count_events(corpus.pool, TokenLists.of_column(frame["input_ids"]), task, len(names))
 
 
 def pack_membership(membership: NDArray[np.bool_]) -> bytes:

@@ -34,13 +34,16 @@ def predict_methods(
     All gradient methods use the sketches of the selected kind. Sum and mean forms are both given where they differ.
     What is tuned or fitted is so on the calibration subsets (m_c, n) and their utilities (m_c, T).
     """
-    from assets.data import load_losses, load_sketches, load_task_vectors
+    from assets.data import load_losses, load_sketches, load_task_vectors, query_events
     from grasp_pipeline.attribution.methods.inputs import BaselineInputs, Sketches
     from grasp_pipeline.attribution.methods.quadratic_only import quadratic_from_means
     from grasp_pipeline.attribution.methods.registry import baselines, predict
     from grasp_pipeline.attribution.metric import metric_matrix, second_moment
     from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
+    from grasp_pipeline.calibration.grid_predictions import coverage_of
+    from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.errors import GraspError
+    from grasp_pipeline.names import EVENTS
     from grasp_pipeline.selection.candidates.families.influence import INFLUENCE_RHO
 
     kind = chosen["sketch_kind"]
@@ -54,13 +57,18 @@ def predict_methods(
     metric = None if rho == 0 else metric_matrix(second, rho)
     reference = ("surrogate", chosen["form"])
     predictions: dict[Method, NDArray[np.float64]] = {
-        reference: predict_from_means(means, targets, metric, chosen["lam"], chosen["form"]),
         ("quadratic-only", "mean"): quadratic_from_means(means, len(names), metric),
     }
     for form in ("mean", "sum"):
         predictions["GradDot", form] = predict_from_means(means, targets, None, 0.0, form)
         predictions["damped influence", form] = predict_from_means(means, targets, inverse, 0.0, form)
 
+    events = query_events(step, corpus, names)
+    if chosen["form"] in ("mean", "sum"):
+        predictions[reference] = predict_from_means(means, targets, metric, chosen["lam"], chosen["form"])
+    else:
+        whole = Configuration(chosen["config_id"], EVENTS, chosen["rho"], chosen["lam"], chosen["form"])
+        predictions[reference] = coverage_of(whole, events).predict(membership)
     inputs = BaselineInputs(
         n_tokens=corpus.n_tokens,
         source=corpus.source,

@@ -9,6 +9,7 @@ from assets.sections import ProtocolRun, SubsetsRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
+from grasp_pipeline.names import EVENTS
 from resources.compute import Compute
 from resources.models import Models
 from resources.notes import SealNote, SubsetsNote, TasksNote
@@ -59,7 +60,13 @@ def candidates(
     if (commit := step.current(tables.CANDIDATES, provenance)) is not None:
         return step.unchanged(tables.CANDIDATES, commit)
     budget_counted = config.budget_tokens or config.budget_documents
-    grid = build_grid(kinds.to_list(), config.metrics, config.lambdas)
+    grid = build_grid(
+        kinds.to_list(),
+        config.metrics,
+        config.lambdas,
+        config.joint_smoothings,
+        config.conditional_smoothings,
+    )
     frame = pl.DataFrame(
         [
             {
@@ -236,13 +243,14 @@ def subset_utilities(
 @stage(
     group="calibration",
     kinds={"numpy", "deltalake"},
-    code_version="5",
+    code_version="6",
     reads=[
         tables.CANDIDATES,
         tables.TOKENIZED_SHARDS,
         tables.DOCUMENTS,
         Reading(tables.SUBSETS, "calibration"),
         Reading(tables.SUBSET_UTILITIES, "calibration"),
+        Reading(tables.TASKS, "query"),
         tables.TASK_SKETCHES,
         Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
         Reading(tables.CALIBRATION_POOL, carried=True),
@@ -259,7 +267,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     import numpy as np
     import polars as pl
 
-    from assets.data import grid_views, load_corpus, load_subsets, load_utilities
+    from assets.data import grid_views, load_corpus, load_subsets, load_utilities, query_events
     from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool
     from grasp_pipeline.calibration.grid_predictions import predict_grid
@@ -274,7 +282,8 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     corpus = load_corpus(step)
     calibration = load_subsets(step, "calibration", corpus)
     utilities_read = step.pin(tables.SUBSET_UTILITIES, {"split": "calibration"})
-    for kind in grid["sketch_kind"].unique().sort():
+    kinds = [kind for kind in grid["sketch_kind"].unique().sort() if kind != EVENTS]
+    for kind in kinds:
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     provenance = step.provenance(*step.carried(tables.CALIBRATION_POOL, calibration.calibration_pool))
     sealed = sealed_now(step.tables)
@@ -297,8 +306,11 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     if calibration.calibration_pool is not None:
         step.say(pooled.account())
     membership = np.concatenate([calibration.membership, pooled.membership])
-    views = grid_views(step, corpus, grid["sketch_kind"], measured.names)
-    predictions = predict_grid(configurations, views, corpus.n_tokens, membership)
+    events = (
+        query_events(step, corpus, measured.names) if len(kinds) < grid["sketch_kind"].n_unique() else None
+    )
+    views = grid_views(step, corpus, kinds, measured.names)
+    predictions = predict_grid(configurations, views, corpus.n_tokens, membership, events)
     designed = len(calibration.membership)
     utilities = np.concatenate(
         [measured.values.mean(axis=2), cluster_means(pooled.utilities, pooled.clusters, axis=0)]
@@ -306,7 +318,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     predictions = np.concatenate(
         [predictions[:, :designed], cluster_means(predictions[:, designed:], pooled.clusters, axis=1)], axis=1
     )
-    seconds = {kind: sketch_seconds(step.tables, kind) for kind in grid["sketch_kind"].unique()}
+    seconds = {EVENTS: 0.0} | {kind: sketch_seconds(step.tables, kind) for kind in kinds}
     cost = [seconds[c.sketch_kind] for c in configurations]
     choice = choose_configuration(
         configurations,
@@ -348,6 +360,10 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         },
     )
     row = frame.drop("cost_seconds", "rank").row(choice.chosen, named=True) | {
+        # Of log-coverage the sketches of the best additive one: what needs gradients goes on with those.
+        "sketch_kind": configurations[
+            choice.best_additive if configurations[choice.chosen].sketch_kind == EVENTS else choice.chosen
+        ].sketch_kind,
         "best_additive": configurations[choice.best_additive].config_id,
         "candidates_version": candidates_read.version,
         "reason": choice.reason,

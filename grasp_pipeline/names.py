@@ -16,8 +16,12 @@ CheckpointRole = Literal["initial", "early", "reference"]
 ArmRole = Literal["candidate", "simple", "random", "full"]
 """`candidate`: optimised, for the judge; `simple`: a baseline; `random`: a draw; `full`: do not prune."""
 
-Form = Literal["mean", "sum"]
-"""`mean`: a subset's value is that of its average token; `sum`: that of all its tokens together."""
+Form = Literal["mean", "sum", "joint", "conditional"]
+"""`mean`: a subset's value is that of its average token; `sum`: that of all its tokens together; `joint`,
+`conditional`: log-coverage of the queries' events (see `attribution.log_coverage`)."""
+
+EVENTS = "events"
+"""What configurations of the forms `joint` and `conditional` have in place of a sketch kind."""
 
 Dedup = Literal["none", "soft", "hard"]
 """Of the documents of a near-duplicate cluster of size k: all, ceil(sqrt(k)) or one."""

@@ -23,7 +23,7 @@ from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.intervals import strata_groups
 from grasp_pipeline.calibration.rank import bootstrap_task_spearman, finite, task_level_spearman
 from grasp_pipeline.errors import ConfigError
-from grasp_pipeline.names import Form
+from grasp_pipeline.names import EVENTS, Form
 from grasp_pipeline.seeds import generator
 
 TIE = 1e-3
@@ -35,7 +35,10 @@ TAIL_RESAMPLES = 50
 
 @dataclass(frozen=True)
 class Configuration:
-    """One candidate: sketch kind, damping rho of the metric (0: M = I), penalty lambda (0: none), form."""
+    """One candidate: sketch kind, damping rho of the metric (0: M = I), penalty lambda (0: none), form.
+
+    Of log-coverage the kind is `EVENTS`, rho the smoothing and lambda 1: the whole function, not its additive limit.
+    """
 
     config_id: str
     sketch_kind: str
@@ -44,6 +47,8 @@ class Configuration:
     form: Form
 
     def __str__(self) -> str:
+        if self.sketch_kind == EVENTS:
+            return f"log-coverage of the queries' bigrams, {self.form} form, rho {self.rho:g}"
         metric = "M = I" if self.rho == 0 else f"rho {self.rho:g}"
         return f"{self.sketch_kind} sketch, {metric}, lambda {self.lam:g}, {self.form} form"
 

@@ -45,6 +45,16 @@ class ProtocolConfig(Section):
         min_length=1,
         description="Weights of the quadratic penalty; 0 must be in.",
     )
+    joint_smoothings: list[float] = Field(
+        default=[0.6],
+        description="rho of log-coverage in the joint form: the smoothing of a pair of tokens, in units of the product "
+        "of their rates. Empty: not a candidate.",
+    )
+    conditional_smoothings: list[float] = Field(
+        default=[0.006, 0.018],
+        description="rho of log-coverage in the conditional form: the smoothing of a token's followers, in units of "
+        "that token's rate per token. Retrainings of less than two passes want ten times as much.",
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Family-wise one-sided confidence.")
     bootstrap: int = Field(
         default=4_000, ge=200, le=200_000, description="Bootstrap resamples of the subsets."
@@ -53,6 +63,10 @@ class ProtocolConfig(Section):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         check_grid(self.metrics, self.lambdas)
+        if wrong := [rho for rho in (*self.joint_smoothings, *self.conditional_smoothings) if not rho > 0]:
+            raise ValueError(
+                f"the smoothing {wrong[0]} of log-coverage is not above 0; give a number such as 0.6"
+            )
         check_amounts("task_weights", self.task_weights)
         if self.task_weights and not any(self.task_weights.values()):
             raise ValueError("task_weights are all 0; give one task a weight above 0")

@@ -47,7 +47,7 @@ def specs(context: SelectionContext, selected: Configuration) -> list[CandidateS
     both = LinearScore("gradient+ngrams", 0.0, 0.7)
     made = [CandidateSpec(f"surrogate-{lam:g}", LinearScore("gradient", 0.0, lam)) for lam in LAMBDAS]
     made += [CandidateSpec(f"surrogate-ngrams-{w:g}", replace(both, ngram_weight=w)) for w in NGRAM_WEIGHTS]
-    if selected.lam > 0 and selected.rho > 0:
+    if selected.form == "mean" and selected.lam > 0 and selected.rho > 0:
         linear = LinearScore("gradient", selected.rho, selected.lam)
         made.append(CandidateSpec("surrogate-selected", linear))
     for name, linear in (
