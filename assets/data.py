@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
-    from grasp_pipeline.proxy.retrain import Job
     from grasp_pipeline.corpus.events import EventCounts
+    from grasp_pipeline.proxy.retrain import Job
     from resources.delta.commits import Read
     from resources.delta.tables import DeltaTables
 

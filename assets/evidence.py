@@ -32,7 +32,7 @@ BESIDE = (
 @stage(
     group="evidence",
     kinds={"pytorch", "deltalake"},
-    code_version="3",
+    code_version="4",
     reads=[
         tables.SELECTED_CONFIG,
         tables.CANDIDATES,
@@ -50,6 +50,7 @@ BESIDE = (
         Reading(tables.SUBSETS, "refit", maker="refitted_finalists", optional=True),
         Reading(tables.TASKS, "evaluation"),
         Reading(tables.GRADIENT_SKETCHES, by="sketch_kind"),
+        Reading(tables.TASKS, "query"),
         tables.TASK_SKETCHES,
     ],
     writes={

@@ -42,7 +42,7 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
 @stage(
     group="publication",
     kinds={"numpy", "deltalake"},
-    code_version="4",
+    code_version="5",
     reads=[
         tables.CERTIFICATES,
         tables.CANDIDATES,

@@ -38,7 +38,7 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
 @stage(
     group="selection",
     kinds={"numpy", "deltalake"},
-    code_version="5",
+    code_version="6",
     reads=[
         tables.CANDIDATES,
         tables.SELECTED_CONFIG,
@@ -134,7 +134,6 @@ def load_judgement(
     sample, early = load_sketch_sample(step, corpus, EARLY)
     return judge_finalists(
         selection,
-        corpus,
         entries,
         load_texts(step, "judge", target.tasks),
         View(as_blocks(early), target.direction(*load_task_vectors(step, EARLY, "judge")), sample),

@@ -118,7 +118,7 @@ class PreparedPool:
         early, final = (target.weights @ view.judges for view in (self.early, self.final))
         view = JudgeView(ArrayBlocks(self.early.sketches), early)
         gained = self.conditional(target.texts(judges)[0], "judge")
-        return judge_finalists(context, self.corpus, finalists, judges, view, final, gained)
+        return judge_finalists(context, finalists, judges, view, final, gained)
 
 
 def prepare_pool(

@@ -6,23 +6,29 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Floats
+from grasp_pipeline.arrays import Floats, TokenLists, offsets_of
+from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.attribution.methods.inputs import BaselineInputs
 from grasp_pipeline.attribution.methods.registry import Method, baseline_predictions, predictions_by_kind
+from grasp_pipeline.attribution.task_metric import Geometry, TaskMetricSurrogate
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
 from grasp_pipeline.calibration.rank import task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED, draw_subsets
 from grasp_pipeline.calibration.subsets import Subsets, join
+from grasp_pipeline.corpus.events import EventCounts, count_events
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
 from grasp_pipeline.evaluation.selectors import judge_predictions, optimised_subsets
+from grasp_pipeline.names import EVENTS
 from grasp_pipeline.progress import Listener, duration, silent
 from grasp_pipeline.proxy.runs import RunStore, Trainer, measure
 from grasp_pipeline.sketch.views import Layers, View
@@ -49,6 +55,7 @@ class Protocol:
         candidates: sketch kinds that the choice is made among, or None: all. The other kinds choose apart, each for
             itself, and are compared.
         metrics, lambdas: dampings rho and penalties lambda of the grid.
+        joint, conditional: smoothings of log-coverage in the grid, where examples are text.
     """
 
     calibration: Mapping[str, int] = field(
@@ -64,6 +71,8 @@ class Protocol:
     candidates: tuple[str, ...] | None = ("output", "ngrams", "output+early+ngrams")
     metrics: tuple[float, ...] = (30.0,)
     lambdas: tuple[float, ...] = (0.0, 0.5, 1.0)
+    joint: tuple[float, ...] = (0.6,)
+    conditional: tuple[float, ...] = (0.006, 0.018)
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,16 @@ def run_cell(
     scores = views.design.sketches @ views.design.targets.T
     calibration = draw_subsets(corpus, scores, protocol.calibration, f"{seed_name}/calibration")
     candidates = protocol.candidates or tuple(views.kinds)
-    grid = Grid.of(_views_of(views.kinds, candidates), tokens, protocol.metrics, protocol.lambdas)
+    events = query_events(corpus)
+    grid = Grid.of(
+        _views_of(views.kinds, candidates),
+        tokens,
+        protocol.metrics,
+        protocol.lambdas,
+        events,
+        protocol.joint,
+        protocol.conditional,
+    )
     measured = measure(
         trainer,
         corpus,
@@ -228,7 +246,7 @@ def run_cell(
     ).mean(axis=2)
     clock.stage("calibration retraining")
     on_calibration = grid.predict(calibration.membership)
-    cost = [views.seconds[c.sketch_kind] for c in grid.configurations]
+    cost = [views.seconds.get(c.sketch_kind, 0.0) for c in grid.configurations]
     choose = partial(
         choose_configuration,
         utilities=measured,
@@ -267,6 +285,10 @@ def run_cell(
         only = replace(own, configurations=(own.configurations[alone.chosen],))
         predictions[f"surrogate, {kind} sketch", "mean"] = only.predict(evaluation.membership)[0]
         kinds[f"surrogate, {kind} sketch", "mean"] = kind
+    if events is not None:
+        coverage = controls(events, evaluation.membership)
+        predictions |= coverage
+        kinds |= dict.fromkeys(coverage, EVENTS)
     hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
     best = int(np.argmax(hindsight))
     predictions["surrogate, best in hindsight", "mean"] = on_evaluation[best]
@@ -304,6 +326,27 @@ def run_cell(
         corpus.contaminated,
         clock.seconds | {f"view {kind}": cost for kind, cost in views.seconds.items()},
     )
+
+
+def query_events(corpus: TaskPool) -> EventCounts | None:
+    """Return counts of the tasks' query events in a pool; None where examples are not text."""
+    if corpus.chunks is None:
+        return None
+    tokens = np.concatenate([query.tokens for query in corpus.queries])
+    lengths = np.concatenate([query.lengths for query in corpus.queries])
+    task = np.repeat(np.arange(len(corpus.queries)), [query.n for query in corpus.queries])
+    return count_events(corpus.chunks, TokenLists(tokens, offsets_of(lengths)), task, len(corpus.queries))
+
+
+def controls(events: EventCounts, membership: NDArray[np.bool_]) -> dict[Method, Floats]:
+    """Return log-coverage's truncations for (m, n) subsets: additive, and quadratic in one geometry after another."""
+    found: dict[Method, Floats] = {
+        ("log-coverage, additive limit", "mean"): LogCoverage(events, inf).predict(membership)
+    }
+    for geometry in get_args(Geometry):
+        made = TaskMetricSurrogate(events, geometry=geometry)
+        found[f"quadratic events, metric: {geometry}", "mean"] = made.predict(membership)
+    return found
 
 
 def baseline_inputs(

@@ -12,26 +12,29 @@ import numpy as np
 
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.blocks import ArrayBlocks
+from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.partition import group_count, kmeans_groups
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
 from grasp_pipeline.calibration.subsets import Subsets, join
-from grasp_pipeline.corpus.duplicates import repeat_groups
+from grasp_pipeline.corpus.events import count_events
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import TaskPool
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.candidates.families.ggda import best_groups
 from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
-from grasp_pipeline.selection.candidates.judge import combine
+from grasp_pipeline.selection.candidates.judge import combine, judge_coverage
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
+from grasp_pipeline.selection.solver.coverage import Coverage, cover
 from grasp_pipeline.sketch.views import View
 
 GROUPS = 64
 LAMBDAS = (0.4, 0.7, 1.0)
+SMOOTHING = 0.6
+"""rho of the corpus of highest log-coverage."""
 
 
 def optimised_subsets(corpus: TaskPool, view: View, tasks: Sequence[int]) -> Subsets:
@@ -63,11 +66,14 @@ def optimised_subsets(corpus: TaskPool, view: View, tasks: Sequence[int]) -> Sub
         ]
         if text is not None and ngrams is not None and features is not None:
             query = corpus.query.texts(task)
+            counts = count_events(text, query, np.zeros(query.n, dtype=np.int64), 1)
+            covered = LogCoverage(counts, SMOOTHING)
             wanted = query.lengths / query.lengths.sum() @ ngrams.transform(query).astype(np.float64)
             both, direction = stack_views([(blocks, target), (features, wanted)], tokens)
             members += [
                 dsir_resample(dsir_scores(text, query), feasible, 0),
                 surrogate(both, target=direction).membership,
+                cover(Coverage(counts.events, counts.weights[0], covered.floor), tokens, feasible).membership,
             ]
         count = len(members)
         parts.append(Subsets((OPTIMISED,) * count, np.stack(members), np.full(count, task, dtype=np.int64)))
@@ -87,10 +93,9 @@ def judge_predictions(corpus: TaskPool, early: View, final: View, membership: Bo
         )
         for view in (early, final)
     ]
-    repeats = repeat_groups(corpus.cluster, corpus.position)
     columns = [
         combine(
-            BigramLikelihood(corpus.chunks, query, repeats).scores(membership),
+            judge_coverage(corpus.chunks, query).predict(membership)[:, 0],
             *(part[:, task] for part in parts),
             optimised=None,
         ).score

@@ -13,12 +13,10 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
 from grasp_pipeline.calibration.subsets import Subsets
-from grasp_pipeline.corpus.duplicates import repeat_groups
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.selection.candidates import judge
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.sketch.views import View
 
 ASKED = [0, 2]
@@ -108,8 +106,6 @@ def test_the_judge_is_that_of_the_pipeline(corpus: TaskPool, views: Views, final
     found = judge_predictions(corpus, views.early, views.final, finalists.membership)
     assert found is not None
     assert found.shape == (finalists.m, len(TASKS))
-    position = [sum(corpus.document[:i] == corpus.document[i]) for i in range(corpus.n)]
-    repeats = repeat_groups(corpus.cluster, np.array(position))
 
     def seen(view: View, task: int) -> judge.View:
         return judge.View(ArrayBlocks(view.sketches), view.judges[task])
@@ -118,7 +114,7 @@ def test_the_judge_is_that_of_the_pipeline(corpus: TaskPool, views: Views, final
         expected = judge.judge(
             finalists.membership,
             corpus.n_tokens,
-            BigramLikelihood(corpus.chunks, query, repeats),
+            judge.judge_coverage(corpus.chunks, query),
             seen(views.early, task),
             seen(views.final, task),
         )

@@ -11,8 +11,7 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
-from grasp_pipeline.selection.candidates.judge import View, combine, judge, standardise
+from grasp_pipeline.selection.candidates.judge import View, combine, judge, judge_coverage, standardise
 
 N, C = 50, 6
 
@@ -21,7 +20,7 @@ def test_judge_equals_its_formula() -> None:
     draw = generator("judge")
     texts = [draw.integers(0, 9, 12).tolist() for _ in range(N)]
     tokens = draw.integers(5, 13, N)
-    likelihood = BigramLikelihood(TokenLists.of(texts), TokenLists.of(texts[:5]), np.arange(N))
+    likelihood = judge_coverage(TokenLists.of(texts), TokenLists.of(texts[:5]))
     sketches = [draw.standard_normal((N, 4)).astype(np.float32) for _ in range(2)]
     targets = [draw.standard_normal(4) for _ in range(2)]
     membership = draw.random((C, N)) < 0.5
@@ -29,7 +28,7 @@ def test_judge_equals_its_formula() -> None:
     views = [View(ArrayBlocks(phi), r) for phi, r in zip(sketches, targets, strict=True)]
     found = judge(membership, tokens, likelihood, views[0], views[1], optimised)
 
-    parts = [likelihood.scores(membership)]
+    parts = [likelihood.predict(membership)[:, 0]]
     for phi, r in zip(sketches, targets, strict=True):
         values = []
         for members in membership:
@@ -72,7 +71,7 @@ def test_a_constant_part_is_silent() -> None:
 
 
 def test_an_empty_candidate_is_refused() -> None:
-    likelihood = BigramLikelihood(TokenLists.of([[1, 2]]), TokenLists.of([[1, 2]]), np.arange(1))
+    likelihood = judge_coverage(TokenLists.of([[1, 2]]), TokenLists.of([[1, 2]]))
     view = View(ArrayBlocks(np.ones((1, 2), dtype=np.float32)), np.ones(2))
     with pytest.raises(InputError, match="subset 0 holds no tokens"):
         judge(np.zeros((1, 1), dtype=bool), [2], likelihood, view, view)

@@ -17,8 +17,8 @@ from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.ngrams import bigrams, bucket, hash_bigrams, hash_unigrams, ranges
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
+from grasp_pipeline.selection.candidates.judge import judge_coverage
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
 TEXTS = st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=20)
@@ -63,7 +63,6 @@ def test_hashes_equal_the_scalar_definition() -> None:
 
 def test_ranges_tile_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks, query = TokenLists.of([*corpus(1), [], [3] * 90]), TokenLists.of(corpus(2, 5))
-    labels = np.arange(chunks.n)
 
     def results() -> list[np.ndarray]:
         features = NgramFeatures.fit(chunks, 16)
@@ -71,7 +70,7 @@ def test_ranges_tile_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyPat
         return [
             dsir_scores(chunks, query, 50),
             features.transform(chunks),
-            BigramLikelihood(chunks, query, labels).scores(members),
+            judge_coverage(chunks, query).predict(members),
         ]
 
     whole = results()
@@ -164,53 +163,6 @@ def test_wide_features_keep_inner_products() -> None:
     assert np.abs(error).mean() < 2 / np.sqrt(1024)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.floats(0.5, 16))
-def test_bigram_likelihood_equals_counters(seed: int, alpha: float) -> None:
-    texts, query = corpus(seed, 25, 12), corpus(seed + 1, 4, 14)
-    if not any(len(text) > 1 for text in query):
-        query.append([1, 2])
-    draw = generator("likelihood", seed)
-    labels = draw.integers(0, 15, 25)
-    membership = draw.random((4, 25)) < 0.5
-    membership[0] = False
-    vocabulary = 1 + max(token for text in texts + query for token in text)
-    unigram = Counter(token for text in texts for token in text)
-    total = sum(unigram.values()) + vocabulary
-    wanted = Counter(pair for text in query for pair in pairwise(text))
-    slow = []
-    for members in membership:
-        pairs: Counter[tuple[int, int]] = Counter()
-        context: Counter[int] = Counter()
-        copies = Counter(labels[members].tolist())
-        for i in np.nonzero(members)[0]:
-            for a, b in pairwise(texts[i]):
-                weight = np.sqrt(copies[int(labels[i])]) / copies[int(labels[i])]
-                pairs[a, b] += weight
-                context[a] += weight
-        value = sum(
-            count * np.log((pairs[a, b] + alpha * (unigram[b] + 1) / total) / (context[a] + alpha))
-            for (a, b), count in wanted.items()
-        )
-        slow.append(value / sum(wanted.values()))
-    fast = BigramLikelihood(TokenLists.of(texts), TokenLists.of(query), labels, alpha).scores(membership)
-    np.testing.assert_allclose(fast, slow, rtol=1e-9)
-
-
-def test_likelihood_rises_with_query_text_and_less_with_its_copies() -> None:
-    query = [[1, 2, 3, 4, 5] * 4]
-    texts = [*query, *query, *query, *query, *corpus(8)]
-    chunks = TokenLists.of(texts)
-    membership = np.zeros((3, chunks.n), dtype=bool)
-    membership[:, 4:] = True
-    membership[1, 0] = True
-    membership[2, :4] = True
-    copies = np.array([0, 0, 0, 0, *range(1, 41)])
-    none, one, four = BigramLikelihood(chunks, TokenLists.of(query), copies).scores(membership)
-    assert none < one < four
-    assert four < BigramLikelihood(chunks, TokenLists.of(query), np.arange(chunks.n)).scores(membership)[2]
-
-
 def test_repeat_groups_pair_clusters_with_positions() -> None:
     clusters, positions = np.array(["x", "x", "y", "x", "x"]), np.array([0, 1, 0, 0, 1])
     labels = repeat_groups(clusters, positions)
@@ -224,12 +176,8 @@ def test_refusals() -> None:
         dsir_scores(chunks, TokenLists.of([]))
     with pytest.raises(ConfigError, match="above 0"):
         dsir_scores(chunks, chunks, smoothing=0)
-    with pytest.raises(InputError, match="no two neighbouring tokens"):
-        BigramLikelihood(chunks, empty, np.array([0]))
-    with pytest.raises(InputError, match="2 repeat labels"):
-        BigramLikelihood(chunks, chunks, np.array([0, 1]))
-    with pytest.raises(ConfigError, match="alpha is 0"):
-        BigramLikelihood(chunks, chunks, np.array([0]), 0)
+    with pytest.raises(InputError, match="query of task 0 holds no token with a context"):
+        judge_coverage(chunks, empty)
     with pytest.raises(ConfigError, match="0 n-gram features"):
         NgramFeatures.fit(chunks, 0)
     with pytest.raises(InputError, match="no chunks"):

@@ -14,17 +14,14 @@ import numpy as np
 
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.calibration.lcb import Configuration
-from grasp_pipeline.corpus.duplicates import repeat_groups
-from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.names import ArmRole
 from grasp_pipeline.progress import Listener, silent
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, OUTLYING, TWINS
 from grasp_pipeline.selection.candidates.family import DIRECTION, Search
-from grasp_pipeline.selection.candidates.judge import Judgement, View, judge
+from grasp_pipeline.selection.candidates.judge import Judgement, View, judge, judge_coverage
 
 BUILT: tuple[ArmRole, ...] = ("full", "simple", "candidate")
 """Roles in the order in which their candidates are built. Of equal ones the first enters."""
@@ -61,25 +58,24 @@ def build_finalists(
 
 def judge_finalists(
     context: SelectionContext,
-    pool: ChunkPool,
     finalists: Sequence[Candidate],
     judges: Sequence[TokenLists],
     early: View,
     direction: Floats,
-    conditional: Floats,
+    conditional: Floats | None,
 ) -> Judgement:
     """Judge candidates by what the judge documents say, over the near ones.
 
     Args:
-        context, pool: what the candidates were built from.
+        context: what the candidates were built from.
         finalists: the candidates.
         judges: judge documents of each of the T tasks, whether it counts or not.
         early: sketches at the early checkpoint.
         direction: (d,) mean sketch of the judge documents among those of the context.
-        conditional: (n,) loss reduction of every chunk by the judge documents.
+        conditional: (n,) loss reduction of every chunk by the judge documents, where it was measured.
     """
     texts, _ = context.target.texts(judges)
-    likelihood = BigramLikelihood(context.chunks, texts, repeat_groups(pool.cluster, pool.position))
+    likelihood = judge_coverage(context.chunks, texts)
     near = np.array([finalist.name not in OUTLYING for finalist in finalists])
     membership = np.stack([finalist.membership for finalist in finalists])
     final = View(context.blocks, direction)

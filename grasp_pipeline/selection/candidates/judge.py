@@ -3,10 +3,10 @@
     J = z(L) + z(F_early) / 2 + z(F_final) / 2                  without C
     J = z(C) + z(L) / 2 + z(F_early) / 4 + z(F_final) / 4
 
-L is the bigram likelihood of judge texts; F_early the surrogate at an early checkpoint; F_final that at the final one;
-both F with r from judge documents, M = I, lambda = 0.7; C a corpus's mean conditional loss reduction by judge texts
-(see `proxy.conditional`). z is standardised over the optimised candidates. The weights with C were chosen on one corpus
-and measured on another (`benchmarks/README.md`, downstream).
+L is the conditional log-coverage of judge texts (`attribution.log_coverage`); F_early the surrogate at an early
+checkpoint; F_final that at the final one; both F with r from judge documents, M = I, lambda = 0.7; C a corpus's mean
+conditional loss reduction by judge texts (see `proxy.conditional`). z is standardised over the optimised candidates.
+The weights with C were chosen on one corpus and measured on another (`benchmarks/README.md`, downstream).
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasp_pipeline.arrays import Floats
+from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks
+from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
-from grasp_pipeline.selection.candidates.bigram_likelihood import BigramLikelihood
+from grasp_pipeline.corpus.events import count_events
 
 LAMBDA = 0.7
+
+SMOOTHING = 0.009
+"""rho of L (chosen on one cell, `docs/fidelity.md`)."""
+
+
+def judge_coverage(chunks: TokenLists, query: TokenLists) -> LogCoverage:
+    """Return L of judge texts over a pool of chunks."""
+    counts = count_events(chunks, query, np.zeros(query.n, dtype=np.int64), 1)
+    return LogCoverage(counts, SMOOTHING, "conditional")
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Judgement:
 def judge(
     membership: NDArray[np.bool_],
     n_tokens: ArrayLike,
-    likelihood: BigramLikelihood,
+    likelihood: LogCoverage,
     early: View,
     final: View,
     optimised: NDArray[np.bool_] | None = None,
@@ -63,7 +73,7 @@ def judge(
     Raises:
         InputError: shapes disagree or a candidate is empty.
     """
-    parts, every = [likelihood.scores(membership)], np.asarray(n_tokens)
+    parts, every = [likelihood.predict(membership)[:, 0]], np.asarray(n_tokens)
     for view in (early, final):
         rows = slice(None) if view.rows is None else view.rows
         means = subset_means(view.blocks, every[rows], membership[:, rows])
