@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.sections import ConditionalRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
@@ -36,7 +37,7 @@ PASS_ROWS = 16
 @stage(
     group="selection",
     kinds={"pytorch", "deltalake"},
-    code_version="3",
+    code_version="4",
     reads=[
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
@@ -51,9 +52,13 @@ PASS_ROWS = 16
     pool=GPU_POOL,
 )
 def conditional_losses(
-    context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
+    context: dg.AssetExecutionContext,
+    config: ConditionalRun,
+    store: DeltaStore,
+    models: Models,
+    compute: Compute,
 ) -> dg.MaterializeResult:
-    """Fine-tune twice and score the shards that are new or changed."""
+    """Fine-tune twice and score the shards that are new or changed; where it is not asked for, hold nothing."""
     import polars as pl
 
     from assets.data import shard_tokens, token_digest
@@ -62,7 +67,7 @@ def conditional_losses(
     from grasp_pipeline.proxy.training import stack_models
     from grasp_pipeline.seeds import digest
 
-    step = Step(context, store)
+    step = Step(context, store, config)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
@@ -81,6 +86,8 @@ def conditional_losses(
     )
 
     folder = f"files/conditional/{tuned_from[:16]}"
+    if not config.enabled:
+        return _nothing(step)
     stored = all(store.has_file(f"{folder}/{split}/{WEIGHTS}") for split in SPLITS)
     found: list[Commit] = []
     waiting: list[_Shard] = []
@@ -135,6 +142,20 @@ def conditional_losses(
         tokens,
         up_to_date=not waiting,
     )
+
+
+def _nothing(step: Step) -> dg.MaterializeResult:
+    """Empty the table where it holds anything."""
+    names = {c.partition["shard"] for c in step.tables.commits(tables.TOKENIZED_SHARDS) if c.partition}
+    commit = None
+    for name in sorted(names):
+        partition = {"shard": name}
+        provenance = step.provenance(step.part(tables.TOKENIZED_SHARDS, partition))
+        commit = step.current(tables.CONDITIONAL_LOSSES, provenance, partition) or step.tables.write(
+            tables.CONDITIONAL_LOSSES, tables.CONDITIONAL_LOSSES.empty(), provenance, partition
+        )
+    assert commit is not None, "a corpus has at least one shard"
+    return step.result(tables.CONDITIONAL_LOSSES, commit, 0, {"enabled": False})
 
 
 def stored_weights(store: DeltaStore, path: str) -> tuple[str, "Parameters"]:

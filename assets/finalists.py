@@ -96,8 +96,10 @@ def load_recipe(step: Step) -> Recipe:
 
 def load_conditional(
     step: Step, corpus: StoredPool, split: Split, before: NDArray[np.float64]
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
     """Pin and load by how much fine-tuning on a split's texts lowers each chunk's loss, nats per token: (n,).
+
+    None where conditional losses were not asked for.
 
     before: (n,) loss at the reference, from `load_losses`.
 
@@ -105,6 +107,8 @@ def load_conditional(
         StoreError: a chunk is not in the table.
     """
     losses = step.read(tables.CONDITIONAL_LOSSES).select("chunk_id", split).collect()
+    if losses.is_empty():
+        return None
     found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")[
         split
     ]

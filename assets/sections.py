@@ -44,6 +44,10 @@ class SubsetsRun(dg.Config, config.SubsetsConfig):
     """Configuration of `subsets`."""
 
 
+class ConditionalRun(dg.Config, config.ConditionalConfig):
+    """Configuration of `conditional_losses`."""
+
+
 class ConstraintsRun(dg.Config, config.ConstraintsConfig):
     """Constraints of `finalists`."""
 

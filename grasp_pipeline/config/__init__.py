@@ -21,6 +21,7 @@ from grasp_pipeline.config.corpus import (
 )
 from grasp_pipeline.config.proxy import ProxyConfig, SketchConfig
 from grasp_pipeline.config.selection import (
+    ConditionalConfig,
     ExportConfig,
     FidelityConfig,
     FinalistsConfig,
@@ -34,6 +35,7 @@ from grasp_pipeline.selection.constraints.kinds import ConstraintsConfig
 
 __all__ = [
     "CleaningConfig",
+    "ConditionalConfig",
     "ConstraintsConfig",
     "ExportConfig",
     "FidelityConfig",

@@ -97,6 +97,17 @@ class SubsetsConfig(Section):
     seed: int = Field(default=0, ge=0, description="Seed of the draws.")
 
 
+class ConditionalConfig(Section):
+    """Losses after a short fine-tuning on the target's texts: one candidate, and a part of the judge."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Compute them: two passes of the proxy over the corpus, for the candidates `conditional` and "
+        "`blend` and for the judge. Where it was measured (docs/selection.md) log-coverage, which "
+        "needs none, beat both.",
+    )
+
+
 class FinalistsConfig(Section):
     """The finalists: who enters, how many are retrained, and what may be published."""
 

@@ -44,6 +44,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     },
     "candidates": {"metrics": [0.0, 1.0], "lambdas": [0.0, 0.7], "bootstrap": 200},
     "subsets": {"calibration_subsets": 8, "evaluation_subsets": 8},
+    "conditional_losses": {"enabled": True},
     "finalists": {"shortlist": 2, "random_draws": 3, "allow_uncertified": True},
     "sealed_evaluation": {"arm_seeds": 2, "bootstrap": 200},
     "export": {"min_span_tokens": 4},

@@ -20,7 +20,7 @@ from grasp_pipeline.selection.candidates import judge
 from grasp_pipeline.sketch.views import View
 
 ASKED = [0, 2]
-GRADIENT_SELECTORS, TEXT_SELECTORS = 8, 2
+GRADIENT_SELECTORS, TEXT_SELECTORS = 8, 3
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ class SelectionContext:
         queries: token ids of q query chunks of the tasks that count.
         query_task: (q,) their tasks, as places in `target.tasks`.
         losses: (n,) mean token loss of each chunk at the reference proxy, nats.
-        conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats.
+        conditional: (n,) by how much fine-tuning on the queries lowers it (see `proxy.conditional`), nats; None where
+            that was not measured.
         feasible_sets: what an arm may hold.
         training_tokens: of a retraining. Chunks that count twice are offered where these reach the budget: a shorter
             training would never see a repeat, and measure nothing of it.
@@ -68,7 +69,7 @@ class SelectionContext:
     queries: TokenLists
     query_task: NDArray[np.integer]
     losses: Floats
-    conditional: Floats
+    conditional: Floats | None
     feasible_sets: FeasibleSets
     training_tokens: int
     _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from grasp_pipeline.arrays import Floats
+from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families.conditional import Conditional
 from grasp_pipeline.selection.candidates.families.dsir import Dsir, log_ratios
@@ -31,6 +32,10 @@ class Blend(Family):
         return context.once(
             self.name, lambda: np.mean([standardise(part) for part in blended(context)], axis=0)
         )
+
+    def candidate(self, context: SelectionContext, copies: int = 1) -> Candidate | None:
+        """Return the candidate, where conditional losses were measured."""
+        return None if context.conditional is None else super().candidate(context, copies)
 
     def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
         """Return the mean as a direction, an n-gram table and a weight of the loss reduction."""
