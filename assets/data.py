@@ -411,7 +411,7 @@ def query_events(step: Step, corpus: StoredPool, names: list[str]) -> EventCount
     asked = pl.col("task").is_in(names)
     frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
     task = np.searchsorted(np.array(names), frame["task"].to_numpy().astype(str))
-    return count_events(corpus.pool, TokenLists.of_column(frame["input_ids"]), task, len(names))
+    return count_events(corpus.text, TokenLists.of_column(frame["input_ids"]), task, len(names))
 
 
 def pack_membership(membership: NDArray[np.bool_]) -> bytes:

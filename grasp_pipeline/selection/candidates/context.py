@@ -85,7 +85,7 @@ class SelectionContext:
         targets: Floats,
         queries: Sequence[TokenLists],
         losses: Floats,
-        conditional: Floats,
+        conditional: Floats | None,
         training_tokens: int,
     ) -> SelectionContext:
         """Return the context of a pool of text; queries: of each of the T tasks, whether it counts or not."""

@@ -21,10 +21,10 @@ from grasp_pipeline.selection.solver.coverage import Coverage, cover
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection
 
-SMOOTHINGS = (0.1, 0.6, 3.0)
-"""rho of the candidates. The fewer passes a training makes, the larger the rho that it wants."""
+SMOOTHINGS = (0.6, 3.0, 15.0)
+"""rho of the candidates. The fewer tokens a training sees, the larger the rho that it wants."""
 
-MIDDLE = 0.6
+MIDDLE = 3.0
 """rho of the candidates with other levers, and of the family's values."""
 
 WORST_ROUNDS = 12
