@@ -1,6 +1,7 @@
 """Evidence and outputs: the sealed evaluation, the files to train on, the report."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 
@@ -157,13 +158,14 @@ def sealed_evaluation(
         job_of(corpus, arms.membership(draw), seed)
         for draw, seed in zip([draws[i % len(draws)] for i in range(config.arm_seeds)], seeds, strict=True)
     ]
-    losses = bench.document_losses()
+    trained = proxy.trained_for(arms.settings.training_tokens)
+    losses = replace(bench, proxy=trained).document_losses()
     arms_retrained = losses.make(
         [job for jobs in runs.values() for job in jobs], "retraining final arms", step.say
     )
     documents = bench.documents.with_columns(fold=pl.int_range(pl.len()).over("task") % 2)
     table = pl.DataFrame(
-        arm_rows(evidence(losses, documents, runs), RANDOM, proxy.recipe.tokens),
+        arm_rows(evidence(losses, documents, runs), RANDOM, trained.recipe.tokens),
         schema=tables.EVALUATION_LOSSES.schema,
     )
     commit = step.tables.write(tables.EVALUATION_LOSSES, table, provenance)
@@ -174,7 +176,7 @@ def sealed_evaluation(
     }
     extra = {"models_retrained": arms_retrained, "mean_loss": dg.MetadataValue.json(means), "picked": picked}
     yield step.result(
-        tables.EVALUATION_LOSSES, commit, table.height, extra, arms_retrained * proxy.recipe.tokens
+        tables.EVALUATION_LOSSES, commit, table.height, extra, arms_retrained * trained.recipe.tokens
     )
 
 

@@ -126,9 +126,14 @@ def load_texts(step: Step, split: Split, tasks: Sequence[str]) -> list[TokenList
 
 
 def load_selection_context(
-    step: Step, corpus: StoredPool, kind: str, target: Target, feasible_sets: FeasibleSets
+    step: Step,
+    corpus: StoredPool,
+    kind: str,
+    target: Target,
+    feasible_sets: FeasibleSets,
+    training_tokens: int = 0,
 ) -> SelectionContext:
-    """Pin and load what the arms are built from."""
+    """Pin and load what the arms are built from; training_tokens: of their retraining, 0 for the recipe's."""
     from grasp_pipeline.selection.candidates.context import SelectionContext
 
     losses = load_losses(step, corpus, kind)
@@ -141,7 +146,7 @@ def load_selection_context(
         load_texts(step, "query", target.tasks),
         losses,
         load_conditional(step, corpus, "query", losses),
-        load_recipe(step).tokens,
+        training_tokens or load_recipe(step).tokens,
     )
 
 

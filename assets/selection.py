@@ -63,7 +63,13 @@ def finalists(
     import numpy as np
 
     from assets.data import load_corpus
-    from assets.finalists import finalist_frames, load_selection_context, load_target, make_feasible_sets
+    from assets.finalists import (
+        finalist_frames,
+        load_recipe,
+        load_selection_context,
+        load_target,
+        make_feasible_sets,
+    )
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.candidates.families.random import Random
     from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
@@ -87,14 +93,17 @@ def finalists(
     beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
     most = config.max_retrainings - beside if config.max_retrainings else None
 
-    selection = load_selection_context(step, corpus, kind, target, feasible_sets)
+    training_tokens = round(config.training_passes * budget)
+    if config.max_training_tokens:
+        training_tokens = min(training_tokens, config.max_training_tokens)
+    selection = load_selection_context(step, corpus, kind, target, feasible_sets, training_tokens)
     selected = selected_configuration(chosen)
     entries = build_finalists(selection, selected, config.optimiser_gap, config.max_passes, step.say)
     step.say(f"built {len(entries)} candidate corpora of {budget:,} tokens; judging them")
     judgement = load_judgement(step, corpus, selection, entries, kind)
     listed = shortlist(entries, judgement.score, config.shortlist, most)
     runs = sum(listed) + beside
-    step.say(retraining_cost(step, runs))
+    step.say(retraining_cost(step, runs, training_tokens / load_recipe(step).tokens or 1.0))
 
     frame, subsets = finalist_frames(
         corpus,
@@ -105,7 +114,8 @@ def finalists(
         "finalist",
     )
     step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "finalist"})
-    note = FinalistsNote(**config.model_dump(include=set(FinalistsNote.model_fields)))
+    settings = config.model_dump(include=set(FinalistsNote.model_fields))
+    note = FinalistsNote(**settings, training_tokens=training_tokens, budget=budget)
     commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=note.to_json())
     extra = {
         "candidates": len(entries),
@@ -142,21 +152,24 @@ def load_judgement(
     )
 
 
-def retraining_cost(step: Step, runs: int) -> str:
-    """Say how many retrainings are ahead, and their time at the pace of the calibration subsets."""
+def retraining_cost(step: Step, runs: int, times: float = 1.0) -> str:
+    """Say how many retrainings are ahead, and their time at the pace of the calibration subsets.
+
+    times: how many times as many tokens one of them sees.
+    """
     own = {"split": "calibration"}
     told = [UtilitiesNote.of(c) for c in step.tables.commits(tables.SUBSET_UTILITIES) if c.partition == own]
-    pace = sum(one.seconds for one in told) / sum(one.models for one in told)
+    pace = times * sum(one.seconds for one in told) / sum(one.models for one in told)
     return (
         f"at most {runs} retrainings are ahead for the finalists, about {runs * pace / 60:.1f} minutes at the "
-        f"{pace:.1f} s that a calibration subset took; finalists.max_retrainings limits them"
+        f"{pace:.1f} s that one takes at the pace of the calibration subsets; finalists.max_retrainings limits them"
     )
 
 
 @stage(
     group="selection",
     kinds={"pytorch", "deltalake"},
-    code_version="6",
+    code_version="7",
     reads=[
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
@@ -202,6 +215,7 @@ def certificates(
     target = load_target(step, protocol)
     corpus = load_corpus(step)
     arms = load_finalists(step, corpus, refitted=False)
+    proxy = proxy.trained_for(arms.settings.training_tokens)
     held_out = load_held_out(step, "calibration", tokenizer.encoder.bos, tokenizer.chunk_tokens)
     if arms.settings.refit:
         step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": chosen["sketch_kind"]})
@@ -261,7 +275,7 @@ def certificates(
     commit = step.tables.write(tables.REFITTED_FINALISTS, frame, provenance)
     yield step.result(tables.REFITTED_FINALISTS, commit, frame.height)
 
-    table = certificate_rows(contest)
+    table = certificate_rows(contest, proxy.recipe.tokens / arms.settings.budget)
     commit = step.tables.write(
         tables.CERTIFICATES,
         table,
@@ -279,8 +293,18 @@ CHOSEN_ON = "The surrogate's configuration was chosen by retrainings that were s
 """What every statement leaves out of its bound; see docs/selection.md."""
 
 
-def certificate_rows(contest: "CrossFitResult") -> "pl.DataFrame":
-    """Return the rows of `certificates`: the target against random first."""
+def regime(passes: float) -> str:
+    """Say how much of the training that may be planned the retrainings stand for; passes: theirs over the budget."""
+    if passes < 1:
+        return (
+            f"Each retraining saw {passes:.2g} of the budget once: a whole pass may order the corpora otherwise, and "
+            "finalists.training_passes measures it."
+        )
+    return f"Each retraining made {passes:.2g} passes over the budget."
+
+
+def certificate_rows(contest: "CrossFitResult", passes: float) -> "pl.DataFrame":
+    """Return the rows of `certificates`: the target against random first; passes: of a retraining over the budget."""
     import polars as pl
 
     taken = [name for name in tables.CERTIFICATES.schema if name not in ("baseline", "fold_picks")]
@@ -289,7 +313,7 @@ def certificate_rows(contest: "CrossFitResult") -> "pl.DataFrame":
         | {
             "baseline": baseline,
             "fold_picks": ",".join(found.fold_picks),
-            "statement": f"{found.statement} {CHOSEN_ON}",
+            "statement": f"{found.statement} {regime(passes)} {CHOSEN_ON}",
         }
         for baseline, found in contest.certificates
     ]

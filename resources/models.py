@@ -1,7 +1,7 @@
 """Tokenizer and proxy checkpoints as an injected resource: what their tables name, loaded from the store."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -35,6 +35,10 @@ class LoadedProxy:
     checkpoint_id: str
     objective: "CausalLM"
     recipe: "Recipe"
+
+    def trained_for(self, tokens: int) -> "LoadedProxy":
+        """Return it with a recipe of another length in training tokens; 0 leaves the length."""
+        return replace(self, recipe=self.recipe.spending(tokens)) if tokens else self
 
 
 class Models(dg.ConfigurableResource):

@@ -73,7 +73,8 @@ class TaskMetricSurrogate:
             "pool": lambda: np.broadcast_to(1 / (pool + self.rho * self._independent()), own.shape),
             "identity": lambda: np.ones(own.shape),
         }[self.geometry]()
-        return other * ((own @ pool**2) / (other @ pool**2))[:, None]
+        price, asked = other @ pool**2, own @ pool**2
+        return other * np.divide(asked, price, out=np.zeros_like(price), where=price > 0)[:, None]
 
     def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities of (m, n) subsets."""

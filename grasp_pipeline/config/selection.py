@@ -122,6 +122,19 @@ class FinalistsConfig(Section):
         description="Share of the budget that every optimised candidate leaves to a random sample without near "
         "duplicates: a trust region around the corpus; 0 for none.",
     )
+    training_passes: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Passes over the budget that every finalist's retraining makes: those of the training that is "
+        "planned, where that is affordable. What is picked and certified is measured so. 0: retrain_tokens of "
+        "proxy_checkpoints, as for the calibration subsets; only then do finalists join their pool.",
+    )
+    max_training_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Most tokens of one finalist's retraining, where training_passes asks for more. 0 for no limit.",
+    )
     max_retrainings: int = Field(
         default=0,
         ge=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,10 @@ class Recipe:
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
         )
+
+    def spending(self, tokens: int) -> Recipe:
+        """Return the recipe with another length in training tokens, rounded up to whole steps."""
+        return replace(self, steps=math.ceil(tokens / (self.batch_sequences * self.chunk_tokens)))
 
     @property
     def rows(self) -> int:
