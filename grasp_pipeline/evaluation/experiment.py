@@ -71,8 +71,8 @@ class Protocol:
     candidates: tuple[str, ...] | None = ("output", "ngrams", "output+early+ngrams")
     metrics: tuple[float, ...] = (30.0,)
     lambdas: tuple[float, ...] = (0.0, 0.5, 1.0)
-    joint: tuple[float, ...] = (0.6,)
-    conditional: tuple[float, ...] = (0.006, 0.018)
+    joint: tuple[float, ...] = (0.6, 3.0, 30.0)
+    conditional: tuple[float, ...] = (0.012,)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from grasp_pipeline.evaluation.experiment import (
     Views,
     baseline_inputs,
     evaluation_subsets,
+    query_events,
     run_cell,
 )
+from grasp_pipeline.names import EVENTS
 from grasp_pipeline.proxy.retrain import Run
 from grasp_pipeline.proxy.runs import MemoryStore, Trainer, measure
 
@@ -117,7 +119,16 @@ def test_utilities_and_predictions_are_those_of_the_parts(toy: Toy) -> None:
     np.testing.assert_allclose(result.calibration, measured[:, :, 0], rtol=0, atol=1e-5)
     utilities = measure(toy.trainer, corpus, result.membership[:2], (0, 1), MemoryStore(), "again")
     np.testing.assert_allclose(result.utilities[:2], utilities, rtol=0, atol=1e-5)
-    grid = Grid.of(views.kinds, corpus.n_tokens, PROTOCOL.metrics, PROTOCOL.lambdas)
+    events = query_events(corpus)
+    grid = Grid.of(
+        views.kinds,
+        corpus.n_tokens,
+        PROTOCOL.metrics,
+        PROTOCOL.lambdas,
+        events,
+        PROTOCOL.joint,
+        PROTOCOL.conditional,
+    )
     assert grid.configurations == result.configurations
     np.testing.assert_array_equal(grid.predict(calibration.membership), result.grid_calibration)
     np.testing.assert_array_equal(grid.predict(result.membership), result.grid_evaluation)
@@ -137,12 +148,15 @@ def test_rivals_are_tuned_over_the_rival_views(toy: Toy) -> None:
 
 
 def test_the_protocol_names_dampings_and_penalties(toy: Toy) -> None:
-    given = replace(PROTOCOL, metrics=(0.0, 2.5), lambdas=(0.0, 0.3))
+    given = replace(PROTOCOL, metrics=(0.0, 2.5), lambdas=(0.0, 0.3), joint=(0.7,), conditional=(0.02, 0.05))
     other = toy.run(toy.corpus, given)
-    assert {c.rho for c in other.configurations} == {0.0, 2.5}
-    assert {c.lam for c in other.configurations} == {0.0, 0.3}
-    assert {c.sketch_kind for c in other.configurations} == set(toy.views.kinds)
-    assert len(other.configurations) == len(toy.views.kinds) * 2 * 3
+    sketched = [c for c in other.configurations if c.sketch_kind != EVENTS]
+    assert {c.rho for c in sketched} == {0.0, 2.5}
+    assert {c.lam for c in sketched} == {0.0, 0.3}
+    assert {c.sketch_kind for c in sketched} == set(toy.views.kinds)
+    assert len(sketched) == len(toy.views.kinds) * 2 * 3
+    covered = [(c.form, c.rho) for c in other.configurations if c.sketch_kind == EVENTS]
+    assert covered == [("joint", 0.7), ("conditional", 0.02), ("conditional", 0.05)]
     np.testing.assert_array_equal(other.utilities, toy.result.utilities)
     exact = toy.views.exact
     assert exact is not None
@@ -154,7 +168,7 @@ def test_the_protocol_names_dampings_and_penalties(toy: Toy) -> None:
 def test_candidates_compete_and_the_other_kinds_are_compared(toy: Toy) -> None:
     first, *others = toy.views.kinds
     few = toy.run(toy.corpus, replace(PROTOCOL, candidates=(first,)))
-    assert {c.sketch_kind for c in few.configurations} == {first}
+    assert {c.sketch_kind for c in few.configurations} == {first, EVENTS}
     for kind in (first, *others):
         mine = few.predictions[f"surrogate, {kind} sketch", "mean"]
         np.testing.assert_array_equal(mine, toy.result.predictions[f"surrogate, {kind} sketch", "mean"])
@@ -231,7 +245,16 @@ def test_pools_that_are_not_text_and_views_that_are_not_taken(toy: Toy) -> None:
     images = replace(toy.corpus, chunks=None)
     less = toy.run(images, layers={}, exact=None, second_seed={})
     gone = {name for name, _ in toy.result.predictions} - {name for name, _ in less.predictions}
-    assert gone == {"judge", "LoGRA influence", "surrogate, exact gradients", "surrogate, second sketch seed"}
+    events = {"log-coverage, additive limit"}
+    events |= {f"quadratic events, metric: {each}" for each in ("own", "mean", "other", "pool", "identity")}
+    assert gone - events == {
+        "judge",
+        "LoGRA influence",
+        "surrogate, exact gradients",
+        "surrogate, second sketch seed",
+    }
+    assert events <= gone
+    assert EVENTS not in {c.sketch_kind for c in less.configurations}
 
 
 def test_evaluation_on_finalists_alone_or_random_draws_alone(toy: Toy) -> None:

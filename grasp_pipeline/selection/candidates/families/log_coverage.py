@@ -21,7 +21,7 @@ from grasp_pipeline.selection.solver.coverage import Coverage, cover
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection
 
-SMOOTHINGS = (0.6, 3.0, 15.0)
+SMOOTHINGS = (0.6, 3.0, 30.0)
 """rho of the candidates. The fewer tokens a training sees, the larger the rho that it wants."""
 
 MIDDLE = 3.0
