@@ -33,6 +33,8 @@ OWN_TARGET = "task_optimised, own task"
 OWN = (
     "surrogate",
     "judge",
+    "log-coverage",
+    "quadratic events",
 )
 """Names that begin so are ours or ceilings; every other method is a rival."""
 

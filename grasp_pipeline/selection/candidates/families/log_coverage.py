@@ -17,7 +17,7 @@ from grasp_pipeline.selection.candidates.candidate import Candidate, tokens_of
 from grasp_pipeline.selection.candidates.context import SelectionContext, last_taken
 from grasp_pipeline.selection.candidates.family import TWICE, Choice, Family, Ranking, Search
 from grasp_pipeline.selection.explanation.chunk_filter import ChunkFilter
-from grasp_pipeline.selection.solver.coverage import Coverage, cover
+from grasp_pipeline.selection.solver.coverage import Coverage, cover, greedy
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection
 
@@ -57,6 +57,8 @@ class LogCoverageFamily(Family):
         if context.feasible_sets.offers("hard"):
             name, left = f"{self.name}-{MIDDLE:g}-deduplicated", ", one document per near-duplicate cluster"
             yield self._built(context, search, name, MIDDLE, left, "hard")
+        if len(context.counted) > 1 and not context.target.worst:
+            yield self._joined(context, MIDDLE)
         if context.repeatable:
             name = f"{self.name}-{MIDDLE:g}{TWICE}"
             yield self._built(context, search, name, MIDDLE, ", every chunk twice", copies=2)
@@ -76,6 +78,29 @@ class LogCoverageFamily(Family):
         mu = context.events.rates(choice.kept[None])[0][0]
         worth = objective(context, choice.smoothing or MIDDLE).slope(mu)
         return ChunkFilter("event_table", events=EventTable(context.events.keys, worth.astype(np.float32)))
+
+    def _joined(self, context: SelectionContext, rho: float) -> Candidate:
+        """Build the corpus in which every task has its share, by weight, of what is best for it alone."""
+        feasible = context.feasible_sets.feasible_set(trusted=True)
+        tokens = context.n_tokens.astype(np.float64)
+        closed = np.asarray(feasible.n_tokens) == 0
+        weights = context.target.weights[context.counted]
+        spent = np.full(len(tokens), np.inf)
+        for task, weight in enumerate(weights):
+            alone = objective(context, rho, np.eye(len(weights))[task])
+            order = greedy(alone, tokens, closed, feasible.budget, feasible.unit, feasible.forced)
+            spent[order] = np.minimum(spent[order], np.cumsum(tokens[order]) / weight)
+        first = np.where(np.isfinite(spent), -spent, -np.finfo(np.float64).max)
+        membership = feasible.round(first, _worth(context, rho, context.events.pool_rate))
+        return Candidate(
+            f"{self.name}-{rho:g}-joined",
+            self.name,
+            self.role,
+            membership,
+            tokens_of(membership, feasible),
+            self.description.format(rho, ", for every task alone, joined by their weights"),
+            smoothing=rho,
+        )
 
     def _built(
         self,
