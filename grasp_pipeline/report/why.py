@@ -72,8 +72,11 @@ def _surrogate(inputs: ReportInputs) -> str:
     if choice is None:
         return f"{inputs.picked} {origin}."
     if choice["lam"] > 0:
+        adopted = f"a redundancy penalty of lambda {choice['lam']:g}"
+        if choice["form"] not in ("mean", "sum"):
+            adopted = f"log-coverage of the queries' bigrams with smoothing {choice['rho']:g}"
         decision = (
-            f"adopted a redundancy penalty of lambda {choice['lam']:g} ({choice['config_id']}), which ranked the "
+            f"adopted {adopted} ({choice['config_id']}), which ranked the "
             f"calibration subsets better than the best additive form by {number(choice['paired_lower_bound'])} at least"
         )
     else:
