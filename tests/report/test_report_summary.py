@@ -135,6 +135,11 @@ def test_why_what_won_won_in_three_sentences(make_report_inputs: Make) -> None:
         selected_config=plain.selected_config.with_columns(lam=pl.lit(0.0)),
         finalists=plain.finalists.with_columns(role=pl.lit("simple")),
     )
+    covered = plain.selected_config.with_columns(
+        config_id=pl.lit("events-rho30-joint"), form=pl.lit("joint"), rho=pl.lit(30.0), lam=pl.lit(1.0)
+    )
+    told = why_it_won(make_report_inputs(margins=margins, selected_config=covered))
+    assert "adopted log-coverage of the queries' bigrams with smoothing 30 (events-rho30-joint)" in told[2]
     behind = make_report_inputs(margins=margins.with_columns(-pl.col("margin"), standard_error=pl.lit(0.001)))
     assert (
         "[-0.014, -0.010], so it measured behind dsir, and other documents would hardly have reversed that order;"
