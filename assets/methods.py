@@ -43,7 +43,7 @@ def predict_methods(
     from grasp_pipeline.calibration.grid_predictions import coverage_of
     from grasp_pipeline.calibration.lcb import Configuration
     from grasp_pipeline.errors import GraspError
-    from grasp_pipeline.names import EVENTS
+    from grasp_pipeline.names import COVERAGE_FORMS, EVENTS
     from grasp_pipeline.selection.candidates.families.influence import INFLUENCE_RHO
 
     kind = chosen["sketch_kind"]
@@ -64,7 +64,7 @@ def predict_methods(
         predictions["damped influence", form] = predict_from_means(means, targets, inverse, 0.0, form)
 
     events = query_events(step, corpus, names)
-    if chosen["form"] in ("mean", "sum"):
+    if chosen["form"] not in COVERAGE_FORMS:
         predictions[reference] = predict_from_means(means, targets, metric, chosen["lam"], chosen["form"])
     else:
         whole = Configuration(chosen["config_id"], EVENTS, chosen["rho"], chosen["lam"], chosen["form"])

@@ -20,6 +20,9 @@ Form = Literal["mean", "sum", "joint", "conditional"]
 """`mean`: a subset's value is that of its average token; `sum`: that of all its tokens together; `joint`,
 `conditional`: log-coverage of the queries' events (see `attribution.log_coverage`)."""
 
+COVERAGE_FORMS: tuple[Form, ...] = ("joint", "conditional")
+"""The forms of log-coverage."""
+
 EVENTS = "events"
 """What configurations of the forms `joint` and `conditional` have in place of a sketch kind."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from grasp_pipeline.names import COVERAGE_FORMS
 from grasp_pipeline.report.formats import count, number
 from grasp_pipeline.report.inputs import ReportInputs, Row, task_label
 
@@ -73,7 +74,7 @@ def _surrogate(inputs: ReportInputs) -> str:
         return f"{inputs.picked} {origin}."
     if choice["lam"] > 0:
         adopted = f"a redundancy penalty of lambda {choice['lam']:g}"
-        if choice["form"] not in ("mean", "sum"):
+        if choice["form"] in COVERAGE_FORMS:
             adopted = f"log-coverage of the queries' bigrams with smoothing {choice['rho']:g}"
         decision = (
             f"adopted {adopted} ({choice['config_id']}), which ranked the "

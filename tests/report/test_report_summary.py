@@ -138,7 +138,9 @@ def test_why_what_won_won_in_three_sentences(make_report_inputs: Make) -> None:
     covered = plain.selected_config.with_columns(
         config_id=pl.lit("events-rho30-joint"), form=pl.lit("joint"), rho=pl.lit(30.0), lam=pl.lit(1.0)
     )
-    told = why_it_won(make_report_inputs(margins=margins, selected_config=covered))
+    inputs = make_report_inputs(margins=margins, selected_config=covered)
+    told = why_it_won(inputs)
+    assert "log-coverage, joint form, smoothing rho 30" in re.sub("<[^>]*>", "", render(inputs))
     assert "adopted log-coverage of the queries' bigrams with smoothing 30 (events-rho30-joint)" in told[2]
     behind = make_report_inputs(margins=margins.with_columns(-pl.col("margin"), standard_error=pl.lit(0.001)))
     assert (

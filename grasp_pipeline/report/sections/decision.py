@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from grasp_pipeline.names import RANDOM
+from grasp_pipeline.names import COVERAGE_FORMS, RANDOM
 from grasp_pipeline.report import figures
 from grasp_pipeline.report.blocks import elsewhere, folded, minus, numeric, pairs, picture, positions
 from grasp_pipeline.report.formats import count, number
@@ -24,16 +24,26 @@ def decision(inputs: ReportInputs) -> list[Html]:
     if choice is None:
         parts.append(element("p", "No configuration was chosen yet."))
     else:
-        metric = "identity" if choice["rho"] == 0 else f"whitened, damping rho {choice['rho']:g}"
-        penalty = f"lambda {choice['lam']:g}" + (" (additive)" if choice["lam"] == 0 else "")
-        parts += [
-            element("p", choice["reason"]),
-            pairs(
-                ("Configuration", named(choice["config_id"])),
+        if choice["form"] in COVERAGE_FORMS:
+            function = [
+                ("Features", "pairs of neighbouring tokens in the queries"),
+                ("Function", f"log-coverage, {choice['form']} form, smoothing rho {choice['rho']:g}"),
+                ("Sketch for what needs gradients", named(choice["sketch_kind"])),
+            ]
+        else:
+            metric = "identity" if choice["rho"] == 0 else f"whitened, damping rho {choice['rho']:g}"
+            penalty = f"lambda {choice['lam']:g}" + (" (additive)" if choice["lam"] == 0 else "")
+            function = [
                 ("Sketch", named(choice["sketch_kind"])),
                 ("Metric", metric),
                 ("Redundancy penalty", penalty),
                 ("Form", named(choice["form"])),
+            ]
+        parts += [
+            element("p", choice["reason"]),
+            pairs(
+                ("Configuration", named(choice["config_id"])),
+                *function,
                 ("Rank correlation", _bounded(choice["rank_correlation"], choice["lower_bound"])),
                 (
                     "Gain over the best additive one",
