@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -64,9 +65,10 @@ class ProtocolConfig(Section):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         check_grid(self.metrics, self.lambdas)
-        if wrong := [rho for rho in (*self.joint_smoothings, *self.conditional_smoothings) if not rho > 0]:
+        smoothings = (*self.joint_smoothings, *self.conditional_smoothings)
+        if wrong := [rho for rho in smoothings if not 0 < rho < inf]:
             raise ValueError(
-                f"the smoothing {wrong[0]} of log-coverage is not above 0; give a number such as 0.6"
+                f"the smoothing {wrong[0]} of log-coverage is not a finite number above 0; give one such as 0.6"
             )
         check_amounts("task_weights", self.task_weights)
         if self.task_weights and not any(self.task_weights.values()):

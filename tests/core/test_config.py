@@ -33,6 +33,11 @@ def test_every_section_is_a_dagster_config() -> None:
     ("ops", "message"),
     [
         ({"candidates": {"config": {"budget_fraction": 0}}}, r"candidates.*budget_fraction is 0.*above 0"),
+        ({"candidates": {"config": {"joint_smoothings": [0.6, 0]}}}, r"smoothing 0.*finite number above 0"),
+        (
+            {"candidates": {"config": {"conditional_smoothings": [float("inf")]}}},
+            r"smoothing inf.*finite number above 0",
+        ),
         ({"candidates": {"config": {"budget_fraction": 1.5}}}, r"budget_fraction is 1.5"),
         ({"candidates": {"config": {"budget_tokens": -3}}}, r"budget_tokens is -3"),
         ({"candidates": {"config": {"lambdas": [0.5]}}}, r"must contain 0"),
