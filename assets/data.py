@@ -21,6 +21,7 @@ from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
     import polars as pl
+    from scipy.sparse import csr_array
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
@@ -404,14 +405,37 @@ def load_held_out(step: Step, split: Split, bos: int, chunk_tokens: int) -> Stor
 
 def query_events(step: Step, corpus: StoredPool, names: list[str]) -> EventCounts:
     """Pin the queries and count their events in the corpus; names: of the tasks, sorted."""
-    import polars as pl
 
     from grasp_pipeline.corpus.events import count_events
 
+    frame, task = _queries(step, names)
+    return count_events(corpus.text, TokenLists.of_column(frame["input_ids"]), task, len(names))
+
+
+def events_by_document(
+    step: Step, events: EventCounts, names: list[str]
+) -> tuple[csr_array, NDArray[np.int64]]:
+    """Return events (D, E) of every query document and its task (D,) by place in the sorted names."""
+    import polars as pl
+
+    from grasp_pipeline.corpus.events import events_by_group
+
+    frame, task = _queries(step, names)
+    document = (
+        frame.select(pl.struct("task", "document").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    )
+    first = np.unique(document, return_index=True)[1]
+    queries = TokenLists.of_column(frame["input_ids"])
+    return events_by_group(events.keys, queries, document, len(first)), task[first]
+
+
+def _queries(step: Step, names: list[str]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """Pin the tasks' query chunks, sorted; returns them and the place of each one's task in the sorted names."""
+    import polars as pl
+
     asked = pl.col("task").is_in(names)
     frame = step.read(tables.TASKS, {"split": "query"}).filter(asked).collect().sort("task", "chunk_id")
-    task = np.searchsorted(np.array(names), frame["task"].to_numpy().astype(str))
-    return count_events(corpus.text, TokenLists.of_column(frame["input_ids"]), task, len(names))
+    return frame, np.searchsorted(np.array(names), frame["task"].to_numpy().astype(str))
 
 
 def pack_membership(membership: NDArray[np.bool_]) -> bytes:

@@ -12,7 +12,7 @@ from grasp_pipeline import tables
 from grasp_pipeline.names import EVENTS
 from resources.compute import Compute
 from resources.models import Models
-from resources.notes import SealNote, SubsetsNote, TasksNote
+from resources.notes import SealNote, SubsetsNote, SurrogatesNote, TasksNote
 from resources.store import DeltaStore
 
 SPLITS = ("calibration", "evaluation")
@@ -243,7 +243,7 @@ def subset_utilities(
 @stage(
     group="calibration",
     kinds={"numpy", "deltalake"},
-    code_version="6",
+    code_version="7",
     reads=[
         tables.CANDIDATES,
         tables.TOKENIZED_SHARDS,
@@ -264,15 +264,25 @@ def subset_utilities(
 )
 def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator[dg.MaterializeResult]:
     """Fit all candidates on the calibration subsets and earlier finalists; choose by the lower confidence bound."""
+    from dataclasses import asdict
+
     import numpy as np
     import polars as pl
 
-    from assets.data import grid_views, load_corpus, load_subsets, load_utilities, query_events
+    from assets.data import (
+        events_by_document,
+        grid_views,
+        load_corpus,
+        load_subsets,
+        load_utilities,
+        query_events,
+    )
     from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool
-    from grasp_pipeline.calibration.grid_predictions import predict_grid
+    from grasp_pipeline.calibration.grid_predictions import coverage_of, predict_grid
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
     from grasp_pipeline.calibration.near_copies import POOLED_SHARE, cluster_means
+    from grasp_pipeline.calibration.query_documents import query_shares
     from resources.audit import sealed_now
     from resources.sketches import sketch_seconds
 
@@ -344,7 +354,18 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         ],
         schema=tables.SURROGATES.schema,
     )
-    commit = step.tables.write(tables.SURROGATES, frame, provenance)
+    heard, shares = [c for c in configurations if c.sketch_kind == EVENTS], None
+    if events is not None and heard:
+        chosen = configurations[choice.chosen]
+        shares = query_shares(
+            coverage_of(chosen if chosen in heard else heard[0], events),
+            *events_by_document(step, events, measured.names),
+            calibration.membership,
+            utilities[:designed],
+            f"surrogates/{candidates_read.version}",
+        )
+    note = SurrogatesNote(query_documents={} if shares is None else asdict(shares))
+    commit = step.tables.write(tables.SURROGATES, frame, provenance, statistics=note.to_json())
     step.tables.confirm(tables.SURROGATES, provenance)
     yield step.result(
         tables.SURROGATES,
@@ -353,6 +374,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         {
             "bounds": dg.MetadataValue.md(bounds_chart(frame)),
             "bootstrap_resamples": choice.resamples,
+            "query_documents": "" if shares is None else shares.sentence,
             "calibration_pool_version": calibration.calibration_pool,
             "earlier_finalists": len(pooled.utilities),
             "earlier_finalist_clusters": len(utilities) - designed,

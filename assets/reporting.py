@@ -112,7 +112,17 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
         margins=_margins(losses, finalists, picked[0] if len(picked) else "", shares),
         measured_elsewhere=_measured_elsewhere(delta, shipped),
+        more_queries=_more_queries(seen(tables.SURROGATES)),
     )
+
+
+def _more_queries(commit: Commit | None) -> str:
+    """Return what more query documents would bring, as the commit of `surrogates` says it."""
+    from grasp_pipeline.calibration.query_documents import QueryShares
+    from resources.notes import SurrogatesNote
+
+    found = SurrogatesNote.of(commit).query_documents if commit is not None else {}
+    return QueryShares(**found).sentence if found else ""
 
 
 def vision_inputs(delta: DeltaTables, data_set: str) -> tuple[pl.DataFrame, str]:

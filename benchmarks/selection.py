@@ -1,5 +1,5 @@
-"""Selection at corpus scale: gap, time, memory and growth on ten million stored sketches; exactness on small problems;
-the residual filter on new shards.
+"""Selection at corpus scale: gap, time, memory and growth on ten million stored sketches, and of log-coverage on the
+counts of as many chunks; exactness on small problems; the residual filter on new shards.
 
     python -m benchmarks.selection [--only NAME ...] [--rows 1000000]
 
@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks import selection_filter
+from benchmarks import selection_coverage, selection_filter
 from benchmarks.published import ROOT, Figure, results_folder, save, update
 from benchmarks.sketch_bergson import peak_mib
 from grasp_pipeline.arrays import Float32s
@@ -333,10 +333,22 @@ def filtered(_: int) -> list[Figure]:
     return selection_filter.figures(World(), curated())
 
 
+def covered(rows: int) -> list[Figure]:
+    """Maximise log-coverage over all rows and over a tenth of them."""
+    return selection_coverage.figures(rows, measured("coverage", tenth(rows)), measured("coverage", rows))
+
+
 def tenth(rows: int) -> int:
     """Return about a tenth of the rows, in whole shards."""
     return max(SHARD_ROWS, rows // 10 // SHARD_ROWS * SHARD_ROWS)
 
+
+MEASURES: dict[str, Callable[[int, float], dict[str, float]]] = {
+    "select": select,
+    "pass": lambda rows, _: pass_speed(rows),
+    "coverage": lambda rows, _: selection_coverage.cover_rows(rows),
+}
+"""What is measured in a process of its own, given the rows and a factor on the target."""
 
 PARTS: dict[str, tuple[Callable[[int], list[Figure]], bool]] = {
     "growth": (growth, True),
@@ -344,6 +356,7 @@ PARTS: dict[str, tuple[Callable[[int], list[Figure]], bool]] = {
     "small": (small_errors, False),
     "reachable": (reachable, True),
     "filter": (filtered, False),
+    "coverage": (covered, False),
 }
 """Name of a part -> what measures it, given the rows, and whether it reads the benchmark's table."""
 
@@ -355,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rows", type=int, default=ROWS, help=f"a multiple of {SHARD_ROWS:,}")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="parts to measure; all by default")
-    parser.add_argument("--measure", choices=["generate", "select", "pass"], help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=["generate", *MEASURES], help=argparse.SUPPRESS)
     parser.add_argument("--factor", type=float, default=1.0, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -364,8 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.measure == "generate":
         generate(given.rows)
     elif given.measure:
-        found = select(given.rows, given.factor) if given.measure == "select" else pass_speed(given.rows)
-        given.out.write_text(json.dumps(found))
+        given.out.write_text(json.dumps(MEASURES[given.measure](given.rows, given.factor)))
     else:
         if given.rows == ROWS:
             results_folder()

@@ -71,7 +71,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "benchmarks/mutants.py",
     ),
     "retraining": ("grasp_pipeline/proxy/*.py", "benchmarks/retraining.py"),
-    "selection": ("grasp_pipeline/selection/**/*.py", *_STORED[1:], "benchmarks/selection*.py"),
+    "selection": (
+        "grasp_pipeline/selection/**/*.py",
+        "grasp_pipeline/corpus/events.py",
+        *_STORED[1:],
+        "benchmarks/selection*.py",
+    ),
     "sketch": _SKETCH,
     "sketch-gpu": _SKETCH,
     "transfer": (

@@ -104,6 +104,12 @@ class SubsetsNote(Note):
     evaluation_documents: str
 
 
+class SurrogatesNote(Note):
+    """Of `surrogates`: rank correlation with all, half and a quarter of the query documents; empty: not to be had."""
+
+    query_documents: dict[str, float] = {}
+
+
 class UtilitiesNote(Note):
     """Of a batch of retrainings in `subset_utilities`; seconds: what they took in all."""
 

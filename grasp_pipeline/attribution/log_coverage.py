@@ -20,7 +20,7 @@ import numpy as np
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Membership
-from grasp_pipeline.corpus.events import EventCounts
+from grasp_pipeline.corpus.events import EventCounts, row_sums
 from grasp_pipeline.errors import ConfigError
 
 CoverageForm = Literal["joint", "conditional"]
@@ -76,7 +76,7 @@ class LogCoverage:
         """
         if self.rho != inf:
             raise ConfigError(f"log-coverage with rho {self.rho} is not additive and has no scores")
-        return self.counts.events @ self._additive().T
+        return row_sums(self.counts.events, self._additive().T)
 
     def _additive(self) -> Floats:
         return self.counts.weights / (self.counts.context_rate * self.counts.next_rate)

@@ -7,13 +7,13 @@ are no collisions, and the counts have at most as many columns as the queries ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from grasp_pipeline.arrays import Bools, Floats, Ints, TokenLists
 from grasp_pipeline.corpus.ngrams import ranges
@@ -58,7 +58,7 @@ class EventCounts:
     """How often E events, in A contexts, occur in n chunks; T queries.
 
     Attributes:
-        events: (n, E) float32; contexts: (n, A) float32, how often a context of an event occurs.
+        events: (n, E); contexts: (n, A), how often a context of an event occurs; of the narrowest unsigned integers.
         keys: (E,) codes of the events, ascending: see `event_keys`.
         context: (E,) places of the events' contexts in the A.
         weights: (T, E) share of every event among the query's tokens that have a context; rows sum to 1.
@@ -83,7 +83,7 @@ class EventCounts:
     @property
     def pool_rate(self) -> Floats:
         """Events per token of the whole pool, (E,)."""
-        return np.asarray(self.events.sum(axis=0)).ravel() / self.n_tokens.sum()
+        return column_sums(self.events, np.ones(self.n)) / self.n_tokens.sum()
 
     def rates(self, membership: NDArray[np.bool_ | np.floating[Any]]) -> tuple[Floats, Floats, Floats]:
         """Return events per token (m, E), contexts per token (m, A) and tokens (m,) of m subsets over n chunks.
@@ -93,11 +93,12 @@ class EventCounts:
         """
         if membership.ndim != 2 or membership.shape[1] != self.n:
             raise InputError(f"memberships of shape {membership.shape} do not fit counts of {self.n} chunks")
-        wide = membership.astype(np.float64)
-        tokens = wide @ self.n_tokens
+        tokens = membership.astype(np.float64) @ self.n_tokens
         if not (tokens > 0).all():
             raise InputError(f"subset {int(np.argmin(tokens > 0))} holds no tokens and so has no rates")
-        per_token = [(counts.T @ wide.T).T / tokens[:, None] for counts in (self.events, self.contexts)]
+        per_token = [
+            column_sums(each, membership.T).T / tokens[:, None] for each in (self.events, self.contexts)
+        ]
         return per_token[0], per_token[1], tokens
 
 
@@ -130,25 +131,23 @@ def count_events(
     weights /= weights.sum(axis=1, keepdims=True)
     wanted, context = np.unique(keys >> _SHIFT, return_inverse=True)
 
-    event_rows, context_rows = [], []
-    next_count, context_count = np.zeros(vocabulary), np.zeros(len(wanted))
+    places = _Places(keys, wanted, vocabulary)
+    events, before_events = (_Cells(len(codes), len(chunks.tokens)) for codes in (keys, wanted))
+    next_count = np.zeros(vocabulary)
     seen = 0
     for _, part in ranges(chunks):
         before = contexts(part, seen)
         seen += len(part.tokens)
         next_count += np.bincount(part.tokens, minlength=vocabulary)
-        inside = before >= 0
-        chunk = np.repeat(np.arange(part.n), part.lengths)[inside]
-        before = before[inside]
-        event_rows.append(_counted(keys, event_keys(before, part.tokens[inside]), chunk, part.n))
-        context_rows.append(_counted(wanted, before, chunk, part.n))
-        context_count += np.asarray(context_rows[-1].sum(axis=0)).ravel()
+        place = places.contexts(before)
+        before_events.add(place, part.lengths)
+        events.add(places.events(before, place, part.tokens), part.lengths)
     next_rate = (next_count + PSEUDO_COUNT) / (next_count.sum() + PSEUDO_COUNT * vocabulary)
-    context_rate = (context_count + PSEUDO_COUNT) / (next_count.sum() + PSEUDO_COUNT * len(wanted))
+    context_rate = (before_events.total + PSEUDO_COUNT) / (next_count.sum() + PSEUDO_COUNT * len(wanted))
     context = context.ravel()
     return EventCounts(
-        csr_array(vstack(event_rows, format="csr")),
-        csr_array(vstack(context_rows, format="csr")),
+        events.matrix(),
+        before_events.matrix(),
         keys,
         context,
         weights,
@@ -158,14 +157,143 @@ def count_events(
     )
 
 
-def _counted(wanted: Ints, keys: Ints, chunk: Ints, n: int) -> csr_array:
-    """Return (n, len(wanted)) float32 counts of the wanted, sorted keys in each chunk."""
+def events_by_group(
+    keys: Ints,
+    queries: TokenLists,
+    group: NDArray[np.integer[Any]],
+    groups: int,
+    query_contexts: Contexts = previous_token,
+) -> csr_array:
+    """Return (groups, E) how often the events of sorted `keys` (E,) occur in groups of query chunks.
+
+    group: (q,) of every chunk, in [0, groups).
+    """
+    before = query_contexts(queries, 0)
+    place, found = positions(keys, event_keys(before, queries.tokens))
+    found &= before >= 0
+    rows = np.repeat(np.asarray(group), queries.lengths)[found]
+    return csr_array((np.ones(len(rows)), (rows, place[found])), shape=(groups, len(keys)))
+
+
+class _Cells:
+    """Counts of E columns, gathered range by range into one matrix."""
+
+    def __init__(self, width: int, most: int) -> None:
+        # Memory that is not written is not taken: there are rarely as many counts as tokens.
+        self._indices = np.empty(most, dtype=np.int32)
+        self._counts: list[NDArray[np.unsignedinteger[Any]]] = []
+        self._lengths: list[NDArray[np.integer[Any]]] = []
+        self._width, self._filled = width, 0
+        self.total = np.zeros(width)
+
+    def add(self, columns: NDArray[np.int32], per_row: Ints) -> None:
+        """Count columns, -1 for none, of consecutive rows of given lengths."""
+        found = columns >= 0
+        before = np.concatenate([[0], np.cumsum(found)])
+        pointers = before[np.concatenate([[0], np.cumsum(per_row)])]
+        columns = columns[found]
+        ones = np.ones(len(columns), dtype=np.uint32)
+        self.total += np.bincount(columns, minlength=self._width)
+        rows = csr_array((ones, columns, pointers), shape=(len(per_row), self._width))
+        rows.sum_duplicates()
+        end = self._filled + rows.nnz
+        self._indices[self._filled : end] = rows.indices
+        self._filled = end
+        self._counts.append(rows.data.astype(np.min_scalar_type(rows.data.max(initial=0))))
+        self._lengths.append(np.diff(rows.indptr))
+
+    def matrix(self) -> csr_array:
+        """Return the counts of all rows."""
+        lengths = np.concatenate(self._lengths)
+        pointers = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        cells = (np.concatenate(self._counts), self._indices[: self._filled], pointers)
+        return csr_array(cells, shape=(len(lengths), self._width))
+
+
+_TABLE = 1 << 24
+"""Most entries of a table of events by context and token, and of one of contexts: 64 MiB."""
+
+
+class _Places:
+    """Where sorted, distinct codes hold a context, and the events' keys a context and a token."""
+
+    def __init__(self, keys: Ints, wanted: Ints, vocabulary: int) -> None:
+        token = keys & ((1 << _SHIFT) - 1)
+        self._keys, self._wanted = keys, wanted
+        tokens, column = np.unique(token, return_inverse=True)
+        self._context = self._token = self._event = None
+        if wanted[-1] < _TABLE:
+            self._context = _inverse(wanted, int(wanted[-1]) + 1)
+        if len(wanted) * len(tokens) <= _TABLE:
+            self._token = _inverse(tokens, vocabulary)
+            self._event = np.full((len(wanted), len(tokens)), -1, dtype=np.int32)
+            self._event[np.searchsorted(wanted, keys >> _SHIFT), column.ravel()] = np.arange(len(keys))
+
+    def contexts(self, codes: Ints) -> NDArray[np.int32]:
+        """Return the places of contexts, -1 where one is not wanted."""
+        if self._context is None:
+            return _found(self._wanted, codes)
+        last = len(self._context) - 1
+        inside = (codes >= 0) & (codes <= last)
+        return np.where(inside, self._context[np.clip(codes, 0, last)], -1)
+
+    def events(
+        self, codes: Ints, context: NDArray[np.int32], token: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int32]:
+        """Return the places of events, -1 where one is not wanted; context: the places of the codes."""
+        found = np.full(len(codes), -1, dtype=np.int32)
+        some = np.flatnonzero(context >= 0)
+        if self._event is None or self._token is None:
+            found[some] = _found(self._keys, event_keys(codes[some], token[some]))
+            return found
+        column = self._token[token[some]]
+        some, column = some[column >= 0], column[column >= 0]
+        found[some] = self._event[context[some], column]
+        return found
+
+
+def _inverse(codes: Ints, size: int) -> NDArray[np.int32]:
+    """Return (size,) the places of sorted codes, -1 elsewhere."""
+    table = np.full(size, -1, dtype=np.int32)
+    table[codes] = np.arange(len(codes))
+    return table
+
+
+def _found(wanted: Ints, keys: Ints) -> NDArray[np.int32]:
     place, found = positions(wanted, keys)
-    cells, counts = np.unique(chunk[found] * len(wanted) + place[found], return_counts=True)
-    rows = np.bincount(cells // len(wanted), minlength=n)
-    indices = (cells % len(wanted)).astype(np.int32)
-    pointers = np.concatenate([[0], np.cumsum(rows)])
-    return csr_array((counts.astype(np.float32), indices, pointers), shape=(n, len(wanted)))
+    return np.where(found, place, -1).astype(np.int32)
+
+
+_BLOCK = 1 << 22
+"""Counts of a matrix that are worked on together."""
+
+
+def row_sums(rows: csr_array, values: Floats) -> Floats:
+    """Return (n,) or (n, T) what the counts (n, E) of every row are worth together; values: (E,) or (E, T)."""
+    total = np.empty((rows.shape[0], *values.shape[1:]))
+    for part, some in _blocks(rows):
+        total[part] = some @ values
+    return total
+
+
+def column_sums(rows: csr_array, weights: NDArray[np.bool_ | np.floating[Any]]) -> Floats:
+    """Return (E,) or (E, m) the counts (n, E) of all rows together; weights: of the rows, (n,) or (n, m)."""
+    total = np.zeros((rows.shape[1], *weights.shape[1:]))
+    for part, some in _blocks(rows):
+        total += some.T @ weights[part].astype(np.float64)
+    return total
+
+
+def _blocks(rows: csr_array) -> Iterator[tuple[slice, csr_array]]:
+    """Yield consecutive rows of a matrix without copies: a product makes floats of a block's counts, not of all."""
+    pointers, start, n = rows.indptr, 0, rows.shape[0]
+    while start < n:
+        low = int(pointers[start])
+        end = max(start + 1, int(np.searchsorted(pointers, low + _BLOCK, side="right")) - 1)
+        high = int(pointers[end])
+        part = (rows.data[low:high], rows.indices[low:high], pointers[start : end + 1] - pointers[start])
+        yield slice(start, end), csr_array(part, shape=(end - start, rows.shape[1]))
+        start = end
 
 
 def positions(wanted: Ints, keys: Ints) -> tuple[Ints, Bools]:

@@ -76,6 +76,7 @@ class ReportInputs:
         margins: by how much every other arm's calibration loss is above the picked one's, with its standard error over
             documents, in nats per token; tasks as in `arm_losses`.
         measured_elsewhere: table name -> what its evidence was measured for, where that is not the corpus that ships.
+        more_queries: what more query documents would bring, a sentence; empty: not known.
 
     Raises:
         ValueError: a frame lacks a column, or a column cannot be cast; the message names the frame.
@@ -100,6 +101,7 @@ class ReportInputs:
     timings: pl.DataFrame
     margins: pl.DataFrame = field(default_factory=pl.DataFrame)
     measured_elsewhere: dict[str, str] = field(default_factory=dict)
+    more_queries: str = ""
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -91,6 +91,8 @@ def _corpus(inputs: ReportInputs, console: Console) -> None:
 def _configuration(inputs: ReportInputs, console: Console) -> None:
     _heading(console, "Configuration of the surrogate")
     _line(console, inputs.choice["reason"] if inputs.choice else "None was chosen yet.")
+    if inputs.more_queries:
+        _line(console, inputs.more_queries)
     _elsewhere(inputs, "selected_config", console)
 
 

@@ -56,6 +56,8 @@ def decision(inputs: ReportInputs) -> list[Html]:
                 ),
             ),
         ]
+        if inputs.more_queries:
+            parts.append(element("p", inputs.more_queries))
     if inputs.surrogates.height:
         parts += [
             picture(

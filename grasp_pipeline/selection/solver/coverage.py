@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from grasp_pipeline.arrays import Bools, Floats, Ints
+from grasp_pipeline.corpus.events import column_sums, row_sums
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
@@ -25,8 +26,17 @@ from grasp_pipeline.selection.solver.optimiser import Selection
 STEP = 0.02
 """eps: by how much the greedy threshold falls from sweep to sweep."""
 
-BLOCK = 64
-"""Units whose gain is computed together. Those accepted after the first of a block are computed again."""
+BLOCK, BLOCK_MOST = 64, 1 << 14
+"""Fewest and most units whose gains are computed together."""
+
+FINE = 1e-3
+"""Share of the units taken so far up to which a block is taken at the gains that it began with."""
+
+REFINEMENTS = 4
+"""Rounds that replace the least valuable part of a greedy corpus."""
+
+REPLACED = 0.2
+"""Share of the tokens that the first of them replaces; a quarter of it after a round without gain."""
 
 ROUNDS = 4
 """Most greedy fills under constraints beside the budget; each leaves out what the one before had to give up."""
@@ -49,9 +59,9 @@ class Coverage:
 
     def __post_init__(self) -> None:
         width = self.weights.shape
-        if self.floor.shape != width or self.events.sum(axis=0).shape != width:
+        if self.floor.shape != width or self.events.shape[1:] != width:
             raise InputError(
-                f"events of {self.events.sum(axis=0).shape}, weights of shape {width} and floors of shape "
+                f"events of {self.events.shape[1:]}, weights of shape {width} and floors of shape "
                 f"{self.floor.shape} do not belong together"
             )
         if not (self.weights >= 0).all() or not (self.floor > 0).all():
@@ -67,7 +77,7 @@ class Coverage:
 
     def counted(self, kept: NDArray[np.bool_ | np.floating]) -> Floats:
         """Return the events (E,) of chunks kept with weights (n,)."""
-        return self.events.T @ np.asarray(kept, dtype=np.float64)
+        return column_sums(self.events, kept)
 
 
 def cover(
@@ -100,7 +110,7 @@ def cover(
     mu = objective.counted(membership) / size
     value, slope = objective.value(mu), objective.slope(mu)
     even = objective.value(objective.counted(open_) / once[open_].sum())
-    per_token = _per_token(objective.events @ slope, once)
+    per_token = _per_token(row_sums(objective.events, slope), once)
     found = _bound(objective, once, feasible, budget, membership, even, gap, max_passes)
     scale = max(found.value - even, 1e-3 * abs(even), 1e-12)
     choosable = np.flatnonzero(open_)
@@ -128,13 +138,14 @@ def _fill(objective: Coverage, once: Floats, open_: Bools, feasible: FeasibleSet
     forced = feasible.forced
     for _ in range(ROUNDS):
         order = greedy(objective, once, banned, budget, feasible.unit, forced)
-        place = np.zeros(len(once))
+        order = _refined(objective, once, banned, budget, feasible.unit, forced, order)
+        place = np.zeros(len(once), dtype=np.float32 if len(once) < 1 << 24 else np.float64)
         place[order] = np.arange(len(order), 0, -1)
         if forced is not None:
             place[forced] = len(order) + 1
         taken = place > 0
         mu = objective.counted(taken) / max(float(once[taken].sum()), 1.0)
-        rest = _per_token(objective.events @ objective.slope(mu), once)
+        rest = _per_token(row_sums(objective.events, objective.slope(mu)), once)
         membership = feasible.round(place, rest)
         value = objective.value(objective.counted(membership) / once[membership].sum())
         if value > best_value:
@@ -145,6 +156,50 @@ def _fill(objective: Coverage, once: Floats, open_: Bools, feasible: FeasibleSet
         banned = banned | given_up
     assert best is not None, "the first round gives one"
     return best
+
+
+def _refined(
+    objective: Coverage,
+    once: Floats,
+    banned: Bools,
+    budget: float,
+    unit: NDArray[np.integer] | None,
+    forced: Bools | None,
+    order: Ints,
+) -> Ints:
+    """Return an order whose corpus is better: what is worth least beside the others goes, and the room is filled anew.
+
+    Early takes were made when little was known of what would follow; each round keeps its outcome only where it gains.
+    """
+    kept_always = np.zeros(len(once), dtype=np.bool_) if forced is None else forced
+
+    def reached(order: Ints) -> tuple[Floats, float]:
+        taken = kept_always.copy()
+        taken[order] = True
+        mu = objective.counted(taken) / budget
+        return mu, objective.value(mu)
+
+    mu, value = reached(order)
+    share = REPLACED
+    for _ in range(REFINEMENTS):
+        worth, size = row_sums(objective.events, objective.slope(mu)), once
+        if unit is not None:
+            worth, size = (np.bincount(unit, each)[unit] for each in (worth, once))
+        per_token = _per_token(worth, size)
+        ranked = order[descending(per_token[order])]
+        stay = ranked[: int(np.searchsorted(np.cumsum(once[ranked]), (1 - share) * once[ranked].sum()))]
+        if unit is not None:
+            stay = stay[~np.isin(unit[stay], unit[ranked[len(stay) :]])]
+        start = kept_always.copy()
+        start[stay] = True
+        added = greedy(objective, once, banned, budget, unit, start)
+        tried = np.concatenate([stay, added])
+        mu_tried, value_tried = reached(tried)
+        if value_tried > value:
+            order, mu, value = tried, mu_tried, value_tried
+        else:
+            share /= 4
+    return order
 
 
 def greedy(
@@ -158,80 +213,101 @@ def greedy(
     """Return chunks in the order in which threshold greedy takes them, until no other fits the budget.
 
     A unit is taken when its gain per token reaches the threshold, which falls from the best gain by `STEP` a sweep;
-    gains only fall as others are taken, so units whose last known gain is below it are not looked at.
+    gains only fall as others are taken, so units whose last known gain is below it are not looked at. Gains of a block
+    are computed together: one by one again after the first that is taken, unless the block is below `FINE` of what is
+    taken already.
 
     n_tokens: (n,) float; banned: (n,) chunks that are never taken; budget: tokens; unit: (n,) codes of chunks that are
     taken as one; start: (n,) chunks that are taken before all others, and are not in the order.
     """
     rows, size, closed = _units(objective.events, n_tokens, banned, unit)
-    counts = np.zeros(len(objective.floor)) if start is None else objective.counted(start)
-    room = budget - (0.0 if start is None else float(n_tokens[start].sum()))
+    counts = np.zeros(len(objective.floor))
+    room, before = budget, 0
     if start is not None:
-        closed = closed | (np.bincount(_codes(unit, len(n_tokens)), start, len(size)) > 0)
+        counts, room = objective.counted(start), budget - float(n_tokens[start].sum())
+        started = start if unit is None else np.bincount(unit, start, len(size)) > 0
+        closed, before = closed | started, int(started.sum())
     base = budget * objective.floor
     weights = objective.weights
-    data, indices, pointers = rows.data.astype(np.float64), rows.indices, rows.indptr
+    data, indices, pointers = rows.data, rows.indices, rows.indptr
+
+    def cells_of(block: Ints) -> tuple[Ints, Ints]:
+        """Return places of the units' counts, and how many each has."""
+        low = pointers[block].astype(np.int64)
+        lengths = pointers[block + 1] - low
+        ends = np.cumsum(lengths)
+        return np.repeat(low - ends + lengths, lengths) + np.arange(ends[-1]), lengths
 
     def gains(block: Ints) -> Floats:
         """Return the gain per token of units."""
-        lengths = pointers[block + 1] - pointers[block]
-        ends = np.cumsum(lengths)
-        cells = np.repeat(pointers[block] - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        cells, lengths = cells_of(block)
         column = indices[cells]
         gained = weights[column] * np.log1p(data[cells] / (counts[column] + base[column]))
-        owner = np.repeat(np.arange(len(block)), lengths)
-        return np.bincount(owner, gained, len(block)) / size[block]
+        return np.bincount(np.repeat(np.arange(len(block)), lengths), gained, len(block)) / size[block]
 
     known = np.full(len(size), -np.inf)
-    alive = np.flatnonzero(~closed & (size <= room))
-    for begin in range(0, len(alive), 1 << 16):
-        part = alive[begin : begin + (1 << 16)]
+    possible = np.flatnonzero(~closed & (size <= room))
+    for begin in range(0, len(possible), BLOCK_MOST):
+        part = possible[begin : begin + BLOCK_MOST]
         known[part] = gains(part)
-    taken: list[int] = []
+    del possible
+    largest = float(size.max(initial=0.0))
+    taken: list[Ints] = []
+    count = before
     threshold = float(known.max(initial=0.0))
-    while len(alive):
-        alive = alive[size[alive] <= room]
-        best = float(known[alive].max(initial=0.0))
+    while True:
+        if room < largest:
+            known[size > room] = -np.inf
+        best = float(known.max(initial=-np.inf))
+        if best == -np.inf:
+            break
         threshold = min(threshold, best) * (1 - STEP) if best > 0 else 0.0
-        sweep = alive[known[alive] >= threshold]
+        sweep = np.flatnonzero(known >= threshold)
         sweep = sweep[np.argsort(-known[sweep], kind="stable")]
-        for begin in range(0, len(sweep), BLOCK):
-            block = sweep[begin : begin + BLOCK]
+        begin = 0
+        while begin < len(sweep):
+            fine = int(FINE * count)
+            block = sweep[begin : begin + min(max(BLOCK, fine), BLOCK_MOST)]
+            begin += len(block)
             fresh = gains(block)
             known[block] = fresh
-            stale = False
-            for i, gain in zip(block, fresh, strict=True):
-                if gain < threshold or size[i] > room:
+            good = np.flatnonzero(fresh >= threshold)
+            if fine >= BLOCK:
+                spent = np.cumsum(size[block[good]])
+                if spent.size and spent[-1] <= room:
+                    chosen = block[good]
+                    cells, _ = cells_of(chosen)
+                    counts += np.bincount(indices[cells], data[cells], len(counts))
+                    room -= float(spent[-1])
+                    taken.append(chosen)
+                    count += len(chosen)
+                    known[chosen] = -np.inf
                     continue
-                if stale:
-                    low, high = pointers[i], pointers[i + 1]
-                    column = indices[low:high]
-                    gain = (
-                        weights[column] @ np.log1p(data[low:high] / (counts[column] + base[column])) / size[i]
-                    )
-                    known[i] = gain
-                    if gain < threshold:
-                        continue
+            stale = False
+            for i in block[good]:
+                if size[i] > room:
+                    continue
                 low, high = pointers[i], pointers[i + 1]
-                counts[indices[low:high]] += data[low:high]
+                column, own = indices[low:high], data[low:high]
+                if stale:
+                    known[i] = weights[column] @ np.log1p(own / (counts[column] + base[column])) / size[i]
+                    if known[i] < threshold:
+                        continue
+                counts[column] += own
                 room -= size[i]
-                taken.append(int(i))
+                taken.append(np.array([i]))
+                count += 1
                 known[i] = -np.inf
                 stale = True
-        alive = alive[known[alive] > -np.inf]
         if threshold == 0.0:
             break
-    order = np.asarray(taken, dtype=np.int64)
+    order = np.concatenate([*taken, np.zeros(0, dtype=np.int64)])
     if unit is None:
         return order
     place = np.full(len(size), len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     chunks = np.argsort(place[unit], kind="stable")
     return chunks[place[unit][chunks] < len(order)]
-
-
-def _codes(unit: NDArray[np.integer] | None, n: int) -> NDArray[np.integer]:
-    return np.arange(n) if unit is None else unit
 
 
 def _units(
@@ -242,7 +318,7 @@ def _units(
         return events, n_tokens, banned
     count = int(unit.max()) + 1
     n = len(n_tokens)
-    join = csr_array((np.ones(n), (unit, np.arange(n))), shape=(count, n))
+    join = csr_array((np.ones(n, dtype=np.float32), (unit, np.arange(n))), shape=(count, n))
     sizes = np.bincount(unit, n_tokens, count).astype(np.float64)
     return csr_array(join @ events), sizes, np.bincount(unit, banned, count) > 0
 
@@ -275,7 +351,9 @@ def _bound(
     while passes < max_passes:
         passes += 1
         slope = objective.slope(mu)
-        vertex = np.asarray(feasible.vertex(_per_token(objective.events @ slope, once)), dtype=np.float64)
+        vertex = np.asarray(
+            feasible.vertex(_per_token(row_sums(objective.events, slope), once)), dtype=np.float64
+        )
         towards = objective.counted(vertex) / budget - mu
         upper = min(upper, value + float(slope @ towards))
         if upper - value <= gap * max(value - even, 0.0):

@@ -11,7 +11,7 @@ import numpy as np
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.log_coverage import LogCoverage
-from grasp_pipeline.corpus.events import EventTable
+from grasp_pipeline.corpus.events import EventTable, row_sums
 from grasp_pipeline.names import Dedup
 from grasp_pipeline.selection.candidates.candidate import Candidate, tokens_of
 from grasp_pipeline.selection.candidates.context import SelectionContext, last_taken
@@ -172,10 +172,10 @@ def _worst(context: SelectionContext, rho: float, feasible: FeasibleSet, search:
 
 def _worth(context: SelectionContext, rho: float, mu: Floats) -> Floats:
     """Return what a token of every chunk is worth at rates mu (E,), (n,)."""
-    return (context.events.events @ objective(context, rho).slope(mu)) / context.n_tokens
+    return row_sums(context.events.events, objective(context, rho).slope(mu)) / context.n_tokens
 
 
 def _by_task(context: SelectionContext, rho: float, mu: Floats) -> Floats:
     """Return the same for every task that counts, (n, T')."""
     worth = context.events.weights / (mu + LogCoverage(context.events, rho).floor)
-    return (context.events.events @ worth.T) / np.maximum(context.n_tokens, 1)[:, None]
+    return row_sums(context.events.events, worth.T) / np.maximum(context.n_tokens, 1)[:, None]
