@@ -25,7 +25,7 @@ from grasp_pipeline.corpus.images import FASHION_MNIST
 from grasp_pipeline.evaluation.experiment import SELECTED, CellResult
 
 COMMAND = "make benchmark-vision"
-VERSION = "1"
+VERSION = "2"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 SEEDS = (0, 1, 2)
@@ -68,9 +68,9 @@ def cell_of(settings: VisionConfigSection) -> CellResult:
     return cell
 
 
-def ratio(found: Sample, rival: Method) -> tuple[float, float, float]:
-    """Return the selected surrogate's mean correlation over cells divided by a rival's, with its 95% interval."""
-    (value, drawn), (other, others) = found.column(SELECTED), found.column(rival)
+def ratio(found: Sample, rival: Method, own: Method = SELECTED) -> tuple[float, float, float]:
+    """Return a method's mean correlation over cells divided by a rival's, with its 95% interval."""
+    (value, drawn), (other, others) = found.column(own), found.column(rival)
     return value / other, *found.interval(value / other, drawn / others)
 
 
@@ -99,6 +99,13 @@ def comparison(cells: Sequence[CellResult], found: Sample, scope: str) -> list[F
         "rank correlation",
         f"surrogate on {own.kinds} over {_named(additive)}; {scope}, {additive.subsets} subsets",
     )
+    for form in ("joint", "conditional"):
+        row = by_name[f"log-coverage of clusters, {form}"]
+        value, low, high = ratio(found, additive.key, row.key)
+        note = f"log-coverage of labels in clusters over {_named(additive)}, {additive.value:.3f}; {scope}"
+        figures.append(
+            Figure(f"vision.ratio_log_coverage_{form}{ending}", value, "ratio", "", low, high, note)
+        )
     gain, low, high = additive.gain, additive.gain_low, additive.gain_high
     adopted = sum(cell.configurations[cell.chosen].lam > 0 for cell in cells) / len(cells)
     return [

@@ -86,7 +86,7 @@ class Views:
             tuned over, by kind: all that the surrogate has, `full` first.
         checkpoints: by kind, the views at every checkpoint as they are. layers: by kind, views by layers; empty: none.
         exact: the exact gradients, or None.
-        representations: (n, h).
+        representations: (n, h). query_representations: (Q, h), of the tasks' query examples.
         seconds: what each view cost, by the name of its kind.
     """
 
@@ -101,6 +101,9 @@ class Views:
     exact: View | None
     representations: NDArray[np.float32]
     seconds: Mapping[str, float]
+    query_representations: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, 0), dtype=np.float32)
+    )
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ def run_cell(
     store: RunStore,
     seed_name: str,
     listener: Listener = silent,
+    coverages: Mapping[str, Sequence[LogCoverage]] | None = None,
 ) -> CellResult:
     """Design the subsets, retrain them, choose the configuration, and let every method predict.
 
@@ -219,6 +223,7 @@ def run_cell(
         store: keeps utilities between runs.
         seed_name: names the draws of the random subsets: cells of one corpus and seed share them.
         listener: told the progress.
+        coverages: name -> forms of log-coverage; the one that ranks the calibration subsets best predicts by that name.
     """
     clock = _Clock(listener)
     tokens, tasks = corpus.n_tokens, len(corpus.tasks)
@@ -289,6 +294,10 @@ def run_cell(
         coverage = controls(events, evaluation.membership)
         predictions |= coverage
         kinds |= dict.fromkeys(coverage, EVENTS)
+    for method, tried in (coverages or {}).items():
+        ranked = task_level_spearman(np.stack([c.predict(calibration.membership) for c in tried]), measured)
+        predictions[method, "mean"] = tried[int(np.argmax(ranked))].predict(evaluation.membership)
+        kinds[method, "mean"] = EVENTS
     hindsight = task_level_spearman(on_evaluation, utilities.mean(axis=2))
     best = int(np.argmax(hindsight))
     predictions["surrogate, best in hindsight", "mean"] = on_evaluation[best]

@@ -183,6 +183,7 @@ def take_views(
     if plan.exact:
         exact = timed("exact", lambda: exact_view(objective, final, corpus, plan.gradient_rows))
     hidden = timed("representations", lambda: representations(objective, final, corpus.rows, corpus.sizes))
+    asked = representations(objective, final, corpus.query.rows, corpus.query.sizes)
     return Views(
         kinds=here,
         second_seed=again,
@@ -195,6 +196,7 @@ def take_views(
         exact=exact,
         representations=hidden,
         seconds=seconds,
+        query_representations=asked,
     )
 
 

@@ -9,9 +9,15 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import vq
 
+from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.attribution.log_coverage import CoverageForm, LogCoverage
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups
 from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.config import VisionConfigSection
+from grasp_pipeline.corpus.events import count_events, given_contexts
 from grasp_pipeline.corpus.images import (
     COPIES,
     VisionConfig,
@@ -28,6 +34,15 @@ from grasp_pipeline.proxy.images import ImageClassifier, ImageStream, image_rows
 from grasp_pipeline.proxy.runs import RunStore, Trainer
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
+
+CLUSTERS = (20, 50, 100)
+"""Clusters of images tried as contexts, where the pool has eight images for each on average."""
+
+SMOOTHINGS: dict[CoverageForm, tuple[float, ...]] = {
+    "joint": (0.1, 0.3, 1.0, 3.0, 10.0),
+    "conditional": (0.001, 0.003, 0.01, 0.03, 0.1),
+}
+"""rho tried by form of log-coverage."""
 
 JUDGE_IMAGES = 1
 """Judge images per task: the fewest, since nothing reads them."""
@@ -90,7 +105,46 @@ def run_vision(lab: VisionLab, store: RunStore, listener: Listener = silent) -> 
         gradient_rows=GRADIENT_ROWS,
     )
     views = take_views(lab.objective, lab.trainer, corpus, lab.trainer.recipe, plan, settings.seed, listener)
-    return run_cell(lab.name, corpus, lab.trainer, views, protocol(settings), store, lab.name, listener)
+    coverages = cluster_coverages(corpus, views.representations, views.query_representations)
+    return run_cell(
+        lab.name, corpus, lab.trainer, views, protocol(settings), store, lab.name, listener, coverages
+    )
+
+
+def cluster_coverages(
+    corpus: TaskPool, features: NDArray[np.float32], query_features: NDArray[np.float32]
+) -> dict[str, list[LogCoverage]]:
+    """Return log-coverage of images' labels within clusters of their features, by form; what is tuned is tried.
+
+    The event of an image is its label in the context of its cluster. Clusters are fitted on the pool (n, h); a query
+    image (Q, h) is of the cluster with the nearest mean.
+    """
+    labels, asked = corpus.rows[:, 1].numpy(), corpus.query.rows[:, 1].numpy()
+    found: dict[str, list[LogCoverage]] = {}
+    for groups in CLUSTERS:
+        cluster = kmeans_groups(features, group_count(corpus.n, groups), "clusters of images", normalise=True)
+        used, cluster = np.unique(cluster, return_inverse=True)
+        unit, asked_unit = _directions(features), _directions(query_features)
+        means = np.stack([unit[cluster == group].mean(axis=0) for group in range(len(used))])
+        nearest, _ = vq(asked_unit, means)
+        counts = count_events(
+            TokenLists(labels, np.arange(corpus.n + 1)),
+            TokenLists(asked, np.arange(len(asked) + 1)),
+            corpus.query.task,
+            len(corpus.tasks),
+            given_contexts(cluster),
+            given_contexts(nearest),
+        )
+        for form, smoothings in SMOOTHINGS.items():
+            tried = found.setdefault(f"log-coverage of clusters, {form}", [])
+            tried += [LogCoverage(counts, rho, form) for rho in smoothings]
+    return found
+
+
+def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return features (n, h) of length 1."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(norms > 0, norms, 1).astype(np.float64)
 
 
 def vision_config(settings: VisionConfigSection) -> VisionConfig:

@@ -19,7 +19,7 @@ from grasp_pipeline.corpus.images import (
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.experiment import SELECTED, Protocol
-from grasp_pipeline.evaluation.vision import prepare, protocol, run_vision, vision_lab_corpus
+from grasp_pipeline.evaluation.vision import cluster_coverages, prepare, protocol, run_vision, vision_lab_corpus
 from grasp_pipeline.proxy.runs import MemoryStore
 
 TASKS = (VisionTask("rotated", ("rotated",)), VisionTask("inverted", ("inverted",), (1, 2, 3)))
@@ -127,7 +127,13 @@ def test_a_cell_runs_and_measures_nothing_twice() -> None:
     assert first.name == "digits/3"
     assert first.tasks == lab.corpus.tasks
     assert first.utilities.shape == (len(first.strata), 5, 2)
-    assert {"GradDot", "TRAK, default damping", "damped influence"} <= {
+    assert {
+        "GradDot",
+        "TRAK, default damping",
+        "damped influence",
+        "log-coverage of clusters, joint",
+        "log-coverage of clusters, conditional",
+    } <= {
         method for method, _ in first.predictions
     }
     assert {c.rho for c in first.configurations} == {1.0}
@@ -140,6 +146,28 @@ def test_a_cell_runs_and_measures_nothing_twice() -> None:
     assert (again.utilities == first.utilities).all()
     assert (again.predictions[SELECTED] == first.predictions[SELECTED]).all()
     assert len(store.known(lab.trainer.recipe_id(lab.corpus))) == len(kept)
+
+
+def test_log_coverage_of_clusters_reads_labels_within_clusters(pool: TaskPool) -> None:
+    labels = pool.rows[:, 1].numpy()
+    asked = pool.query.rows[:, 1].numpy()
+    # Clusters that are the tasks' own: each of the pool's sources has a direction of its own.
+    corner = np.eye(8, dtype=np.float32)
+    found = cluster_coverages(pool, corner[pool.source], corner[pool.query.task])
+    assert set(found) == {"log-coverage of clusters, joint", "log-coverage of clusters, conditional"}
+    rng = np.random.default_rng(0)
+    membership = rng.random((5, pool.n)) < 0.4
+    for tried in found.values():
+        assert len({(len(c.counts.keys), c.rho) for c in tried}) > 1
+        for each in tried:
+            assert each.predict(membership).shape == (5, 2)
+    joint = found["log-coverage of clusters, joint"][0]
+    events = joint.counts.events.toarray()
+    assert set(np.unique(events)) <= {0, 1}
+    assert (events.sum(axis=1) <= 1).all()
+    token = joint.counts.keys & 0xFFFFFFFF
+    assert (token[events.argmax(axis=1)] == labels)[events.any(axis=1)].all()
+    assert set(token.tolist()) == set(asked.tolist())
 
 
 def test_a_missing_data_set_says_how_to_get_it(tmp_path: str) -> None:
