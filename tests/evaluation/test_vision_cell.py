@@ -19,7 +19,13 @@ from grasp_pipeline.corpus.images import (
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.evaluation.experiment import SELECTED, Protocol
-from grasp_pipeline.evaluation.vision import cluster_coverages, prepare, protocol, run_vision, vision_lab_corpus
+from grasp_pipeline.evaluation.vision import (
+    cluster_coverages,
+    prepare,
+    protocol,
+    run_vision,
+    vision_lab_corpus,
+)
 from grasp_pipeline.proxy.runs import MemoryStore
 
 TASKS = (VisionTask("rotated", ("rotated",)), VisionTask("inverted", ("inverted",), (1, 2, 3)))
@@ -133,9 +139,7 @@ def test_a_cell_runs_and_measures_nothing_twice() -> None:
         "damped influence",
         "log-coverage of clusters, joint",
         "log-coverage of clusters, conditional",
-    } <= {
-        method for method, _ in first.predictions
-    }
+    } <= {method for method, _ in first.predictions}
     assert {c.rho for c in first.configurations} == {1.0}
     assert {c.lam for c in first.configurations} == {0.0, 0.7}
     assert any("surrogate, exact gradients" in method for method, _ in first.predictions)

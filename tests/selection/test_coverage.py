@@ -6,12 +6,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from constraint_toys import violations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
+from grasp_pipeline.selection.solver import coverage
 from grasp_pipeline.selection.solver.budget import TokenBudget, check_budget
 from grasp_pipeline.selection.solver.coverage import STEP, Coverage, cover, greedy
 
@@ -115,13 +117,28 @@ def test_constraints_are_met_and_documents_stay_whole(seed: int) -> None:
         drop=drop,
     )
     found = cover(objective, tokens, feasible)
-    assert feasible.violations(found.membership) == []
+    assert violations(feasible, found.membership) == []
     assert found.membership[keep].all()
     assert not found.membership[drop].any()
     free = cover(objective, tokens, TokenBudget(check_budget(tokens, budget), budget))
     reached = objective.value(objective.counted(found.membership) / budget)
     assert reached <= found.upper_bound + 1e-9
     assert reached <= free.upper_bound + 1e-9
+
+
+@pytest.mark.parametrize("fine", [1e-9, 0.5])
+def test_blocks_taken_at_once_change_little(fine: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(0.1, size=(6000, 30)).astype(np.uint8)
+    tokens = counts.sum(axis=1).astype(int) + rng.integers(1, 6, size=6000)
+    objective = Coverage(csr_array(counts), rng.dirichlet(np.ones(30)), rng.uniform(0.01, 0.1, size=30))
+    budget = int(0.3 * tokens.sum())
+    monkeypatch.setattr(coverage, "FINE", fine)
+    order = greedy(objective, tokens.astype(float), np.zeros(6000, bool), budget)
+    assert len(set(order.tolist())) == len(order)
+    assert tokens[order].sum() <= budget
+    found = cover(objective, tokens, TokenBudget(check_budget(tokens, budget), budget), gap=3e-4)
+    assert found.relative_gap <= 1e-3
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
