@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -268,9 +268,14 @@ _BLOCK = 1 << 22
 """Counts of a matrix that are worked on together."""
 
 
+def shape_of(rows: csr_array) -> tuple[int, int]:
+    """Return the shape of a matrix, as scipy's types do not promise it."""
+    return cast(tuple[int, int], rows.shape)
+
+
 def row_sums(rows: csr_array, values: Floats) -> Floats:
     """Return (n,) or (n, T) what the counts (n, E) of every row are worth together; values: (E,) or (E, T)."""
-    total = np.empty((rows.shape[0], *values.shape[1:]))
+    total = np.empty((shape_of(rows)[0], *values.shape[1:]))
     for part, some in _blocks(rows):
         total[part] = some @ values
     return total
@@ -278,7 +283,7 @@ def row_sums(rows: csr_array, values: Floats) -> Floats:
 
 def column_sums(rows: csr_array, weights: NDArray[np.bool_ | np.floating[Any]]) -> Floats:
     """Return (E,) or (E, m) the counts (n, E) of all rows together; weights: of the rows, (n,) or (n, m)."""
-    total = np.zeros((rows.shape[1], *weights.shape[1:]))
+    total = np.zeros((shape_of(rows)[1], *weights.shape[1:]))
     for part, some in _blocks(rows):
         total += some.T @ weights[part].astype(np.float64)
     return total
@@ -286,13 +291,13 @@ def column_sums(rows: csr_array, weights: NDArray[np.bool_ | np.floating[Any]]) 
 
 def _blocks(rows: csr_array) -> Iterator[tuple[slice, csr_array]]:
     """Yield consecutive rows of a matrix without copies: a product makes floats of a block's counts, not of all."""
-    pointers, start, n = rows.indptr, 0, rows.shape[0]
+    (n, width), pointers, start = shape_of(rows), rows.indptr, 0
     while start < n:
         low = int(pointers[start])
         end = max(start + 1, int(np.searchsorted(pointers, low + _BLOCK, side="right")) - 1)
         high = int(pointers[end])
         part = (rows.data[low:high], rows.indices[low:high], pointers[start : end + 1] - pointers[start])
-        yield slice(start, end), csr_array(part, shape=(end - start, rows.shape[1]))
+        yield slice(start, end), csr_array(part, shape=(end - start, width))
         start = end
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from grasp_pipeline.arrays import Bools, Floats, Ints
-from grasp_pipeline.corpus.events import column_sums, row_sums
+from grasp_pipeline.corpus.events import column_sums, row_sums, shape_of
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
@@ -59,9 +59,9 @@ class Coverage:
 
     def __post_init__(self) -> None:
         width = self.weights.shape
-        if self.floor.shape != width or self.events.shape[1:] != width:
+        if self.floor.shape != width or shape_of(self.events)[1:] != width:
             raise InputError(
-                f"events of {self.events.shape[1:]}, weights of shape {width} and floors of shape "
+                f"events of {shape_of(self.events)[1:]}, weights of shape {width} and floors of shape "
                 f"{self.floor.shape} do not belong together"
             )
         if not (self.weights >= 0).all() or not (self.floor > 0).all():
@@ -184,7 +184,7 @@ def _refined(
     for _ in range(REFINEMENTS):
         worth, size = row_sums(objective.events, objective.slope(mu)), once
         if unit is not None:
-            worth, size = (np.bincount(unit, each)[unit] for each in (worth, once))
+            worth, size = (np.bincount(unit, each)[unit].astype(np.float64) for each in (worth, once))
         per_token = _per_token(worth, size)
         ranked = order[descending(per_token[order])]
         stay = ranked[: int(np.searchsorted(np.cumsum(once[ranked]), (1 - share) * once[ranked].sum()))]
