@@ -73,12 +73,13 @@ def cover_rows(rows: int) -> dict[str, float]:
     rate = column_sums(events, np.ones(rows)) / tokens.sum()
     objective = Coverage(events, asked(), RHO * (rate + 1e-9))
     budget = int(SHARE * tokens.sum())
-    begun = time.monotonic()
+    begun, worked = time.monotonic(), time.process_time()
     found = cover(objective, tokens, TokenBudget(check_budget(tokens, budget), budget), gap=GAP)
     return {
         "gap": found.relative_gap,
         "fractional_gap": found.fractional_gap,
         "seconds": time.monotonic() - begun,
+        "processor_seconds": time.process_time() - worked,
         "gib": peak_mib() / 1024,
         "passes": found.passes,
         "counts": events.nnz,
@@ -104,7 +105,7 @@ def figures(rows: int, smaller: dict[str, float], larger: dict[str, float]) -> l
             larger["seconds"],
             "s",
             "at most 600",
-            note=f"{what}; {few.format(smaller['seconds'], 's')}; of the whole process {larger['process_seconds']:.0f} "
+            note=f"{larger['processor_seconds']:.0f} s of the processor; {what}; {few.format(smaller['seconds'], 's')}; of the whole process {larger['process_seconds']:.0f} "
             "s, the synthesis of the counts among them",
         ),
         Figure(
