@@ -105,7 +105,8 @@ def figures(rows: int, smaller: dict[str, float], larger: dict[str, float]) -> l
             larger["seconds"],
             "s",
             "at most 600",
-            note=f"{larger['processor_seconds']:.0f} s of the processor; {what}; {few.format(smaller['seconds'], 's')}; of the whole process {larger['process_seconds']:.0f} "
+            note=f"{larger['processor_seconds']:.0f} s of the processor; {what}; {few.format(smaller['seconds'], 's')}; "
+            f"of the whole process {larger['process_seconds']:.0f} "
             "s, the synthesis of the counts among them",
         ),
         Figure(
