@@ -22,7 +22,7 @@ DRAWN, OWN = (20, 40), 0.5
 RHO, SHARE, GAP = 0.6, 0.2, 3e-4
 """Smoothing, the smallest of the candidates; share of the tokens to keep; relative gap at which the bound may stop."""
 
-PIECE = 100_000
+PIECE = 20_000
 _STRIDE = 7_919
 """Prime that scatters the events of a topic."""
 
@@ -31,7 +31,7 @@ def counted(rows: int) -> csr_array:
     """Return counts (rows, EVENTS): ranks by Zipf's law, half of them common, half scattered by the chunk's topic."""
     indices = np.empty(rows * DRAWN[1], dtype=np.int32)
     data = np.empty(rows * DRAWN[1], dtype=np.uint8)
-    pointers = np.zeros(rows + 1, dtype=np.int64)
+    pointers = np.zeros(rows + 1, dtype=np.int32)
     filled = 0
     for start in range(0, rows, PIECE):
         draw = generator("benchmark log-coverage", start)
@@ -41,7 +41,7 @@ def counted(rows: int) -> csr_array:
         ranks = np.exp(draw.random(len(topic)) * np.log(EVENTS + 1)).astype(np.int64) - 1
         ranks = np.where(draw.random(len(topic)) < OWN, _scattered(ranks, topic), ranks)
         ones = np.ones(len(ranks), dtype=np.uint8)
-        before = np.concatenate([[0], np.cumsum(lengths)])
+        before = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         piece = csr_array((ones, ranks.astype(np.int32), before), shape=(count, EVENTS))
         piece.sum_duplicates()
         end = filled + piece.nnz
@@ -105,8 +105,8 @@ def figures(rows: int, smaller: dict[str, float], larger: dict[str, float]) -> l
             larger["seconds"],
             "s",
             "at most 600",
-            note=f"{larger['processor_seconds']:.0f} s of the processor; {what}; {few.format(smaller['seconds'], 's')}; "
-            f"of the whole process {larger['process_seconds']:.0f} "
+            note=f"{larger['processor_seconds']:.0f} s of the processor; {what}; "
+            f"{few.format(smaller['seconds'], 's')}; of the whole process {larger['process_seconds']:.0f} "
             "s, the synthesis of the counts among them",
         ),
         Figure(

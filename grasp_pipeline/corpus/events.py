@@ -190,7 +190,7 @@ class _Cells:
         """Count columns, -1 for none, of consecutive rows of given lengths."""
         found = columns >= 0
         before = np.concatenate([[0], np.cumsum(found)])
-        pointers = before[np.concatenate([[0], np.cumsum(per_row)])]
+        pointers = _narrow(before[np.concatenate([[0], np.cumsum(per_row)])])
         columns = columns[found]
         ones = np.ones(len(columns), dtype=np.uint32)
         self.total += np.bincount(columns, minlength=self._width)
@@ -205,9 +205,14 @@ class _Cells:
     def matrix(self) -> csr_array:
         """Return the counts of all rows."""
         lengths = np.concatenate(self._lengths)
-        pointers = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        pointers = _narrow(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
         cells = (np.concatenate(self._counts), self._indices[: self._filled], pointers)
         return csr_array(cells, shape=(len(lengths), self._width))
+
+
+def _narrow(pointers: Ints) -> NDArray[np.integer[Any]]:
+    """Return pointers as int32 where they fit: scipy widens the indices to the type of the pointers."""
+    return pointers.astype(np.int32) if pointers[-1] < 1 << 31 else pointers
 
 
 _TABLE = 1 << 24
@@ -264,7 +269,7 @@ def _found(wanted: Ints, keys: Ints) -> NDArray[np.int32]:
     return np.where(found, place, -1).astype(np.int32)
 
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
 """Counts of a matrix that are worked on together."""
 
 
