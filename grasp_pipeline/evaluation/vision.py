@@ -35,12 +35,12 @@ from grasp_pipeline.proxy.runs import RunStore, Trainer
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
 
-CLUSTERS = (20, 50, 100)
+CLUSTERS = (10, 20, 30)
 """Clusters of images tried as contexts, where the pool has eight images for each on average."""
 
 SMOOTHINGS: dict[CoverageForm, tuple[float, ...]] = {
-    "joint": (0.1, 0.3, 1.0, 3.0, 10.0),
-    "conditional": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "joint": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "conditional": (0.0003, 0.001, 0.003, 0.01, 0.03),
 }
 """rho tried by form of log-coverage."""
 
