@@ -23,7 +23,7 @@ from grasp_pipeline.selection.solver.budget import descending, fill_whole
 from grasp_pipeline.selection.solver.feasible_set import FeasibleSet
 from grasp_pipeline.selection.solver.optimiser import Selection
 
-STEP = 0.02
+STEP = 0.005
 """eps: by how much the greedy threshold falls from sweep to sweep."""
 
 BLOCK, BLOCK_MOST = 64, 1 << 14
@@ -31,12 +31,6 @@ BLOCK, BLOCK_MOST = 64, 1 << 14
 
 FINE = 1e-3
 """Share of the units taken so far up to which a block is taken at the gains that it began with."""
-
-REFINEMENTS = 4
-"""Rounds that replace the least valuable part of a greedy corpus."""
-
-REPLACED = 0.2
-"""Share of the tokens that the first of them replaces; a quarter of it after a round without gain."""
 
 ROUNDS = 4
 """Most greedy fills under constraints beside the budget; each leaves out what the one before had to give up."""
@@ -138,7 +132,6 @@ def _fill(objective: Coverage, once: Floats, open_: Bools, feasible: FeasibleSet
     forced = feasible.forced
     for _ in range(ROUNDS):
         order = greedy(objective, once, banned, budget, feasible.unit, forced)
-        order = _refined(objective, once, banned, budget, feasible.unit, forced, order)
         place = np.zeros(len(once), dtype=np.float32 if len(once) < 1 << 24 else np.float64)
         place[order] = np.arange(len(order), 0, -1)
         if forced is not None:
@@ -156,50 +149,6 @@ def _fill(objective: Coverage, once: Floats, open_: Bools, feasible: FeasibleSet
         banned = banned | given_up
     assert best is not None, "the first round gives one"
     return best
-
-
-def _refined(
-    objective: Coverage,
-    once: Floats,
-    banned: Bools,
-    budget: float,
-    unit: NDArray[np.integer] | None,
-    forced: Bools | None,
-    order: Ints,
-) -> Ints:
-    """Return an order whose corpus is better: what is worth least beside the others goes, and the room is filled anew.
-
-    Early takes were made when little was known of what would follow; each round keeps its outcome only where it gains.
-    """
-    kept_always = np.zeros(len(once), dtype=np.bool_) if forced is None else forced
-
-    def reached(order: Ints) -> tuple[Floats, float]:
-        taken = kept_always.copy()
-        taken[order] = True
-        mu = objective.counted(taken) / budget
-        return mu, objective.value(mu)
-
-    mu, value = reached(order)
-    share = REPLACED
-    for _ in range(REFINEMENTS):
-        worth, size = row_sums(objective.events, objective.slope(mu)), once
-        if unit is not None:
-            worth, size = (np.bincount(unit, each)[unit].astype(np.float64) for each in (worth, once))
-        per_token = _per_token(worth, size)
-        ranked = order[descending(per_token[order])]
-        stay = ranked[: int(np.searchsorted(np.cumsum(once[ranked]), (1 - share) * once[ranked].sum()))]
-        if unit is not None:
-            stay = stay[~np.isin(unit[stay], unit[ranked[len(stay) :]])]
-        start = kept_always.copy()
-        start[stay] = True
-        added = greedy(objective, once, banned, budget, unit, start)
-        tried = np.concatenate([stay, added])
-        mu_tried, value_tried = reached(tried)
-        if value_tried > value:
-            order, mu, value = tried, mu_tried, value_tried
-        else:
-            share /= 4
-    return order
 
 
 def greedy(
