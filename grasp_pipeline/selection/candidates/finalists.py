@@ -103,8 +103,8 @@ def shortlist(
 ) -> list[bool]:
     """Return which candidates are retrained.
 
-    The `size` best-judged ones, the best-judged optimised one, as many of `TWINS`, the best-judged, and
-    `COMPARISON_ARMS`.
+    The best-judged optimised one, and of every family that an optimiser builds, so that one function's corpora do not
+    crowd out another's; the `size` best-judged ones; as many of `TWINS`, the best-judged; and `COMPARISON_ARMS`.
 
     Args:
         candidates: c of them.
@@ -123,6 +123,8 @@ def shortlist(
         )
     order = sorted(range(len(candidates)), key=lambda i: (-score[i], candidates[i].name))
     optimised = [i for i in order if candidates[i].role == "candidate"][:1]
+    built = [i for i in order if candidates[i].selection is not None]
+    optimised += {candidates[i].family: i for i in reversed(built)}.values()
     by_score = [i for i in order if candidates[i].name not in (*COMPARISON_ARMS, *TWINS)][:size]
     twins = [i for i in order if candidates[i].name in TWINS][:size]
     place = {candidate.name: i for i, candidate in enumerate(candidates)}
