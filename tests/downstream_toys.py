@@ -36,7 +36,7 @@ def toy_settings(**values: object) -> DownstreamSettings:
         "corpora": {"toy": "toy/*.parquet"},
         "targets": {"toy": TARGETS},
         "main": SIZE | {"multiples": [2]},
-        "coverage": SIZE | {"extended": False, "shortlist": 2, "sealed_seeds": 4},
+        "coverage": SIZE | {"extended": False, "shortlist": 10, "sealed_seeds": 4},
         "tasks": 3,
         "chunk_tokens": 16,
         "vocab_size": 300,
