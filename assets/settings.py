@@ -28,7 +28,7 @@ KEPT = "grasp/kept_settings"
 LAST = ("sealed_evaluation", "export", "vision_fidelity")
 """Steps that no other is built on: a job without them leaves nothing of their settings out."""
 
-RECURATED = ("manifest", "documents", "finalists")
+RECURATED = ("manifest", "documents", "conditional_losses", "finalists")
 """Steps that recurate runs and others are built on."""
 
 LONGEST = 20

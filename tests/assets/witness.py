@@ -108,7 +108,7 @@ def watching() -> Iterator[Witness]:
     watched = {
         "grasp_pipeline.proxy.reference:train_reference": proxy,
         "grasp_pipeline.proxy.conditional:fine_tune": tuned,
-        "grasp_pipeline.selection.candidates.judge:judge_coverage": judged,
+        "grasp_pipeline.selection.candidates.finalists:judge_coverage": judged,
         "grasp_pipeline.selection.candidates.context:SelectionContext.__init__": built,
         "grasp_pipeline.proxy.runs:MeasuredRuns.make": retrained,
         "assets.data:load_task_vectors": loaded,
