@@ -33,7 +33,7 @@ BESIDE = (
 @stage(
     group="evidence",
     kinds={"pytorch", "deltalake"},
-    code_version="4",
+    code_version="5",
     reads=[
         tables.SELECTED_CONFIG,
         tables.CANDIDATES,

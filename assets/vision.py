@@ -22,7 +22,7 @@ SPLIT = "vision"
 @stage(
     group="vision",
     kinds={"pytorch", "deltalake"},
-    code_version="3",
+    code_version="4",
     writes="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of the "
     "table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",
 )

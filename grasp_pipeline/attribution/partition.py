@@ -38,11 +38,15 @@ def kmeans_groups(
     dimension: int = 64,
     sample: int = 20_000,
     iterations: int = 10,
+    exact_values: int = 0,
 ) -> Ints:
     """Return (n,) k-means labels in [0, groups) of features (n, p), read once.
 
     The features are projected to `dimension` Gaussian directions; centres are fitted on at most `sample` rows from as
     many random rows; all rows go to the nearest centre. Draws are named by `name`. Groups may be empty.
+
+    exact_values: features of at most so many values in all are neither projected nor sampled, and centres start by
+        k-means++ (Arthur and Vassilvitskii, SODA 2007) and move ten times as often.
 
     normalise: give every projected row length 1 first, so that rows group by direction; rows of zeros stay.
 
@@ -53,8 +57,9 @@ def kmeans_groups(
     blocks = as_blocks(features)
     _check_groups(blocks.n, groups)
     draw = generator("groups", *name)
+    exact = blocks.n * blocks.d <= exact_values
     directions = np.eye(blocks.d)
-    if dimension < blocks.d:
+    if dimension < blocks.d and not exact:
         directions = draw.standard_normal((blocks.d, dimension)) / np.sqrt(dimension)
     points = project(blocks, directions)
     if not np.isfinite(points).all():
@@ -65,7 +70,10 @@ def kmeans_groups(
     rows = draw.permutation(blocks.n)[: max(sample, groups)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
-        centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
+        if exact:
+            centres, _ = kmeans2(points, groups, iter=10 * iterations, minit="++", rng=draw)
+        else:
+            centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
     labels, _ = vq(points, centres)
     return labels.astype(np.int64)
 

@@ -138,3 +138,21 @@ def test_refusals() -> None:
             kmeans_groups(np.eye(7), groups)
     with pytest.raises(InputError, match="not all finite"):
         kmeans_groups(np.full((3, 2), np.nan), 2)
+
+
+def test_exact_groups_are_no_worse_and_repeatable() -> None:
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(12, 90)) * 3
+    features = (centres[np.arange(240) % 12] + rng.normal(size=(240, 90))).astype(np.float32)
+
+    def spread(labels: np.ndarray) -> float:
+        return float(
+            sum(np.square(features[labels == g] - features[labels == g].mean(0)).sum() for g in set(labels))
+        )
+
+    exact = kmeans_groups(features, 12, "x", exact_values=features.size)
+    np.testing.assert_array_equal(exact, kmeans_groups(features, 12, "x", exact_values=features.size))
+    assert spread(exact) <= spread(kmeans_groups(features, 12, "x"))
+    np.testing.assert_array_equal(
+        kmeans_groups(features, 12, "x"), kmeans_groups(features, 12, "x", exact_values=features.size - 1)
+    )

@@ -25,6 +25,9 @@ from grasp_pipeline.attribution.partition import group_count, kmeans_groups, ran
 from grasp_pipeline.names import Form
 
 KMEANS_GROUPS: tuple[int, ...] = (64, 256)
+EXACT_VALUES = 1 << 24
+"""Values of a feature matrix up to which a rival's groups are found without shortcuts."""
+
 RANDOM_GROUPS = 64
 EQUATION, SOURCE = "s_it = S_gt w_i / sum_g w, S_g damped influence of group g", "arXiv 2410.09940"
 
@@ -38,7 +41,10 @@ def _build_random(inputs: BaselineInputs) -> dict[Form, Candidate]:
 def _build_sketches(inputs: BaselineInputs) -> dict[Form, Candidate]:
     return _grouped(
         inputs,
-        lambda view: [kmeans_groups(view.sketches, count, normalise=True) for count in _counts(inputs)],
+        lambda view: [
+            kmeans_groups(view.sketches, count, normalise=True, exact_values=EXACT_VALUES)
+            for count in _counts(inputs)
+        ],
     )
 
 
@@ -48,12 +54,14 @@ def _build_sketches(inputs: BaselineInputs) -> dict[Form, Candidate]:
 def _build_representations(inputs: BaselineInputs) -> dict[Form, Candidate]:
     hidden = inputs.representations
     assert hidden is not None, "asked for in needs"
-    partition = [kmeans_groups(hidden, count) for count in _counts(inputs)]
+    partition = [kmeans_groups(hidden, count, exact_values=EXACT_VALUES) for count in _counts(inputs)]
     return _grouped(inputs, lambda _: partition)
 
 
 def _counts(inputs: BaselineInputs) -> list[int]:
-    return sorted({group_count(inputs.n, most) for most in KMEANS_GROUPS})
+    """Return numbers of groups to tune over: of eight chunks on average, and the finest of two."""
+    few, many = KMEANS_GROUPS
+    return sorted({group_count(inputs.n, few), min(many, max(1, inputs.n // 2))})
 
 
 def _grouped(
