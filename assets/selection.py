@@ -38,7 +38,7 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
 @stage(
     group="selection",
     kinds={"numpy", "deltalake"},
-    code_version="7",
+    code_version="8",
     reads=[
         tables.CANDIDATES,
         tables.SELECTED_CONFIG,

@@ -50,6 +50,7 @@ def test_every_smoothing_and_lever_is_built_within_the_budget() -> None:
         "log-coverage-3-deduplicated",
         "log-coverage-3-joined",
         "log-coverage-3-twice",
+        "log-coverage-30-twice",
     }
     for one in made.values():
         assert 0 < one.n_tokens * one.repeats <= context.feasible_sets.budget

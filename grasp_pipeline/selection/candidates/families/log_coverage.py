@@ -24,6 +24,8 @@ from grasp_pipeline.selection.solver.optimiser import Selection
 SMOOTHINGS = (0.6, 3.0, 30.0)
 """rho of the candidates. The fewer tokens a training sees, the larger the rho that it wants."""
 
+LARGEST = SMOOTHINGS[-1]
+
 MIDDLE = 3.0
 """rho of the candidates with other levers, and of the family's values."""
 
@@ -60,8 +62,9 @@ class LogCoverageFamily(Family):
         if len(context.counted) > 1 and not context.target.worst:
             yield self._joined(context, MIDDLE)
         if context.repeatable:
-            name = f"{self.name}-{MIDDLE:g}{TWICE}"
-            yield self._built(context, search, name, MIDDLE, ", every chunk twice", copies=2)
+            for rho in (MIDDLE, LARGEST):
+                name = f"{self.name}-{rho:g}{TWICE}"
+                yield self._built(context, search, name, rho, ", every chunk twice", copies=2)
 
     def ranking(self, context: SelectionContext, choice: Choice) -> Ranking:
         """Return the worth of chunks beside the whole corpus, and beside what is kept."""
