@@ -46,7 +46,7 @@ def kmeans_groups(
     many random rows; all rows go to the nearest centre. Draws are named by `name`. Groups may be empty.
 
     exact_values: features of at most so many values in all are neither projected nor sampled, and centres start by
-        k-means++ (Arthur and Vassilvitskii, SODA 2007) and move ten times as often.
+        k-means++ (Arthur and Vassilvitskii, SODA 2007) and move twice as often.
 
     normalise: give every projected row length 1 first, so that rows group by direction; rows of zeros stay.
 
@@ -71,7 +71,7 @@ def kmeans_groups(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
         if exact:
-            centres, _ = kmeans2(points, groups, iter=10 * iterations, minit="++", rng=draw)
+            centres, _ = kmeans2(points, groups, iter=2 * iterations, minit="++", rng=draw)
         else:
             centres, _ = kmeans2(points[rows], points[rows[:groups]], iter=iterations, minit="matrix")
     labels, _ = vq(points, centres)
