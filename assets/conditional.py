@@ -68,6 +68,8 @@ def conditional_losses(
     from grasp_pipeline.seeds import digest
 
     step = Step(context, store, config)
+    if not config.enabled:
+        return _nothing(step)
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     proxies = step.pin(tables.PROXY_CHECKPOINTS)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
@@ -86,8 +88,6 @@ def conditional_losses(
     )
 
     folder = f"files/conditional/{tuned_from[:16]}"
-    if not config.enabled:
-        return _nothing(step)
     stored = all(store.has_file(f"{folder}/{split}/{WEIGHTS}") for split in SPLITS)
     found: list[Commit] = []
     waiting: list[_Shard] = []

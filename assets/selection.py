@@ -115,7 +115,7 @@ def finalists(
     )
     step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "finalist"})
     settings = config.model_dump(include=set(FinalistsNote.model_fields))
-    note = FinalistsNote(**settings, training_tokens=training_tokens, budget=budget)
+    note = FinalistsNote(**settings, training_tokens=training_tokens)
     commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=note.to_json())
     extra = {
         "candidates": len(entries),
@@ -204,6 +204,7 @@ def certificates(
     from assets.data import load_corpus, load_held_out
     from assets.finalists import finalist_frames, load_finalists, load_target
     from assets.retraining import Bench
+    from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.names import MEAN
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
 
@@ -275,7 +276,8 @@ def certificates(
     commit = step.tables.write(tables.REFITTED_FINALISTS, frame, provenance)
     yield step.result(tables.REFITTED_FINALISTS, commit, frame.height)
 
-    table = certificate_rows(contest, proxy.recipe.tokens / arms.settings.budget)
+    budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
+    table = certificate_rows(contest, proxy.recipe.tokens / budget)
     commit = step.tables.write(
         tables.CERTIFICATES,
         table,

@@ -136,8 +136,6 @@ class FinalistsNote(Note):
     max_passes: int
     training_tokens: int = 0
     """Of a finalist's retraining; 0: as many as of a calibration subset's."""
-    budget: int = 0
-    """Tokens to keep."""
 
 
 class CertificatesNote(Note):

@@ -54,7 +54,7 @@ class LogCoverage:
     @property
     def floor(self) -> Floats:
         """Smoothing of the joint form, rho p(a) p(b): (E,)."""
-        return self.rho * self.counts.context_rate * self.counts.next_rate
+        return self.rho * self.counts.independent_rate
 
     def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities of (m, n) subsets, nats per token up to a constant."""
@@ -79,12 +79,4 @@ class LogCoverage:
         return row_sums(self.counts.events, self._additive().T)
 
     def _additive(self) -> Floats:
-        return self.counts.weights / (self.counts.context_rate * self.counts.next_rate)
-
-
-def event_values(mu: Floats, weights: Floats, floor: Floats) -> Floats:
-    """Return w / (mu + floor), what one more event per token is worth at rates mu: of RJ's shape.
-
-    mu: (E,) rates; weights: (E,) or (T, E); floor: (E,), not 0 where mu is.
-    """
-    return weights / (mu + floor)
+        return self.counts.weights / self.counts.independent_rate

@@ -70,7 +70,7 @@ class TaskMetricSurrogate:
         other = {
             "mean": lambda: np.broadcast_to(own.mean(axis=0), own.shape),
             "other": lambda: np.roll(own, 1, axis=0),
-            "pool": lambda: np.broadcast_to(1 / (pool + self.rho * self._independent()), own.shape),
+            "pool": lambda: np.broadcast_to(1 / (pool + self.rho * self.counts.independent_rate), own.shape),
             "identity": lambda: np.ones(own.shape),
         }[self.geometry]()
         price, asked = other @ pool**2, own @ pool**2
@@ -81,10 +81,7 @@ class TaskMetricSurrogate:
         mu = self.counts.rates(np.asarray(membership))[0]
         return mu @ self.directions.T - self.lam / 2 * (mu**2 @ self.metrics.T)
 
-    def _independent(self) -> Floats:
-        return self.counts.context_rate * self.counts.next_rate
-
     def _centre(self) -> tuple[Floats, Floats]:
         """Return m_t and d, both (T, E)."""
         centre = (1 - self.blend) * self.counts.pool_rate + self.blend * self.counts.weights
-        return centre, centre + self.rho * self._independent()
+        return centre, centre + self.rho * self.counts.independent_rate

@@ -85,6 +85,11 @@ class EventCounts:
         """Events per token of the whole pool, (E,)."""
         return column_sums(self.events, np.ones(self.n)) / self.n_tokens.sum()
 
+    @property
+    def independent_rate(self) -> Floats:
+        """Events per token if contexts and next tokens were independent, p(a) p(b): (E,)."""
+        return self.context_rate * self.next_rate
+
     def rates(self, membership: NDArray[np.bool_ | np.floating[Any]]) -> tuple[Floats, Floats, Floats]:
         """Return events per token (m, E), contexts per token (m, A) and tokens (m,) of m subsets over n chunks.
 

@@ -89,3 +89,15 @@ class TestWhatIsComputedAgain:
         moved = rows.join(copied.read(LOSSES), on="chunk_id", suffix="_after")
         assert moved.height == rows.height
         assert moved.select((pl.col("query") != pl.col("query_after")).mean()).item() > 0.9
+
+
+def test_nothing_is_held_where_no_losses_are_asked_for(copied: Workplace) -> None:
+    asked = {
+        "changes": {"conditional_losses": {"enabled": False}},
+        "only": ["candidates", "conditional_losses"],
+    }
+    assert materialized(copied.run(**asked), "conditional_losses")["enabled"] is False
+    assert copied.read(LOSSES).is_empty()
+    before = copied.versions()
+    copied.run(**asked)
+    assert changed_tables(before, copied.versions()) == set()
