@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.sentences import telling
 from grasp_pipeline import tables
 from grasp_pipeline.names import RANDOM
 from resources.notes import CertificatesNote, FilteredNote
@@ -25,6 +26,7 @@ def newest(store: DeltaStore, table: "Table") -> "pl.LazyFrame":
     description="Every byte of every input file (of Parquet, every row) is some row's of the manifest, and every row "
     "of a shard is a document or a rejected document; warns of files that are mostly without usable text.",
 )
+@telling
 def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the files' sizes with what their rows take, and rows read with rows kept and rejected."""
     import polars as pl
@@ -65,49 +67,60 @@ def no_document_lost(store: DeltaStore) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="documents", description="doc_id is unique and is the digest of the text.")
+@telling
 def document_ids_hold(store: DeltaStore) -> dg.AssetCheckResult:
-    """Check the key of all documents and the digest of a sample."""
+    """Check the key of all documents, by 64-bit hashes, and the digest of a sample."""
+    import polars as pl
+
     from grasp_pipeline.corpus.normalize import document_id
 
-    frame = newest(store, tables.DOCUMENTS).select("doc_id", "text").collect()
-    sample = frame.sort("doc_id").head(500)
+    documents, key = newest(store, tables.DOCUMENTS), pl.col("doc_id").hash()
+    keys = documents.select(key.alias("key")).collect(engine="streaming")["key"].sort()
+    lowest = documents.filter(key <= keys.head(500).max()).select("doc_id", "text")
+    sample = lowest.collect(engine="streaming")
     wrong = sum(document_id(text) != doc_id.partition(":")[0] for doc_id, text in sample.iter_rows())
-    duplicated = frame.height - frame["doc_id"].n_unique()
+    duplicated = len(keys) - keys.n_unique()
     return dg.AssetCheckResult(
         passed=duplicated == 0 and wrong == 0,
-        metadata={"documents": frame.height, "duplicated_ids": duplicated, "wrong_digests_of_500": wrong},
+        metadata={"documents": len(keys), "duplicated_ids": duplicated, "wrong_digests_of_500": wrong},
     )
 
 
 @dg.asset_check(
     asset="tokenized_shards", description="Chunks tile every document's text; no document is missing."
 )
+@telling
 def no_text_lost(store: DeltaStore) -> dg.AssetCheckResult:
-    """Compare the spans of all chunks with the documents' lengths."""
+    """Compare the spans of all chunks with the documents' lengths, a shard at a time."""
     import polars as pl
 
     documents = newest(store, tables.DOCUMENTS).select(
-        "doc_id", pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
+        "doc_id", "shard", pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
     )
-    spans = (
-        newest(store, tables.TOKENIZED_SHARDS)
-        .group_by("doc_id")
-        .agg((pl.col("end") - pl.col("start")).sum().alias("covered"), pl.col("end").max().alias("last"))
-    )
-    both = documents.join(spans, on="doc_id", how="full", coalesce=True)
-    bad = both.filter(
-        pl.col("length").is_null()
-        | pl.col("covered").is_null()
-        | (pl.col("covered") != pl.col("length"))
-        | (pl.col("last") != pl.col("length"))
-    )
-    count = bad.select(pl.len()).collect().item()
+    spans = newest(store, tables.TOKENIZED_SHARDS).select("doc_id", "shard", "start", "end")
+    shards = pl.concat([frame.select("shard") for frame in (documents, spans)]).unique()
+    count = 0
+    for shard in shards.collect(engine="streaming")["shard"]:
+        covered = (
+            spans.filter(shard=shard)
+            .group_by("doc_id")
+            .agg((pl.col("end") - pl.col("start")).sum().alias("covered"), pl.col("end").max().alias("last"))
+        )
+        both = documents.filter(shard=shard).join(covered, on="doc_id", how="full", coalesce=True)
+        bad = both.filter(
+            pl.col("length").is_null()
+            | pl.col("covered").is_null()
+            | (pl.col("covered") != pl.col("length"))
+            | (pl.col("last") != pl.col("length"))
+        )
+        count += bad.select(pl.len()).collect(engine="streaming").item()
     return dg.AssetCheckResult(passed=count == 0, metadata={"documents_not_covered": count})
 
 
 @dg.asset_check(
     asset="gradient_sketches", description="Every chunk has one finite sketch per kind at one scale."
 )
+@telling
 def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare sketches with chunks and decode a sample."""
     import numpy as np
@@ -134,8 +147,7 @@ def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
         seen = shape.row(0, named=True)
         sample = sketches.select("sketch").head(200).collect()["sketch"]
         finite = seen["sized"] and bool(np.isfinite(decode(sample, row["d"])).all())
-        complete = row["share"] < 1 or seen["rows"] == total
-        if not (complete and finite and seen["finite"] and seen["rows"] == seen["distinct"]):
+        if not (seen["rows"] == total and finite and seen["finite"] and seen["rows"] == seen["distinct"]):
             faults.append(kind)
         if seen["scales"] > 1:
             faults.append(f"{kind} (scale)")
@@ -150,6 +162,7 @@ def sketches_complete(store: DeltaStore) -> dg.AssetCheckResult:
     "before the choice, they are the same since, and nothing sealed is upstream of what ships: by commit times and "
     "recorded reads.",
 )
+@telling
 def evaluation_sealed(store: DeltaStore) -> dg.AssetCheckResult:
     """Inspect the logs of all tables."""
     from resources.audit import sealed
@@ -165,6 +178,7 @@ def evaluation_sealed(store: DeltaStore) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="fidelity", description="As evaluation_sealed, after the sealed subsets were opened.")
+@telling
 def evaluation_read_after_choice(store: DeltaStore) -> dg.AssetCheckResult:
     """Inspect the logs of all tables."""
     from resources.audit import sealed
@@ -184,6 +198,7 @@ def evaluation_read_after_choice(store: DeltaStore) -> dg.AssetCheckResult:
     blocking=True,
     description="The lower bound of the improvement over random is above 0 on the target; else nothing is published.",
 )
+@telling
 def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
     """Read the headline certificate."""
     import polars as pl
@@ -211,6 +226,7 @@ def certificate_above_zero(store: DeltaStore) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset="pruned_corpus", description="Within the budget; every chunk is kept or has a drop reason."
 )
+@telling
 def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare kept and dropped chunks with all chunks."""
     import polars as pl
@@ -246,6 +262,7 @@ def corpus_accounted_for(store: DeltaStore) -> dg.AssetCheckResult:
     asset="vision_fidelity",
     description="The key of fidelity is unique over the rows of text and of every data set.",
 )
+@telling
 def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
     """Check the key over all partitions, which are written apart."""
     frame = newest(store, tables.FIDELITY).collect()
@@ -261,6 +278,7 @@ def fidelity_keys_unique(store: DeltaStore) -> dg.AssetCheckResult:
     description="Every dropped chunk has a reason that can be followed: scores named, values on the right side of "
     "their thresholds, tasks and quotas named, and the kept chunk most like it is really kept.",
 )
+@telling
 def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     """Look for rows that do not say what their reason promises."""
     import polars as pl
@@ -293,6 +311,7 @@ def reasons_can_be_followed(store: DeltaStore) -> dg.AssetCheckResult:
     description="The filter is the shipped arm's own and keeps the same tokens, but for a tenth at most; else it "
     "carries no certificate, and this check fails. The corpus is published all the same.",
 )
+@telling
 def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
     """Compare the filter's arm and its agreement with what ships; a certificate that it must not carry is an error."""
     from grasp_pipeline.selection.explanation.chunk_filter import AGREEMENT_FLOOR
@@ -323,6 +342,7 @@ def filter_stands_for_the_corpus(store: DeltaStore) -> dg.AssetCheckResult:
     description="No chunk is there twice; kept are exactly the chunks whose value reaches the threshold that their "
     "file was filtered by, and they alone have text.",
 )
+@telling
 def filter_decides_by_value(store: DeltaStore) -> dg.AssetCheckResult:
     """Repeat every decision from the stored values and thresholds."""
     import polars as pl

@@ -14,19 +14,20 @@ from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.progress import Progress
 from resources.compute import Compute
-from resources.models import LoadedTokenizer, Models
+from resources.models import Models
 from resources.notes import ConditionalNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from grasp_pipeline.arrays import Floats
     from grasp_pipeline.proxy.objective import CausalLM, Parameters
     from resources.delta.commits import Commit, Read
 
 SPLITS = ("query", "judge")
 BATCH_ROWS = 4096
-"""Chunks read and scored between two reports of progress."""
+"""Chunks of a block."""
 
 WEIGHTS = "model.safetensors"
 
@@ -63,8 +64,10 @@ def conditional_losses(
 
     from assets.data import shard_tokens, token_digest
     from assets.finalists import load_target
-    from grasp_pipeline.proxy.conditional import fine_tune
+    from grasp_pipeline.engine import BuiltOnce, map_jobs
+    from grasp_pipeline.proxy.conditional import LossScorer, fine_tune
     from grasp_pipeline.proxy.training import stack_models
+    from grasp_pipeline.proxy.work import core_seconds
     from grasp_pipeline.seeds import digest
 
     step = Step(context, store, config)
@@ -115,24 +118,27 @@ def conditional_losses(
             )
             _save(store, folder, reference, weights)
         tuned = {split: stored_weights(store, f"{folder}/{split}") for split in SPLITS}
-        weights = stack_models([parameters for _, parameters in tuned.values()], compute.prepare())
+        weights = stack_models([parameters for _, parameters in tuned.values()])
         tokens = sum(shard_tokens(step, shard.source, shard.name) for shard in waiting)
         progress = Progress("scoring chunks", tokens, "tokens", step.say)
-        for shard in waiting:
-            frames = _scored(shard, reference, weights, tokenizer, progress)
-            scored = pl.concat([tables.CONDITIONAL_LOSSES.empty(), *frames])
-            note = ConditionalNote(
-                made_from=shard.made_from, tuned_path=f"{folder}/query", tuned_sha256=tuned["query"][0]
-            )
-            found.append(
-                step.tables.write(
-                    tables.CONDITIONAL_LOSSES,
-                    scored,
-                    step.provenance(shard.source),
-                    shard.partition,
-                    note.to_json(),
+        device = compute.worker_devices()[0]
+        scorer = LossScorer(
+            reference, weights, tokenizer.encoder.bos, tokenizer.chunk_tokens, PASS_ROWS, device
+        )
+        with compute.map_engine(core_seconds(weights, tokens, passes=1)) as engine:
+            for shard, scored in map_jobs(engine, BuiltOnce(scorer), waiting, _Shard.blocks):
+                note = ConditionalNote(
+                    made_from=shard.made_from, tuned_path=f"{folder}/query", tuned_sha256=tuned["query"][0]
                 )
-            )
+                found.append(
+                    step.tables.write(
+                        tables.CONDITIONAL_LOSSES,
+                        pl.concat([tables.CONDITIONAL_LOSSES.empty(), *_rows(scored, progress)]),
+                        step.provenance(shard.source),
+                        shard.partition,
+                        note.to_json(),
+                    )
+                )
     newest = max(found, key=lambda commit: commit.version)
     return step.result(
         tables.CONDITIONAL_LOSSES,
@@ -214,26 +220,20 @@ class _Shard:
             tables.CONDITIONAL_LOSSES, provenance, self.partition, ConditionalNote, lambda: self.made_from
         )
 
+    def blocks(self) -> Iterator[tuple["pl.DataFrame", TokenLists]]:
+        """Read the shard's chunks block by block: the rows, and their tokens."""
+        columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
+        for frame in self.step.tables.batches(
+            tables.TOKENIZED_SHARDS, self.source.version, self.partition, columns, BATCH_ROWS
+        ):
+            yield frame, TokenLists.of_column(frame["input_ids"])
 
-def _scored(
-    shard: _Shard,
-    objective: "CausalLM",
-    weights: "Parameters",
-    tokenizer: LoadedTokenizer,
-    progress: Progress,
-) -> Iterator["pl.DataFrame"]:
-    """Yield the shard's rows of `conditional_losses`, a frame at a time."""
+
+def _rows(scored: "Iterator[tuple[pl.DataFrame, Floats]]", progress: Progress) -> "Iterator[pl.DataFrame]":
+    """Yield rows of `conditional_losses`, a frame at a time."""
     import polars as pl
 
-    from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
-    from grasp_pipeline.proxy.objective import pad_chunks
-
-    columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
-    for frame in shard.step.tables.batches(
-        tables.TOKENIZED_SHARDS, shard.source.version, shard.partition, columns, BATCH_ROWS
-    ):
-        rows, sizes = pad_chunks(frame["input_ids"].to_list(), tokenizer.encoder.bos, tokenizer.chunk_tokens)
-        losses = stacked_chunk_losses(objective, weights, rows, sizes, PASS_ROWS) / sizes
-        named = {split: pl.Series(values.numpy()) for split, values in zip(SPLITS, losses, strict=True)}
+    for frame, losses in scored:
+        named = {split: pl.Series(values) for split, values in zip(SPLITS, losses, strict=True)}
         yield frame.select("chunk_id", **named, shard="shard")
         progress.advance(int(frame["n_tokens"].sum()))

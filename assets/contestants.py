@@ -10,12 +10,10 @@ from grasp_pipeline import tables
 from grasp_pipeline.names import RANDOM
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from assets.data import StoredPool
     from assets.finalists import Arms
     from assets.retraining import Bench
+    from grasp_pipeline.memberships import NamedMemberships
     from grasp_pipeline.proxy.runs import MeasuredRuns
     from grasp_pipeline.selection.candidates.candidate import Candidate
     from grasp_pipeline.selection.certification.cross_fit import Runs
@@ -36,17 +34,16 @@ class Contestants:
     arms: Arms
     target: Target
     kind: str
-    members: dict[str, NDArray[np.bool_]]
+    members: NamedMemberships
     refits: list[Candidate] = field(default_factory=list)
     retrained: int = 0
 
     def measure(self, runs: Runs) -> Evidence:
         """Return the losses of runs; what was not measured before is retrained and kept."""
         from assets.retraining import evidence
-        from grasp_pipeline.proxy.runs import job_of
 
         jobs = {
-            name: [job_of(self.bench.corpus, self.members[arm], seed) for arm, seed in each]
+            name: [self.bench.job(self.members[arm], seed) for arm, seed in each]
             for name, each in runs.items()
         }
         every = [job for each in jobs.values() for job in each]
@@ -76,8 +73,8 @@ def refit_corpora(
     return refit_finalists(
         load_selection_context(step, corpus, kind, target, feasible_sets),
         arms.refit_specs(),
-        {arm: arms.membership(arm) for arm in measured.losses if arm != RANDOM},
-        [arms.membership(arm) for arm in draws],
+        arms.memberships(arm for arm in measured.losses if arm != RANDOM),
+        map(arms.membership, draws),
         measured,
         target.name,
         arms.settings.optimiser_gap,

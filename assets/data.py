@@ -10,72 +10,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.chunk_index import StoredPool as StoredPool
+from assets.chunk_index import load_corpus as load_corpus
 from grasp_pipeline import tables
-from grasp_pipeline.arrays import TokenLists, offsets_of
-from grasp_pipeline.calibration.subsets import Subsets
-from grasp_pipeline.corpus.pool import ChunkPool, HeldOut
+from grasp_pipeline.arrays import TokenLists
+from grasp_pipeline.corpus.pool import HeldOut
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import Split, SubsetSplit
 from grasp_pipeline.seeds import digest
 from resources.notes import SubsetsNote
 
 if TYPE_CHECKING:
     import polars as pl
+    import torch
     from scipy.sparse import csr_array
 
     from assets.step import Step
     from grasp_pipeline.attribution.blocks import SketchBlocks
     from grasp_pipeline.corpus.events import EventCounts
+    from grasp_pipeline.proxy.objective import CausalLM
     from grasp_pipeline.proxy.retrain import Job
     from resources.delta.commits import Read
-    from resources.delta.tables import DeltaTables
 
-
-@dataclass(frozen=True, kw_only=True)
-class StoredPool(ChunkPool):
-    """All chunks of `tokenized_shards` as of a version, sorted by chunk_id; codes are in order of the sorted values.
-
-    frame: chunk_id, doc_id, position, n_tokens, start, end, source, shard, cluster, survivor (n rows).
-    """
-
-    version: int
-    frame: pl.DataFrame
-
-    @classmethod
-    def of(cls, version: int, frame: pl.DataFrame, chunks: TokenLists | None = None) -> StoredPool:
-        """Return the pool of a frame; chunks: their token ids, where they are asked for."""
-        return cls(
-            n_tokens=frame["n_tokens"].to_numpy().astype(np.int64),
-            source=codes(frame["source"]),
-            document=codes(frame["doc_id"]),
-            cluster=codes(frame["cluster"]),
-            chunks=chunks,
-            version=version,
-            frame=frame,
-        )
-
-    @property
-    def survivor(self) -> NDArray[np.bool_]:
-        """Chunks of the document that stays of each near-duplicate cluster, the first that arrived: (n,)."""
-        return self.frame["survivor"].to_numpy()
-
-    @property
-    def position(self) -> NDArray[np.int64]:
-        """Place of every chunk in its document, (n,)."""
-        return self.frame["position"].to_numpy()
-
-    @property
-    def documents(self) -> int:
-        """Number of documents."""
-        return self.frame["doc_id"].n_unique()
-
-    def ids(self, membership: NDArray[np.bool_]) -> list[str]:
-        """Return the chunk ids of a subset (n,)."""
-        return self.frame["chunk_id"].filter(membership).to_list()
-
-    def subset_id(self, membership: NDArray[np.bool_]) -> str:
-        """Return the digest of a subset's chunk ids."""
-        return digest(self.ids(membership))
+_STATE_ROWS = 1024
+"""Chunks whose hidden states are taken at once."""
 
 
 def codes(column: pl.Series) -> NDArray[np.int64]:
@@ -114,69 +73,6 @@ def shard_tokens(step: Step, source: Read, shard: str) -> int:
     return lazy.select(pl.col("n_tokens").sum()).collect().item()
 
 
-def load_corpus(step: Step) -> StoredPool:
-    """Pin and load all chunks with their documents' near-duplicate clusters.
-
-    Raises:
-        StoreError: there is no chunk, or a shard's chunks are older than its documents.
-    """
-    read = step.pin(tables.TOKENIZED_SHARDS)
-    frame = chunk_frame(step.tables, read.version, step.pin(tables.DOCUMENTS).version)
-    return StoredPool.of(read.version, frame, _load_tokens(step, read.version, frame))
-
-
-def chunk_frame(delta: DeltaTables, version: int, documents_version: int) -> pl.DataFrame:
-    """Return all chunks as of a version, without tokens, sorted by chunk_id: the frame of a `StoredPool`.
-
-    Raises:
-        StoreError: there is no chunk, or a shard's chunks are older than its documents.
-    """
-    import polars as pl
-
-    lazy = delta.read(tables.DOCUMENTS, documents_version)
-    documents = lazy.select("doc_id", "cluster", "survivor").collect()
-    columns = [name for name in tables.TOKENIZED_SHARDS.schema if name != "input_ids"]
-    chunks = delta.read(tables.TOKENIZED_SHARDS, version).select(columns).collect().sort("chunk_id")
-    if chunks.is_empty():
-        raise StoreError("tokenized_shards holds no chunks; materialize it for every shard first")
-    frame = chunks.join(documents, on="doc_id", how="left", maintain_order="left")
-    if frame["cluster"].null_count():
-        missing = frame.filter(pl.col("cluster").is_null())["shard"].unique().sort().to_list()
-        raise StoreError(
-            f"the shards {', '.join(missing)} of tokenized_shards are older than their documents; "
-            "materialize tokenized_shards for them again"
-        )
-    return frame
-
-
-_BATCH_ROWS = 4096
-"""Chunks of token ids read at once: 16 MiB at 1,024 tokens."""
-
-
-def _load_tokens(step: Step, version: int, frame: pl.DataFrame) -> TokenLists:
-    """Read the token ids of all chunks to where a frame sorted by chunk_id has them, a batch at a time."""
-    from assets.scratch import scratch_array
-
-    sizes = frame["n_tokens"].to_numpy()
-    offsets = offsets_of(sizes)
-    tokens = scratch_array(step.store, (int(offsets[-1]),), np.dtype(np.int32))
-    batches = step.tables.batches(
-        tables.TOKENIZED_SHARDS, version, columns=["chunk_id", "input_ids"], rows=_BATCH_ROWS
-    )
-    for batch in batches:
-        rows = frame["chunk_id"].search_sorted(batch["chunk_id"]).to_numpy().astype(np.int64)
-        lists = TokenLists.of_column(batch["input_ids"])
-        lengths = lists.lengths
-        if (lengths != sizes[rows]).any():
-            bad = batch["chunk_id"][int(np.argmax(lengths != sizes[rows]))]
-            raise StoreError(
-                f"the chunk {bad} of tokenized_shards does not hold the n_tokens it says; materialize its shard again"
-            )
-        moved = np.repeat(offsets[rows] - lists.offsets[:-1], lengths)
-        tokens[moved + np.arange(len(moved))] = lists.tokens
-    return TokenLists(tokens, offsets)
-
-
 def load_sketches(step: Step, corpus: StoredPool, kind: str) -> SketchBlocks:
     """Pin one kind's sketches and return them at their true scale in the corpus's order, in one pass over the shards.
 
@@ -191,27 +87,19 @@ def load_sketches(step: Step, corpus: StoredPool, kind: str) -> SketchBlocks:
 
     read = step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
     stored = SketchReader(step.tables, read.version, kind)
-    ids = corpus.frame["chunk_id"]
     sketches = scratch_array(step.store, (corpus.n, stored.d), np.dtype(np.float16))
     have = np.zeros(corpus.n, dtype=bool)
     for block in stored.blocks():
-        rows, known = places(ids, block.ids)
+        rows, known = corpus.keys.find(block.ids)
         sketches[rows] = block.sketches[known]
         have[rows] = True
     if not have.all():
-        shards = sorted(set(corpus.frame["shard"].filter(~have)))
+        shards = [corpus.shards[code] for code in np.unique(corpus.shard[~have])]
         raise StoreError(
             f"{int((~have).sum())} chunks have no {kind} sketch; materialize gradient_sketches for "
             + ", ".join(shards)
         )
     return ArrayBlocks(sketches, stored.scale, TILE_ROWS)
-
-
-def places(ids: pl.Series, wanted: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return where sorted ids hold those wanted (k,), and which of the wanted they hold."""
-    rows = ids.search_sorted(wanted).to_numpy().astype(np.int64)
-    known = (ids.gather(np.minimum(rows, len(ids) - 1)) == wanted).to_numpy()
-    return rows[known], known
 
 
 def load_losses(step: Step, corpus: StoredPool, kind: str) -> NDArray[np.float64]:
@@ -220,41 +108,30 @@ def load_losses(step: Step, corpus: StoredPool, kind: str) -> NDArray[np.float64
     Raises:
         StoreError: a chunk has no sketch of the kind.
     """
-    losses = step.read(tables.GRADIENT_SKETCHES, {"sketch_kind": kind}).select("chunk_id", "loss").collect()
-    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")[
-        "loss"
-    ]
-    if found.null_count():
+    read = step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
+    found, have = per_chunk(step, corpus, read, "loss")
+    if not have.all():
         raise StoreError(
-            f"{found.null_count()} chunks have no {kind} sketch; materialize gradient_sketches for every shard"
+            f"{int((~have).sum())} chunks have no {kind} sketch; materialize gradient_sketches for every shard"
         )
-    return found.to_numpy()
+    return found
 
 
-def load_sketch_sample(
-    step: Step, corpus: StoredPool, kind: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pin and load a kind that only a sample of the chunks has: their positions (k,) and sketches (k, d).
+def per_chunk(
+    step: Step, corpus: StoredPool, read: Read, column: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return a column of numbers of a pinned table in the corpus's order (n,), NaN where null or without a row, and
+    which chunks have one."""
+    import polars as pl
 
-    Raises:
-        StoreError: the shards' sketches do not match.
-    """
-    from grasp_pipeline.sketch.storage import decode
-
-    positions = corpus.frame.select("chunk_id").with_row_index("row")
-    frame = (
-        step.read(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
-        .select("chunk_id", "sketch", "d", "scale")
-        .collect()
-        .join(positions, on="chunk_id")
-        .sort("row")
-    )
-    if frame.is_empty() or frame["d"].n_unique() > 1 or frame["scale"].n_unique() > 1:
-        raise StoreError(
-            f"the {kind} sketches of different shards do not match; materialize gradient_sketches for every shard"
-        )
-    rows = frame["row"].to_numpy().astype(np.int64)
-    return rows, decode(frame["sketch"], frame["d"][0], frame["scale"][0])
+    found = np.full(corpus.n, np.nan)
+    partition = dict(read.partition)
+    for batch in step.tables.batches(
+        tables.ALL[read.table], read.version, partition, ["chunk_id", column], 1 << 16
+    ):
+        rows, known = corpus.keys.find(batch["chunk_id"])
+        found[rows] = batch[column].cast(pl.Float64).fill_null(np.nan).to_numpy()[known]
+    return found, ~np.isnan(found)
 
 
 def load_task_vectors(step: Step, kind: str, split: Split) -> tuple[list[str], NDArray[np.float32]]:
@@ -269,12 +146,14 @@ def load_task_vectors(step: Step, kind: str, split: Split) -> tuple[list[str], N
 
 
 @dataclass(frozen=True)
-class StoredSubsets(Subsets):
-    """Designed subsets of one split, with their ids and the number of training seeds of each.
+class StoredSubsets:
+    """Designed subsets of one split: strata, membership (m, n), ids, and the number of training seeds of each.
 
     calibration_pool: version of that table when they were drawn, None where there was none yet.
     """
 
+    strata: tuple[str, ...]
+    membership: Memberships
     ids: list[str]
     seeds: int
     calibration_pool: int | None
@@ -300,11 +179,9 @@ def load_subsets(step: Step, split: SubsetSplit, corpus: StoredPool) -> StoredSu
     commit = step.tables.latest(tables.SUBSETS, {"split": split})
     assert commit is not None, "pinned above"
     note = SubsetsNote.of(commit)
-    membership = np.stack([unpack_membership(data, corpus.n) for data in frame["membership"]])
     return StoredSubsets(
         tuple(frame["stratum"]),
-        membership,
-        np.full(len(membership), -1),
+        Memberships.of_bytes(frame["membership"], corpus.n),
         frame["subset_id"].to_list(),
         note.seeds,
         note.calibration_pool,
@@ -352,6 +229,23 @@ def load_utilities(step: Step, subsets: StoredSubsets, read: Read) -> Utilities:
             "materialize the asset that measures them again"
         )
     return Utilities(names, frame["utility"].to_numpy().reshape(shape), recipes[0])
+
+
+def hidden_states(
+    step: Step, tokens: TokenLists, objective: CausalLM, bos: int, chunk_tokens: int, device: torch.device
+) -> NDArray[np.float32]:
+    """Return the mean final hidden state of every chunk under a proxy: (n, H), see `assets.scratch` for where."""
+    from assets.scratch import scratch_array
+    from grasp_pipeline.proxy.objective import pad_chunks
+    from grasp_pipeline.proxy.representations import representations
+
+    parameters = {name: p.to(device) for name, p in objective.parameters().items()}
+    found = scratch_array(step.store, (tokens.n, objective.hidden_size), np.dtype(np.float32))
+    for start in range(0, tokens.n, _STATE_ROWS):
+        part = range(start, min(start + _STATE_ROWS, tokens.n))
+        rows, sizes = pad_chunks([tokens.chunk(i) for i in part], bos, chunk_tokens)
+        found[part.start : part.stop] = representations(objective, parameters, rows, sizes)
+    return found
 
 
 def grid_views(

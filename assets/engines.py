@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from assets.step import Step
@@ -22,36 +22,41 @@ if TYPE_CHECKING:
 
     from grasp_pipeline.proxy.objective import CausalLM
     from grasp_pipeline.sketch.build import StoredSettings
+    from grasp_pipeline.sketch.making import Chunks, EngineParts
     from grasp_pipeline.sketch.pca import Projection
     from grasp_pipeline.sketch.protocol import Sketcher
     from grasp_pipeline.sketch.run import Sketched, SketchEngine
 
 
-def stored_engine(
+def stored_parts(
     kind: str,
     settings: str,
     objective: CausalLM,
     chunk_tokens: int,
     store: DeltaStore,
     compute: Compute,
-    say: Listener,
     device: torch.device,
-) -> SketchEngine:
-    """Return the engine of a kind by its stored settings (JSON), with the stored projection where there is one.
+) -> EngineParts:
+    """Return what the engine of a kind is made of by its stored settings (JSON), the stored projection included.
 
     Raises:
         StoreError: the projection is not the one that the settings name.
     """
-    import torch
-
-    from grasp_pipeline.sketch.build import StoredSettings, build_sketcher
-    from grasp_pipeline.sketch.pca import PcaSketcher
+    from grasp_pipeline.sketch.build import StoredSettings
+    from grasp_pipeline.sketch.making import EngineParts
 
     stored = StoredSettings.model_validate_json(settings)
-    sketcher: Sketcher = build_sketcher(kind, objective, stored, device, getattr(torch, compute.dtype))
-    if stored.projection:
-        sketcher = PcaSketcher(sketcher, load_projection(stored, store), device)
-    return new_engine(sketcher, chunk_tokens, compute, say, device)
+    projection = load_projection(stored, store) if stored.projection else None
+    return EngineParts(
+        kind,
+        objective,
+        stored,
+        projection,
+        chunk_tokens,
+        compute.sketch_batch_tokens,
+        compute.dtype,
+        device,
+    )
 
 
 def new_engine(
@@ -85,7 +90,7 @@ def load_projection(stored: StoredSettings, store: DeltaStore) -> Projection:
 
 @dataclass
 class KindEngines:
-    """One row of `sketchers` with an engine on each device, built on first use: a current shard loads no model."""
+    """One row of `sketchers`, and what engines on each device are made of: a current shard loads no model."""
 
     row: dict[str, Any]
     proxy_version: int
@@ -94,7 +99,6 @@ class KindEngines:
     compute: Compute
     say: Listener
     devices: list[torch.device]
-    _engines: dict[int, SketchEngine] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -109,30 +113,36 @@ class KindEngines:
         row = {name: value for name, value in self.row.items() if name != "settings"}
         return digest(row, settings, self.tokenizer.tokenizer_id, self.tokenizer.encoder.bos, tokens)
 
-    def engine(self, worker: int) -> SketchEngine:
-        """Return the engine on a device by its number; its model is used by no other."""
-        if worker not in self._engines:
-            proxy = self.models.proxy(self.proxy_version, self.row["role"])
-            self._engines[worker] = stored_engine(
-                self.name,
-                self.row["settings"],
-                proxy.objective,
-                self.tokenizer.chunk_tokens,
-                self.models.store,
-                self.compute,
-                self.say,
-                self.devices[worker],
-            )
-        return self._engines[worker]
+    def parts(self, worker: int = 0) -> EngineParts:
+        """Return what an engine on a device, by its number, is made of; its model is used by no other."""
+        proxy = self.models.proxy(self.proxy_version, self.row["role"])
+        return stored_parts(
+            self.name,
+            self.row["settings"],
+            proxy.objective,
+            self.tokenizer.chunk_tokens,
+            self.models.store,
+            self.compute,
+            self.devices[worker],
+        )
 
-    def sketch(
-        self, what: str, tokens: float, frames: Iterable[pl.DataFrame], worker: int = 0
-    ) -> Iterator[Sketched]:
-        """Sketch frames with columns chunk_id and input_ids group by group, showing progress towards `tokens`."""
+    def blocks(self, frames: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, Chunks]]:
+        """Cut frames with columns chunk_id and input_ids into groups: the rows, and what a worker sketches."""
+        from grasp_pipeline.arrays import TokenLists
+        from grasp_pipeline.sketch.making import Chunks
+        from grasp_pipeline.sketch.storage import group_rows, in_groups
+
+        for rows in in_groups(frames, group_rows(self.row["d"])):
+            tokens = TokenLists.of_column(rows["input_ids"])
+            yield rows, Chunks(self.name, rows["chunk_id"].to_list(), tokens)
+
+    def sketch(self, what: str, tokens: float, frames: Iterable[pl.DataFrame]) -> Iterator[Sketched]:
+        """Sketch frames group by group in this process, showing progress towards `tokens`."""
         from grasp_pipeline.sketch.run import sketch_stream
 
         progress = Progress(f"sketching {what} ({self.name})", tokens, "tokens", self.say)
-        return sketch_stream(self.engine(worker), frames, self.tokenizer.encoder.bos, progress.advance)
+        engine = replace(self.parts(), device=self.compute.prepare()).engine(self.say)
+        return sketch_stream(engine, frames, self.tokenizer.encoder.bos, progress.advance)
 
 
 def kind_engines(step: Step, models: Models, compute: Compute) -> list[KindEngines]:
@@ -140,7 +150,7 @@ def kind_engines(step: Step, models: Models, compute: Compute) -> list[KindEngin
     rows = step.read(tables.SKETCHERS).collect().sort("sketch_kind")
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
     version = step.pin(tables.PROXY_CHECKPOINTS).version
-    devices, say = compute.devices(), _one_at_a_time(step.say)
+    devices, say = compute.worker_devices(), _one_at_a_time(step.say)
     return [
         KindEngines(row, version, tokenizer, models, compute, say, devices)
         for row in rows.iter_rows(named=True)

@@ -2,21 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets.sections import ExportRun, FidelityRun
+from assets.launches import tell_written
+from assets.sections import ExportRun, FidelityRun, ReportRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
 from grasp_pipeline.names import MEAN, RANDOM
 from resources.compute import Compute
 from resources.models import Models
+from resources.notes import FidelityNote, predicted_rows
 from resources.store import DeltaStore
 
+BROWSE = "http://127.0.0.1:8321"
+"""Where `make browse` answers; pages of the web interface may not open files."""
 EVALUATION_SEED = 1000
 """First training seed of the arms on the evaluation documents; no earlier run used it or a later one."""
-EXPORT_VERSION = "3"
+EXPORT_VERSION = "5"
 BESIDE = (
     tables.MANIFEST,
     tables.DOCUMENTS,
@@ -26,6 +33,7 @@ BESIDE = (
     tables.CANDIDATES,
     tables.SELECTED_CONFIG,
     tables.CERTIFICATES,
+    tables.CURATIONS,
 )
 """What the export reads as `pruned_corpus` saw it, not as it is now."""
 
@@ -33,7 +41,7 @@ BESIDE = (
 @stage(
     group="evidence",
     kinds={"pytorch", "deltalake"},
-    code_version="5",
+    code_version="6",
     reads=[
         tables.SELECTED_CONFIG,
         tables.CANDIDATES,
@@ -73,21 +81,21 @@ def sealed_evaluation(
     """Open the sealed subsets, retrain them, and compare every method with what was measured."""
     import polars as pl
 
-    from assets.data import load_corpus, load_held_out, load_subsets, load_utilities
+    from assets.data import hidden_states, load_corpus, load_held_out, load_subsets, load_utilities
     from assets.finalists import load_finalists
     from assets.methods import predict_methods
-    from assets.plots import fidelity_chart
+    from assets.plots import fidelity_bars, fidelity_chart
     from assets.retraining import Bench, evidence
     from grasp_pipeline.evaluation.arms import arm_rows
     from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
-    from grasp_pipeline.proxy.runs import job_of
 
     step = Step(context, store, config)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     target = step.read(tables.CANDIDATES).select("target").collect().item(0, 0)
     certificates = step.read(tables.CERTIFICATES).collect()
     tokenizer = models.tokenizer(step.pin(tables.TOKENIZER).version)
-    proxy = models.proxy(step.pin(tables.PROXY_CHECKPOINTS).version, "initial")
+    checkpoints = step.pin(tables.PROXY_CHECKPOINTS).version
+    proxy = models.proxy(checkpoints, "initial")
     corpus = load_corpus(step)
     sealed = load_subsets(step, "evaluation", corpus)
     calibration = load_subsets(step, "calibration", corpus)
@@ -113,6 +121,14 @@ def sealed_evaluation(
     own_utilities = step.tables.pin(tables.SUBSET_UTILITIES, {"split": "evaluation"})
     measured = load_utilities(step, sealed, own_utilities)
     known = load_utilities(step, calibration, calibration_read)
+    states = partial(
+        hidden_states,
+        step,
+        objective=models.proxy(checkpoints, "reference").objective,
+        bos=tokenizer.encoder.bos,
+        chunk_tokens=tokenizer.chunk_tokens,
+        device=compute.prepare(),
+    )
     methods, reference, left_out = predict_methods(
         step,
         corpus,
@@ -121,6 +137,7 @@ def sealed_evaluation(
         measured.names,
         calibration.membership,
         known.values.mean(axis=2)[:, [known.names.index(name) for name in measured.names]],
+        states if config.hidden_states else None,
     )
     rows = fidelity_rows(
         methods,
@@ -133,7 +150,12 @@ def sealed_evaluation(
         f"fidelity/{step.pin(tables.SELECTED_CONFIG).version}",
     )
     frame = pl.DataFrame(rows, schema=tables.FIDELITY.schema)
-    commit = step.tables.write(tables.FIDELITY, frame, provenance, own)
+    note = FidelityNote(
+        predicted=predicted_rows(
+            methods[reference], measured.values.mean(axis=2), measured.names, sealed.strata
+        )
+    )
+    commit = step.tables.write(tables.FIDELITY, frame, provenance, own, note.to_json())
     step.tables.confirm(tables.FIDELITY, provenance, own)
     yield step.result(
         tables.FIDELITY,
@@ -142,6 +164,7 @@ def sealed_evaluation(
         {
             "models_retrained": retrained,
             "methods_left_out": dg.MetadataValue.json(left_out),
+            "methods": dg.MetadataValue.md(fidelity_bars(frame)),
             "correlations": dg.MetadataValue.md(fidelity_chart(frame)),
         },
         retrained * proxy.recipe.tokens,
@@ -151,21 +174,23 @@ def sealed_evaluation(
     draws = arms.frame.filter(pl.col("role") == RANDOM)["arm"].to_list()
     others = [name for name in ("random-deduplicated", "full", "influence") if name != picked]
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.arm_seeds)
-    runs = {
-        name: [job_of(corpus, arms.membership(name), seed) for seed in seeds] for name in (picked, *others)
-    }
+    trained = replace(
+        bench,
+        proxy=proxy.trained_for(arms.settings.training_tokens),
+        cluster_share=arms.settings.cluster_share,
+    )
+    runs = {name: [trained.job(arms.membership(name), seed) for seed in seeds] for name in (picked, *others)}
     runs[RANDOM] = [
-        job_of(corpus, arms.membership(draw), seed)
+        trained.job(arms.membership(draw), seed)
         for draw, seed in zip([draws[i % len(draws)] for i in range(config.arm_seeds)], seeds, strict=True)
     ]
-    trained = proxy.trained_for(arms.settings.training_tokens)
-    losses = replace(bench, proxy=trained).document_losses()
+    losses = trained.document_losses()
     arms_retrained = losses.make(
         [job for jobs in runs.values() for job in jobs], "retraining final arms", step.say
     )
     documents = bench.documents.with_columns(fold=pl.int_range(pl.len()).over("task") % 2)
     table = pl.DataFrame(
-        arm_rows(evidence(losses, documents, runs), RANDOM, trained.recipe.tokens),
+        arm_rows(evidence(losses, documents, runs), RANDOM, trained.proxy.recipe.tokens),
         schema=tables.EVALUATION_LOSSES.schema,
     )
     commit = step.tables.write(tables.EVALUATION_LOSSES, table, provenance)
@@ -176,7 +201,7 @@ def sealed_evaluation(
     }
     extra = {"models_retrained": arms_retrained, "mean_loss": dg.MetadataValue.json(means), "picked": picked}
     yield step.result(
-        tables.EVALUATION_LOSSES, commit, table.height, extra, arms_retrained * trained.recipe.tokens
+        tables.EVALUATION_LOSSES, commit, table.height, extra, arms_retrained * trained.proxy.recipe.tokens
     )
 
 
@@ -196,7 +221,7 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
     """Write the kept spans of every document; neighbouring kept chunks are joined."""
     import json
 
-    from assets.exporting import ExportTables
+    from assets.exporting import CURATION, ExportTables, curation_yaml
     from grasp_pipeline.corpus.export.card import render_card
     from grasp_pipeline.corpus.export.spans import span_blocks
     from grasp_pipeline.corpus.export.write import (
@@ -218,14 +243,23 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
         if manifest["input_digest"] == stamp:
             step.say(f"{location} is up to date; nothing was written")
             return dg.MaterializeResult(metadata={"dagster/uri": location, "up_to_date": True})
-    about = {"input_digest": stamp, "upstream": step.upstream(), "code_version": EXPORT_VERSION}
+    about: dict[str, Any] = {
+        "input_digest": stamp,
+        "upstream": step.upstream(),
+        "code_version": EXPORT_VERSION,
+    }
+    if read.curation is not None:
+        about["curation"] = read.curation["curation"]
     with store.new_files("export") as folder:
         blocks = span_blocks(read.corpus, folder, not TOKEN_FORMATS.isdisjoint(config.formats))
         ledger = write_formats(
             blocks, folder, config.formats, read.vocabulary, config.shard_tokens, config.min_span_tokens
         )
+        if read.curation is not None:
+            (folder / CURATION).write_text(curation_yaml(read.curation), encoding="utf-8")
         card = render_card(read.card(step, config, EXPORT_VERSION, ledger))
         manifest = finish_export(folder, ledger, card, read.licences.notices, about)
+    tell_written(context)
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": location,
@@ -252,26 +286,39 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
             tables.FIDELITY,
             tables.EVALUATION_LOSSES,
             tables.REJECTED_DOCUMENTS,
+            tables.CURATIONS,
         )
     ],
     writes="One self-contained HTML page: the certificate, the evidence behind it, and what was dropped and why.",
 )
-def report(context: dg.AssetExecutionContext, store: DeltaStore) -> dg.MaterializeResult:
+def report(context: dg.AssetExecutionContext, config: ReportRun, store: DeltaStore) -> dg.MaterializeResult:
     """Render the report below the store's folder `report`."""
-    from assets.reporting import report_inputs
+    from assets.reporting import report_inputs, run_seconds
+    from grasp_pipeline.report.answer import answer_markdown
     from grasp_pipeline.report.page import render
 
-    step = Step(context, store)
-    inputs = report_inputs(store.tables)
+    step = Step(context, store, config)
+    inputs = report_inputs(store.tables, texts=config.texts_per_group if config.texts else 0)
+    inputs = replace(inputs, timings=run_seconds(context.instance, inputs.run_id))
     page = render(inputs)
     location = f"{store.place}/report/report.html"
+    link = Path(location).absolute().as_uri() if store.is_local else location
+    told: dict[str, Any] = {
+        "open": dg.MetadataValue.md(
+            f"[Open the report]({BROWSE}/report) while `make browse` runs, or the file {link}"
+        ),
+        "report": dg.MetadataValue.url(link),
+        "path": dg.MetadataValue.path(location),
+        "answer": dg.MetadataValue.md(answer_markdown(inputs)),
+        "megabytes": round(len(page.encode()) / 1e6, 2),
+    }
     if store.has_file("report/report.html"):
         with store.files("report") as folder:
-            if (folder / "report.html").read_text(encoding="utf-8") == page:
-                step.say(f"{location} is up to date; nothing was written")
-                return dg.MaterializeResult(
-                    metadata={"path": dg.MetadataValue.path(location), "up_to_date": True}
-                )
+            same = (folder / "report.html").read_text(encoding="utf-8") == page
+        if same:
+            step.say(f"{location} is up to date; nothing was written")
+            return dg.MaterializeResult(metadata=told | {"up_to_date": True})
     with store.new_files("report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(location), "up_to_date": False})
+    tell_written(context)
+    return dg.MaterializeResult(metadata=told | {"up_to_date": False})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
+import yaml
 
 from assets.provenance import measured_elsewhere
 from assets.step import Step
@@ -19,6 +21,30 @@ from grasp_pipeline.corpus.export.licences import Licences, find_licences
 from grasp_pipeline.corpus.export.spans import KeptCorpus
 from grasp_pipeline.corpus.export.tokens import Vocabulary
 from grasp_pipeline.seeds import digest
+
+CURATION = "curation.yaml"
+"""The export's file that says which curation it is, and all that it follows from."""
+
+PARSED = ("inputs", "packages", "versions", "certificate")
+
+
+def curation_yaml(row: dict[str, Any]) -> str:
+    """Return a row of `curations` as YAML, its JSON and YAML columns as what they hold."""
+    told = {name: json.loads(value) if name in PARSED else value for name, value in row.items()}
+    told["configuration"] = yaml.safe_load(row["configuration"])
+    return yaml.safe_dump(told, allow_unicode=True, sort_keys=False)
+
+
+def published_row(step: Step) -> dict[str, Any] | None:
+    """Return the row of `curations` of what ships; None where it was published before there were any.
+
+    The row is part of the stamp, the table's version is not: a later refusal adds a row and changes no export.
+    """
+    number, commit = step.tables.curation(tables.PRUNED_CORPUS), step.tables.latest(tables.CURATIONS)
+    if number is None or commit is None:
+        return None
+    rows = step.tables.read(tables.CURATIONS, commit.version).filter(pl.col("curation") == number).collect()
+    return rows.row(0, named=True)
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,7 @@ class ExportTables:
     selected: dict[str, Any]
     protocol: dict[str, Any]
     licences: Licences
+    curation: dict[str, Any] | None
 
     @classmethod
     def pinned(cls, step: Step) -> ExportTables:
@@ -65,12 +92,17 @@ class ExportTables:
             selected=read(tables.SELECTED_CONFIG).collect().row(0, named=True),
             protocol=protocol.collect().row(0, named=True),
             licences=find_licences(uris),
+            curation=published_row(step),
         )
 
     def stamp(self, step: Step) -> str:
         """Return a digest of all that the export is made from: equal digests give equal files."""
         return digest(
-            step.provenance().input_digest(), self.licences.by_source, self.licences.notices, self.choice_of
+            step.provenance().input_digest(),
+            self.licences.by_source,
+            self.licences.notices,
+            self.choice_of,
+            self.curation,
         )
 
     def card(self, step: Step, config: ExportConfig, code: str, ledger: Ledger) -> Card:
@@ -85,6 +117,7 @@ class ExportTables:
             certificates=self.certificates,
             target=self.protocol["target"],
             settings={
+                **({} if self.curation is None else {"curation": self.curation["curation"]}),
                 **self.protocol,
                 **{name: self.selected[name] for name in ("config_id", "sketch_kind", "rho", "lam", "form")},
                 "reason": self.selected["reason"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.engines import stored_engine
+from assets.engines import stored_parts
 from assets.sections import FilterRun
 from assets.stages import GPU_POOL, stage
 from assets.step import Step
@@ -75,16 +75,16 @@ class Scorer:
         proxy = models.proxy(proxies, row["checkpoint_role"])
         scorer._check("checkpoint", row["checkpoint_id"], proxy.checkpoint_id)
         device = compute.prepare()
-        scorer.engine = stored_engine(
+        parts = stored_parts(
             row["sketch_kind"],
             row["sketch_config"],
             proxy.objective,
             tokenizer.chunk_tokens,
             models.store,
             compute,
-            say,
             device,
         )
+        scorer.engine = parts.engine(say)
         if row["tuned_path"] is not None:
             sha256, weights = stored_weights(models.store, row["tuned_path"])
             scorer._check("fine-tuned proxy", row["tuned_sha256"], sha256)

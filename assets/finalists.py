@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from assets.data import (
     load_sketches,
     load_task_vectors,
     pack_membership,
-    unpack_membership,
+    per_chunk,
 )
 from grasp_pipeline import tables
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.memberships import NamedMemberships
 from grasp_pipeline.names import RANDOM, Split, SubsetSplit
 from resources.notes import FinalistsNote
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.proxy.training import Recipe
     from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
     from grasp_pipeline.selection.candidates.context import LinearScore, SelectionContext
+    from grasp_pipeline.selection.candidates.learned import Learned
     from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
     from grasp_pipeline.selection.target import Target
@@ -63,7 +66,9 @@ def make_feasible_sets(
     from grasp_pipeline.selection.constraints.constraint_set import ConstraintSet
     from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
-    frame = corpus.frame
+    @cache
+    def listed(ids: tuple[str, ...]) -> tuple[NDArray[np.bool_], set[str]]:
+        return corpus.listed(ids)
 
     def constrain(
         tokens: NDArray[np.integer[Any]], allowed: NDArray[np.bool_], keep: NDArray[np.bool_] | None
@@ -72,11 +77,12 @@ def make_feasible_sets(
             constraints,
             budget,
             tokens,
-            chunk_ids=frame["chunk_id"].to_numpy(),
-            document_ids=frame["doc_id"].to_numpy(),
-            sources=frame["source"].to_numpy(),
-            clusters=frame["cluster"].to_numpy(),
-            positions=frame["position"].to_numpy(),
+            listed=listed,
+            documents=corpus.document,
+            sources=corpus.source,
+            source_names=corpus.sources,
+            clusters=corpus.cluster,
+            positions=corpus.position,
             allowed=allowed,
             keep=keep,
         )
@@ -106,17 +112,15 @@ def load_conditional(
     Raises:
         StoreError: a chunk is not in the table.
     """
-    losses = step.read(tables.CONDITIONAL_LOSSES).select("chunk_id", split).collect()
-    if losses.is_empty():
+    read = step.pin(tables.CONDITIONAL_LOSSES)
+    if step.tables.count(tables.CONDITIONAL_LOSSES, read.version) == 0:
         return None
-    found = corpus.frame.select("chunk_id").join(losses, on="chunk_id", how="left", maintain_order="left")[
-        split
-    ]
-    if found.null_count():
+    found, have = per_chunk(step, corpus, read, split)
+    if not have.all():
         raise StoreError(
-            f"{found.null_count()} chunks have no conditional loss; materialize conditional_losses"
+            f"{int((~have).sum())} chunks have no conditional loss; materialize conditional_losses"
         )
-    return before - found.to_numpy()
+    return before - found
 
 
 def load_texts(step: Step, split: Split, tasks: Sequence[str]) -> list[TokenLists]:
@@ -132,8 +136,12 @@ def load_selection_context(
     target: Target,
     feasible_sets: FeasibleSets,
     training_tokens: int = 0,
+    learned: Learned | None = None,
 ) -> SelectionContext:
-    """Pin and load what the arms are built from; training_tokens: of their retraining, 0 for the recipe's."""
+    """Pin and load what the arms are built from.
+
+    training_tokens: of their retraining, 0 for the recipe's; learned: from `assets.learned`.
+    """
     from grasp_pipeline.selection.candidates.context import SelectionContext
 
     losses = load_losses(step, corpus, kind)
@@ -147,6 +155,7 @@ def load_selection_context(
         losses,
         load_conditional(step, corpus, "query", losses),
         training_tokens or load_recipe(step).tokens,
+        learned,
     )
 
 
@@ -227,12 +236,12 @@ def finalist_frames(
 class Arms:
     """The finalists with their memberships.
 
-    frame: rows of `tables.FINALISTS`; settings: what the finalists asset was asked for.
+    frame: rows of `tables.FINALISTS`; settings: what the finalists asset was asked for. Memberships stay packed.
     """
 
     frame: pl.DataFrame
     settings: FinalistsNote
-    _memberships: dict[str, NDArray[np.bool_]]
+    _memberships: NamedMemberships
 
     def row(self, arm: str) -> dict[str, Any]:
         """Return one arm's row."""
@@ -255,6 +264,13 @@ class Arms:
         rows = ((row, self.linear(row["arm"])) for row in self.frame.iter_rows(named=True))
         specs = (spec_of(row["arm"], linear, row["near_duplicates"], row["repeats"]) for row, linear in rows)
         return {spec.name: spec for spec in specs if spec}
+
+    def memberships(self, arms: Iterable[str]) -> NamedMemberships:
+        """Return the memberships of some arms, packed."""
+        found = NamedMemberships(self._memberships.n)
+        for arm in arms:
+            found[arm] = self.membership(arm)
+        return found
 
     def subset_id(self, arm: str) -> str:
         """Return the arm's subset id."""
@@ -300,8 +316,5 @@ def load_finalists(step: Step, corpus: StoredPool, refitted: bool = True) -> Arm
     every = pl.concat(subsets)
     if every["pool_version"].unique().to_list() != [corpus.version]:
         raise StoreError("the finalists belong to another version of the corpus; materialize finalists again")
-    memberships = {
-        row["subset_id"]: unpack_membership(row["membership"], corpus.n)
-        for row in every.iter_rows(named=True)
-    }
+    memberships = NamedMemberships(corpus.n, dict(every.select("subset_id", "membership").iter_rows()))
     return Arms(pl.concat(frames), FinalistsNote.of(commit), memberships)

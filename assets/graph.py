@@ -7,19 +7,17 @@ from importlib import import_module
 
 import dagster as dg
 
-from assets.stages import STAGES
+from assets.stages import APART, STAGES
 
 MODULES = tuple(
     import_module(f"assets.{name}")
     for name in (
         *("corpus", "tokens", "proxy", "sketches", "protocol", "conditional", "selection", "publishing"),
-        *("evidence", "filtering", "vision"),
+        "curations",
+        *("evidence", "filtering", "vision", "attribution"),
     )
 )
 """In the order in which their steps follow one another."""
-
-APART = ("vision", "filtering")
-"""Groups with a job of their own."""
 
 
 def load_assets() -> list[dg.AssetsDefinition]:

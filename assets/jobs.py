@@ -1,12 +1,12 @@
 """Jobs and the recuration schedule, which is off until switched on in the UI."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.graph import curated, recurated
+from assets.launches import corpus_paths, listing, request, state_of
+from assets.launchpad import file_in_use
 from assets.partitions import WHOLE_RANGE
 from assets.stages import STAGES, check_run_config
 
@@ -15,13 +15,13 @@ STEPS = tuple(name for name, each in STAGES.items() if each.section and recurate
 
 
 def recurate_config() -> dict[str, Any]:
-    """Return what the run configuration GRASP_CONFIG (default config/demo.yaml) says of recurate's steps.
+    """Return what the run configuration in use says of recurate's steps.
 
     A schedule or sensor without it would fall back to the defaults and read another corpus.
     """
     from assets.settings import read_config
 
-    config = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))
+    config = read_config(file_in_use())
     ops = {name: section for name, section in config["ops"].items() if name in STEPS}
     return {**config, "ops": ops}
 
@@ -30,7 +30,7 @@ def recurate_tags() -> dict[str, str]:
     """Return recurate's run tags: every shard, and what GRASP_CONFIG says of the steps that it keeps."""
     from assets.settings import kept_settings, read_config
 
-    ops = read_config(Path(os.environ.get("GRASP_CONFIG", "config/demo.yaml")))["ops"]
+    ops = read_config(file_in_use())["ops"]
     check_run_config(ops)
     return WHOLE_RANGE | kept_settings(ops, STEPS)
 
@@ -73,15 +73,30 @@ curate_vision = dg.define_asset_job(
 
 @dg.schedule(
     name="weekly_recuration",
-    job=recurate,
+    job_name=recurate.name,
     cron_schedule="0 3 * * 1",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Mondays at 03:00: look for new or changed inputs and curate them, as the file GRASP_CONFIG says.",
+    description="Mondays at 03:00: look for new or changed inputs and curate them, as the file GRASP_CONFIG says. A "
+    "tick is skipped where neither files nor configuration nor code have changed since the last run of this store, and "
+    "while one is under way. Of Hugging Face datasets and object stores that is not known before the run.",
 )
-def weekly_recuration(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Launch recurate with the configuration that the store was curated with."""
-    return dg.RunRequest(run_config=recurate_config(), tags=recurate_tags())
+def weekly_recuration(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Launch recurate with the configuration that the store was curated with, once per state and tick."""
+    config = recurate_config()
+    paths = corpus_paths(config)
+    local = not any("://" in path for path in paths)
+    asked = request(
+        context.instance, config, recurate_tags(), state_of(config, listing(paths)) if local else None
+    )
+    return dg.SkipReason(asked) if isinstance(asked, str) else asked
 
 
-JOBS = [curate, recurate, fidelity, apply_filter, curate_vision]
+prove_attribution = dg.define_asset_job(
+    "prove_attribution",
+    dg.AssetSelection.groups("attribution"),
+    description="Publish an attribution that a third party can check, with the advice on which estimate of a removal "
+    "is safe.",
+)
+
+JOBS = [curate, recurate, fidelity, apply_filter, curate_vision, prove_attribution]
 SCHEDULES = [weekly_recuration]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from assets.data import StoredPool
     from assets.step import Step
+    from grasp_pipeline.arrays import TokenLists
+    from grasp_pipeline.memberships import Memberships
 
 Method = tuple[str, str]
 
@@ -23,18 +26,21 @@ OWN_NAMES = {
 def predict_methods(
     step: Step,
     corpus: StoredPool,
-    membership: NDArray[np.bool_],
+    membership: Memberships,
     chosen: dict[str, Any],
     names: list[str],
-    calibration: NDArray[np.bool_],
+    calibration: Memberships,
     utilities: NDArray[np.float64],
+    states: Callable[[TokenLists], NDArray[np.float32]] | None,
 ) -> tuple[dict[Method, NDArray[np.float64]], Method, dict[str, str]]:
     """Return predictions (m, T) by (method, form), the key of the selected surrogate, and who is left out and why.
 
     All gradient methods use the sketches of the selected kind. Sum and mean forms are both given where they differ.
-    What is tuned or fitted is so on the calibration subsets (m_c, n) and their utilities (m_c, T).
+    What is tuned or fitted is so on the calibration subsets (m_c, n) and their utilities (m_c, T). states: gives
+    features (k, h) of chunks; None: methods that read them are left out.
     """
     from assets.data import load_losses, load_sketches, load_task_vectors, query_events
+    from assets.finalists import load_texts
     from grasp_pipeline.attribution.methods.inputs import BaselineInputs, Sketches
     from grasp_pipeline.attribution.methods.quadratic_only import quadratic_from_means
     from grasp_pipeline.attribution.methods.registry import baselines, predict
@@ -69,6 +75,10 @@ def predict_methods(
     else:
         whole = Configuration(chosen["config_id"], EVENTS, chosen["rho"], chosen["lam"], chosen["form"])
         predictions[reference] = coverage_of(whole, events).predict(membership)
+    queries = load_texts(step, "query", names)
+    tokens = np.concatenate([each.lengths for each in queries]).astype(np.float64)
+    task = np.repeat(np.arange(len(names)), [each.n for each in queries])
+    shares = (task == np.arange(len(names))[:, None]) * tokens
     inputs = BaselineInputs(
         n_tokens=corpus.n_tokens,
         source=corpus.source,
@@ -77,6 +87,9 @@ def predict_methods(
         views={kind: Sketches(sketches, targets, load_losses(step, corpus, kind))},
         calibration=calibration,
         utilities=utilities,
+        representations=None if states is None else states(corpus.text),
+        query_representations=None if states is None else np.concatenate([states(each) for each in queries]),
+        query_shares=shares / shares.sum(axis=1, keepdims=True),
     )
     left_out: dict[str, str] = {}
     for name, each in baselines().items():

@@ -1,4 +1,4 @@
-"""Inline PNG pictures for asset metadata."""
+"""Pictures for asset metadata: inline PNGs, which open by a click, and bars, which the page shows without one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from assets.samples import bars
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,6 +19,12 @@ def inline_png(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     return f"![{alt}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+
+
+def loss_bars(points: Sequence[tuple[int, float]], most: int = 10) -> str:
+    """Return the training curve as bars, at steps of equal distance."""
+    every = max(1, -(-len(points) // most))
+    return bars([(f"{tokens:,} tokens", loss) for tokens, loss in points[::-every][::-1]], "train loss")
 
 
 def loss_curve(points: Sequence[tuple[int, float]]) -> str:
@@ -51,16 +59,35 @@ def bounds_chart(surrogates: pl.DataFrame, most: int = 15) -> str:
     return inline_png(figure, "lower bounds of the candidates")
 
 
-def fidelity_chart(fidelity: pl.DataFrame, corpus: str = "text") -> str:
-    """Return every method's rank correlation over all strata and tasks, with intervals and the noise ceiling."""
+def bounds_bars(surrogates: pl.DataFrame) -> str:
+    """Return the best candidates' lower bounds as bars."""
+    best = surrogates.sort("rank").select("config_id", "lower_bound").head(8)
+    return bars(best.iter_rows(), "lower bound")
+
+
+def _all_strata(fidelity: pl.DataFrame, corpus: str) -> pl.DataFrame:
+    """Return every method's row over all strata and tasks, the weakest first."""
     import polars as pl
-    from matplotlib.figure import Figure
 
     from grasp_pipeline.evaluation.fidelity import ALL, MEAN_OVER_TASKS, stratum_name
 
-    rows = fidelity.filter(
+    return fidelity.filter(
         pl.col("stratum") == stratum_name(ALL, corpus), pl.col("task") == MEAN_OVER_TASKS
     ).sort("rank_correlation")
+
+
+def fidelity_bars(fidelity: pl.DataFrame, corpus: str = "text") -> str:
+    """Return every method's rank correlation over all strata and tasks as bars, the strongest first."""
+    rows = _all_strata(fidelity, corpus).reverse()
+    named = rows.select("method", "form", "rank_correlation").iter_rows()
+    return bars([(f"{method}, {form}", seen) for method, form, seen in named], "rank correlation")
+
+
+def fidelity_chart(fidelity: pl.DataFrame, corpus: str = "text") -> str:
+    """Return every method's rank correlation over all strata and tasks, with intervals and the noise ceiling."""
+    from matplotlib.figure import Figure
+
+    rows = _all_strata(fidelity, corpus)
     seen = rows["rank_correlation"].to_numpy()
     errors = [seen - rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy() - seen]
     figure = Figure(figsize=(6, 0.8 + 0.3 * rows.height))
@@ -72,6 +99,12 @@ def fidelity_chart(fidelity: pl.DataFrame, corpus: str = "text") -> str:
     axes.set_xlabel("task-level rank correlation on the sealed subsets")
     axes.legend(fontsize=7)
     return inline_png(figure, "fidelity")
+
+
+def reasons_bars(counts: pl.DataFrame) -> str:
+    """Return documents rejected by reason as bars, the most first."""
+    ordered = counts.sort("documents", descending=True).select("reason", "documents")
+    return bars(ordered.iter_rows(), "documents rejected")
 
 
 def reasons_chart(counts: pl.DataFrame) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.memberships import Memberships
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,7 +91,7 @@ class Pooled:
     which counts as one calibration subset; left_out: reason -> number of those that cannot be used.
     """
 
-    membership: NDArray[np.bool_]
+    membership: Memberships
     utilities: NDArray[np.float64]
     clusters: NDArray[np.int64]
     left_out: dict[str, int]
@@ -134,9 +135,10 @@ def load_pool(
     """
     import polars as pl
 
+    from assets.data import pack_membership
     from grasp_pipeline.calibration.near_copies import overlap_clusters
 
-    memberships: list[NDArray[np.bool_]] = []
+    memberships: list[bytes] = []
     utilities: list[list[float]] = []
     left_out: Counter[str] = Counter()
     if version is None:
@@ -148,43 +150,27 @@ def load_pool(
     left_out["measured with another proxy, tokenizer or held-out documents"] = pool.height - same.height
     left_out["drawn as calibration subsets too"] = same.height - fresh.height
     for (old,), part in fresh.group_by("pool_version", maintain_order=True):
-        ids = _chunk_ids(step, corpus, int(old))
-        if ids is None:
+        mapping = _Mapping.of(step, corpus, int(old))
+        if mapping is None:
             left_out[f"version {old} of tokenized_shards, which they lie in, is no longer stored"] = (
                 part.height
             )
             continue
-        mapping = _Mapping.of(ids, corpus)
         for row in part.iter_rows(named=True):
             membership = mapping.carry(row["membership"])
             if membership is None:
                 left_out["some of their chunks are no longer in the corpus"] += 1
                 continue
             by_task = dict(zip(row["tasks"], row["utilities"], strict=True))
-            memberships.append(membership)
+            memberships.append(pack_membership(membership))
             utilities.append([by_task[name] for name in names])
-    members = np.array(memberships, dtype=bool).reshape(-1, corpus.n)
+    members = Memberships.of_bytes(memberships, corpus.n)
     values = np.array(utilities, dtype=np.float64).reshape(-1, len(names))
     # In the order of subset ids, which are digests: which clusters stay says nothing of what they were worth.
     clusters = overlap_clusters(members, corpus.n_tokens)
     kept = clusters < (len(clusters) if most is None else most)
     left_out["beyond the share of the statistic that earlier finalists may have"] = int((~kept).sum())
     return Pooled(members[kept], values[kept], clusters[kept], dict(+left_out))
-
-
-def _chunk_ids(step: Step, corpus: StoredPool, version: int) -> pl.Series | None:
-    """Return the sorted chunk ids of a version of `tokenized_shards`; None where it was vacuumed."""
-    from deltalake.exceptions import DeltaError
-
-    if version == corpus.version:
-        return corpus.frame["chunk_id"]
-    try:
-        stored = step.tables.read(tables.TOKENIZED_SHARDS, version).select("chunk_id").collect()
-    except (DeltaError, StoreError, FileNotFoundError) as error:
-        why, _, _ = str(error).partition(";")  # a version that was vacuumed is nothing to mend
-        step.say(f"version {version} of tokenized_shards cannot be read: {why}")
-        return None
-    return stored["chunk_id"].sort()
 
 
 @dataclass(frozen=True)
@@ -195,11 +181,21 @@ class _Mapping:
     n: int
 
     @staticmethod
-    def of(ids: pl.Series, corpus: StoredPool) -> _Mapping:
-        from assets.data import places
+    def of(step: Step, corpus: StoredPool, version: int) -> _Mapping | None:
+        """Return where the chunks of a version of `tokenized_shards` are now; None where it was vacuumed."""
+        from deltalake.exceptions import DeltaError
 
+        if version == corpus.version:
+            return _Mapping(np.arange(corpus.n), corpus.n)
+        try:
+            stored = step.tables.read(tables.TOKENIZED_SHARDS, version).select("chunk_id").collect()
+        except (DeltaError, StoreError, FileNotFoundError) as error:
+            why, _, _ = str(error).partition(";")  # a version that was vacuumed is nothing to mend
+            step.say(f"version {version} of tokenized_shards cannot be read: {why}")
+            return None
+        ids: pl.Series = stored["chunk_id"].sort()
         rows = np.full(len(ids), -1, dtype=np.int64)
-        found, known = places(corpus.frame["chunk_id"], ids)
+        found, known = corpus.keys.find(ids)
         rows[known] = found
         return _Mapping(rows, corpus.n)
 

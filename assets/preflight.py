@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.launches import about
+from assets.launchpad import launched_config
 from assets.settings import refuse_ignored
 from assets.stages import check_run_config, sections
 from grasp_pipeline import tables
@@ -74,21 +76,23 @@ def _refuse(faults: list[str | None]) -> None:
 
 
 def _section(context: dg.AssetExecutionContext, step: str) -> Section:
-    run_config: Mapping[str, Any] = context.run.run_config
-    ops = run_config.get("ops") or {}
+    ops = launched_config(context.run.run_config, context.job_def).get("ops") or {}
     return sections()[step].model_validate((ops.get(step) or {}).get("config") or {})
 
 
 def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
     """Ask what needs the configuration, the tasks' files, the device and the tables' logs alone."""
+    from assets.learned import check_learned
     from grasp_pipeline.corpus.export.write import check_destination
     from grasp_pipeline.corpus.tasks import read_tasks
     from grasp_pipeline.selection import preflight
     from grasp_pipeline.selection.certification.cross_fit import PICKS, REFITS
 
     run, delta = context.run, store.tables
-    run_config: Mapping[str, Any] = run.run_config
+    run_config = launched_config(run.run_config, context.job_def)
     check_run_config(run_config.get("ops") or {})
+    store.check_writable()
+    context.instance.add_run_tags(run.run_id, about(run, run_config, steps))
     refuse_ignored(run.tags, run.job_name, delta)
     faults: list[str | None] = []
     if any(
@@ -103,6 +107,7 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     if "finalists" in steps:
         finalists: Any = _section(context, "finalists")
         faults.append(preflight.no_retraining_left(finalists, PICKS * finalists.fresh_runs, REFITS))
+        faults.append(preflight.refusal(lambda: check_learned(finalists)))
     if "sealed_evaluation" in steps and "subsets" not in steps:
         faults.append(_old_seal(delta))
     _refuse(faults)
@@ -149,13 +154,12 @@ def _old_seal(delta: DeltaTables) -> str | None:
 def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> None:
     """Ask what needs the chunks."""
 
-    from assets.data import StoredPool, chunk_frame
+    from assets.chunk_index import index_chunks
     from assets.finalists import make_feasible_sets
     from grasp_pipeline.selection import preflight
 
     read = delta.pin(tables.TOKENIZED_SHARDS)
-    frame = chunk_frame(delta, read.version, delta.pin(tables.DOCUMENTS).version)
-    corpus = StoredPool.of(read.version, frame)
+    corpus = index_chunks(delta, read.version, delta.pin(tables.DOCUMENTS).version)
     budget = _budget(context, steps, delta)
     _refuse([preflight.impossible_budget(budget, corpus.total, corpus.documents)])
     tokens = budget.resolve(corpus.total, corpus.documents)
@@ -165,11 +169,7 @@ def _chunks(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTabl
         faults.append(preflight.too_few_subsets(subsets, corpus, tokens))
     if "finalists" in steps:
         finalists: Any = _section(context, "finalists")
-        share = _early_share(context, steps, delta)
-        faults += [
-            preflight.small_judge_sample(frame["chunk_id"].to_list(), corpus.n_tokens, share, tokens),
-            preflight.refusal(lambda: _constrain(finalists, make_feasible_sets, corpus, tokens)),
-        ]
+        faults.append(preflight.refusal(lambda: _constrain(finalists, make_feasible_sets, corpus, tokens)))
     _refuse(faults)
 
 
@@ -190,13 +190,3 @@ def _budget(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTabl
         return Budget(asked.budget_tokens, asked.budget_documents, asked.budget_fraction)
     row = delta.read(tables.CANDIDATES, delta.pin(tables.CANDIDATES).version).head(1).collect()
     return Budget.of(row.row(0, named=True))
-
-
-def _early_share(context: dg.AssetExecutionContext, steps: set[str], delta: DeltaTables) -> float:
-    from grasp_pipeline.sketch.kinds import EARLY
-
-    if "sketchers" in steps:
-        asked: Any = _section(context, "sketchers")
-        return asked.early_share
-    stored = delta.read(tables.SKETCHERS, delta.pin(tables.SKETCHERS).version)
-    return stored.filter(sketch_kind=EARLY).select("share").collect().item()

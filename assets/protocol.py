@@ -9,10 +9,11 @@ from assets.sections import ProtocolRun, SubsetsRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import EVENTS
 from resources.compute import Compute
 from resources.models import Models
-from resources.notes import SealNote, SubsetsNote, SurrogatesNote, TasksNote
+from resources.notes import SealNote, SubsetsNote, SurrogatesNote, TasksNote, predicted_rows
 from resources.store import DeltaStore
 
 SPLITS = ("calibration", "evaluation")
@@ -44,12 +45,7 @@ def candidates(
 
     step = Step(context, store, config)
     names = task_names(step)
-    kinds = (
-        step.read(tables.SKETCHERS)
-        .filter(pl.col("share") == 1)
-        .select("sketch_kind")
-        .collect()["sketch_kind"]
-    )
+    kinds = step.read(tables.SKETCHERS).select("sketch_kind").collect()["sketch_kind"]
     sizes = step.read(tables.TOKENIZED_SHARDS).select(
         tokens=pl.col("n_tokens").sum(), documents=pl.col("doc_id").n_unique()
     )
@@ -277,7 +273,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         load_utilities,
         query_events,
     )
-    from assets.plots import bounds_chart
+    from assets.plots import bounds_bars, bounds_chart
     from assets.pool import STRATUM, load_pool
     from grasp_pipeline.calibration.grid_predictions import coverage_of, predict_grid
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
@@ -315,7 +311,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
     )
     if calibration.calibration_pool is not None:
         step.say(pooled.account())
-    membership = np.concatenate([calibration.membership, pooled.membership])
+    membership = Memberships.join([calibration.membership, pooled.membership])
     events = (
         query_events(step, corpus, measured.names) if len(kinds) < grid["sketch_kind"].n_unique() else None
     )
@@ -364,7 +360,12 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
             utilities[:designed],
             f"surrogates/{candidates_read.version}",
         )
-    note = SurrogatesNote(query_documents={} if shares is None else asdict(shares))
+    note = SurrogatesNote(
+        query_documents={} if shares is None else asdict(shares),
+        predicted=predicted_rows(
+            predictions[choice.chosen, :designed], utilities[:designed], measured.names, calibration.strata
+        ),
+    )
     commit = step.tables.write(tables.SURROGATES, frame, provenance, statistics=note.to_json())
     step.tables.confirm(tables.SURROGATES, provenance)
     yield step.result(
@@ -372,6 +373,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         commit,
         frame.height,
         {
+            "best_candidates": dg.MetadataValue.md(bounds_bars(frame)),
             "bounds": dg.MetadataValue.md(bounds_chart(frame)),
             "bootstrap_resamples": choice.resamples,
             "query_documents": "" if shares is None else shares.sentence,

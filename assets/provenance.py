@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -33,11 +34,28 @@ def measured_elsewhere(
         then, now = (commit.reads.get(upstream.name) for commit in (found, shipped))
         if then is not None and now is not None and then != now:
             job = "curate" if what == "corpus" else "fidelity"
+            of = curation_of(delta, upstream, then)
+            head = "Measured for an earlier" if of is None else f"Measured on curation {of}, for an earlier"
             return (
-                f"Measured for an earlier {what}, not for the one that ships: {described(delta, upstream, then)}; what "
+                f"{head} {what}, not for the one that ships: {described(delta, upstream, then)}; what "
                 f"ships is of {described(delta, upstream, now)}. The job {job} measures it again."
             )
     return None
+
+
+def curation_of(delta: DeltaTables, table: Table, version: int) -> int | None:
+    """Return the number of the newest published curation that read a version of a table; None where none is known."""
+    import polars as pl
+
+    commit = delta.latest(tables.CURATIONS)
+    if commit is None:
+        return None
+    rows = delta.read(tables.CURATIONS, commit.version).filter(pl.col("published"))
+    told = rows.select("curation", "versions").sort("curation", descending=True).collect()
+    return next(
+        (number for number, versions in told.iter_rows() if json.loads(versions).get(table.name) == version),
+        None,
+    )
 
 
 def described(delta: DeltaTables, table: Table, version: int) -> str:
@@ -55,4 +73,6 @@ def described(delta: DeltaTables, table: Table, version: int) -> str:
         about = frame.select(pl.col("arm").first()).collect().item()
     else:
         about = f"{frame.select(pl.col('n_tokens').sum()).collect().item():,} tokens"
-    return f"version {version} of {table.name} ({about}{time})"
+    number = curation_of(delta, table, version)
+    of = "" if number is None else f"curation {number}, "
+    return f"version {version} of {table.name} ({of}{about}{time})"

@@ -1,4 +1,4 @@
-"""The proxy language model: initial, early and reference checkpoints."""
+"""The proxy language model: initial and reference checkpoints."""
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from resources.store import DeltaStore
 @stage(
     group="proxy",
     kinds={"pytorch", "huggingface", "deltalake"},
-    code_version="1",
+    code_version="2",
     reads=[tables.TOKENIZER, tables.TOKENIZED_SHARDS, tables.DOCUMENTS, Reading(tables.TASKS, "query")],
     writes={
         tables.PROXY_CHECKPOINTS: "A small causal LM trained on a sample of the corpus; gradients are taken at its "
@@ -27,14 +27,15 @@ from resources.store import DeltaStore
 def proxy_checkpoints(
     context: dg.AssetExecutionContext, config: ProxyRun, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
-    """Build and train the proxy; store three checkpoints as safetensors."""
+    """Build and train the proxy; store both checkpoints as safetensors."""
     import json
 
     import numpy as np
     import polars as pl
 
     from assets.data import load_corpus, load_held_out
-    from assets.plots import loss_curve
+    from assets.plots import loss_bars, loss_curve
+    from grasp_pipeline.proxy.batch_filter import BatchFilter
     from grasp_pipeline.proxy.presets import build_model, model_summary
     from grasp_pipeline.proxy.reference import shape_json, train_reference
     from grasp_pipeline.proxy.training import Recipe
@@ -45,7 +46,8 @@ def proxy_checkpoints(
     corpus = load_corpus(step)
     held_out = load_held_out(step, "query", tokenizer.encoder.bos, tokenizer.chunk_tokens)
     provenance = step.provenance()
-    if (commit := step.current(tables.PROXY_CHECKPOINTS, provenance)) is not None:
+    commit = step.current(tables.PROXY_CHECKPOINTS, provenance)
+    if commit is not None and models.checkpoints_whole(commit.version):
         return step.unchanged(tables.PROXY_CHECKPOINTS, commit)
     device = compute.prepare()
     model = build_model(config, tokenizer.encoder.vocab_size, tokenizer.chunk_tokens)
@@ -59,6 +61,15 @@ def proxy_checkpoints(
         progress.advance(tokens - progress.done)
         curve.append((tokens, loss))
 
+    batch_filter = None
+    if config.filter_share > 0:
+        batch_filter = BatchFilter(
+            held_out.rows,
+            held_out.sizes,
+            config.filter_share,
+            config.filter_target_rows,
+            ("reference", config.seed),
+        )
     path = f"files/proxies/{provenance.input_digest()[:16]}"
     with store.new_files(path) as folder:
         checkpoints = train_reference(
@@ -66,13 +77,13 @@ def proxy_checkpoints(
             corpus.text,
             survivors,
             recipe,
-            config.early_fraction,
             config.seed,
             tokenizer.encoder.bos,
             (held_out.rows, held_out.sizes),
             folder,
             device,
             watch,
+            batch_filter,
         )
         rows = [
             {
@@ -96,6 +107,10 @@ def proxy_checkpoints(
         "validation_loss": dg.MetadataValue.json(losses),
         "model": dg.MetadataValue.json(model_summary(model)),
         "compute": dg.MetadataValue.json(compute.describe()),
+        "training": dg.MetadataValue.md(loss_bars(curve)),
         "training_curve": dg.MetadataValue.md(loss_curve(curve)),
     }
+    if batch_filter is not None:
+        share = sum(int(each.sum()) for each in batch_filter.log) / recipe.rows
+        extra["sequences_left_out"] = dg.MetadataValue.float(share)
     return step.result(tables.PROXY_CHECKPOINTS, commit, len(rows), extra, recipe.tokens)

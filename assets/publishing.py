@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.candidates.family import Choice, Ranking
     from grasp_pipeline.selection.explanation.reasons import TaskExtremes
     from grasp_pipeline.selection.explanation.residual_filter import FeatureView
+    from resources.delta.commits import Commit, Provenance
 
 
 MOST_ROWS = 200
@@ -42,7 +43,7 @@ def account_table(counts: "pl.DataFrame") -> dg.TableMetadataValue:
 @stage(
     group="publication",
     kinds={"numpy", "deltalake"},
-    code_version="5",
+    code_version="6",
     reads=[
         tables.CERTIFICATES,
         tables.CANDIDATES,
@@ -81,6 +82,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         make_feasible_sets,
         task_directions,
     )
+    from assets.learned import load_learned
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.report.accounts import account
     from grasp_pipeline.selection.candidates.context import linear_view
@@ -97,6 +99,11 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     settings = step.tables.latest(tables.CERTIFICATES)
     assert settings is not None, "pinned above"
     if not head["certified"] and not CertificatesNote.of(settings).allow_uncertified:
+        from assets.curations import record_refusal
+        from assets.turns import turn_of
+
+        with turn_of(context, store, [tables.CURATIONS.name]):
+            record_refusal(step)
         raise ConfigError(
             f"{head['statement']} Nothing is published; set finalists.allow_uncertified to publish all the same."
         )
@@ -116,7 +123,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
     feasible_sets = make_feasible_sets(corpus, budget, arms.constraints, arms.settings.trust_share)
-    selection = load_selection_context(step, corpus, kind, target, feasible_sets)
+    learned = load_learned(step, arms.settings.learned)
+    selection = load_selection_context(step, corpus, kind, target, feasible_sets, learned=learned)
     kept, shipped = arms.membership(head["arm"]), arms.row(head["arm"])
     linear = head["arm"] if shipped["features"] else arms.nearest_linear(kept, corpus.n_tokens)
     rule = arms.linear(linear)
@@ -141,8 +149,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     order = np.flatnonzero(kept)
     order = order[np.argsort(-worth[order], kind="stable")]
     pruned = (
-        corpus.frame[order]
-        .select("chunk_id", "doc_id", pl.col("n_tokens").alias("kept_tokens"), "source", "shard")
+        corpus.named(order)
+        .rename({"n_tokens": "kept_tokens"})
         .with_columns(
             repeats=pl.lit(shipped["repeats"], pl.Int64),
             marginal_value=pl.Series(worth[order]),
@@ -151,7 +159,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
             top_task_value=pl.Series(served.strongest_value[order]),
         )
     )
-    commit = step.tables.write(tables.PRUNED_CORPUS, pruned, provenance)
+    commit = publish(step, tables.PRUNED_CORPUS, pruned, provenance)
     step.tables.confirm(tables.PRUNED_CORPUS, provenance)
     kept_tokens = int(pruned["kept_tokens"].sum())
     by_source = pruned.group_by("source").agg(pl.col("kept_tokens").sum()).sort("source")
@@ -173,7 +181,7 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         strongest_task=pl.Series(names[dropped["strongest_task"].to_numpy()]),
         weakest_task=pl.Series(names[dropped["weakest_task"].to_numpy()]),
     )
-    commit = step.tables.write(tables.DROP_REASONS, dropped, provenance)
+    commit = publish(step, tables.DROP_REASONS, dropped, provenance)
     counts = dict(dropped.group_by("reason").len().sort("reason").iter_rows())
     extra = {
         "reasons": dg.MetadataValue.json(counts),
@@ -185,8 +193,8 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
     row |= maker | {"config_id": chosen["config_id"], "target": target.name, "sketch_kind": kind}
     if warning:
         context.log.warning(warning)
-    commit = step.tables.write(
-        tables.RESIDUAL_FILTER, pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema), provenance
+    commit = publish(
+        step, tables.RESIDUAL_FILTER, pl.DataFrame([row], schema=tables.RESIDUAL_FILTER.schema), provenance
     )
     extra = {
         "filter_kind": row["filter_kind"],
@@ -195,6 +203,28 @@ def pruned_corpus(context: dg.AssetExecutionContext, store: DeltaStore) -> Itera
         "certificate": warning or "That of the shipped corpus.",
     }
     yield step.result(tables.RESIDUAL_FILTER, commit, 1, extra)
+
+
+def publish(step: Step, table: "tables.Table", frame: "pl.DataFrame", provenance: "Provenance") -> "Commit":
+    """Write a published table with the number of its curation in every row.
+
+    Rows that are published already keep their number; others get the next one. `curations`, which decides it, writes
+    another one over it where it must.
+    """
+    import polars as pl
+
+    from assets.curations import next_number
+
+    def numbered(number: int | None) -> "pl.DataFrame":
+        return frame.with_columns(curation=pl.lit(number, pl.Int64))
+
+    last = step.tables.latest(table)
+    before = None
+    if last is not None:
+        before = step.tables.read(table, last.version).select(pl.col("curation").max()).collect().item()
+    if before is None or not step.tables.holds(table, numbered(before)):
+        before = next_number(step.tables)
+    return step.tables.write(table, numbered(before), provenance)
 
 
 def chosen_by(shipped: dict[str, Any], kept: "NDArray[np.bool_]", selection: "SelectionContext") -> "Choice":
@@ -359,24 +389,21 @@ def explain_dropped(
         random_draw=FAMILIES[shipped["family"]].ranks_by == NOTHING,
         score_name=ALIGNMENT if ranked is None else ranked.name,
     )
-    ids = corpus.frame["chunk_id"].to_numpy()
-    nearest = [ids[row] if row >= 0 else None for row in reasons.nearest_kept]
-    return (
-        corpus.frame[reasons.chunk]
-        .select("chunk_id", "doc_id", "n_tokens", "source", "shard")
-        .with_columns(
-            reason=pl.Series(reasons.reason),
-            margin=pl.Series(reasons.margin).fill_nan(None),
-            value=pl.Series(reasons.value).fill_nan(None),
-            threshold=pl.Series(reasons.threshold).fill_nan(None),
-            score=pl.Series([name or None for name in reasons.score.tolist()], dtype=pl.String),
-            alignment=pl.Series(view.alignment[reasons.chunk]),
-            strongest_task=pl.Series(served.strongest[reasons.chunk]),
-            strongest_value=pl.Series(served.strongest_value[reasons.chunk]),
-            weakest_task=pl.Series(served.weakest[reasons.chunk]),
-            weakest_value=pl.Series(served.weakest_value[reasons.chunk]),
-            quota=pl.Series([name or None for name in reasons.quota.tolist()], dtype=pl.String),
-            nearest_kept=pl.Series(nearest, dtype=pl.String),
-            similarity=pl.Series(reasons.similarity).fill_nan(None),
-        )
+    some = reasons.nearest_kept >= 0
+    nearest = np.full(len(some), None, dtype=object)
+    nearest[some] = corpus.keys.ids(reasons.nearest_kept[some])
+    return corpus.named(reasons.chunk).with_columns(
+        reason=pl.Series(reasons.reason),
+        margin=pl.Series(reasons.margin).fill_nan(None),
+        value=pl.Series(reasons.value).fill_nan(None),
+        threshold=pl.Series(reasons.threshold).fill_nan(None),
+        score=pl.Series([name or None for name in reasons.score.tolist()], dtype=pl.String),
+        alignment=pl.Series(view.alignment[reasons.chunk]),
+        strongest_task=pl.Series(served.strongest[reasons.chunk]),
+        strongest_value=pl.Series(served.strongest_value[reasons.chunk]),
+        weakest_task=pl.Series(served.weakest[reasons.chunk]),
+        weakest_value=pl.Series(served.weakest_value[reasons.chunk]),
+        quota=pl.Series([name or None for name in reasons.quota.tolist()], dtype=pl.String),
+        nearest_kept=pl.Series(nearest.tolist(), dtype=pl.String),
+        similarity=pl.Series(reasons.similarity).fill_nan(None),
     )

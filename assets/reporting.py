@@ -1,4 +1,4 @@
-"""What the report and the terminal summary show, counted from the tables; no document text leaves the store."""
+"""What the report and the terminal summary show, counted from the tables; texts go to the page in the store alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from typing import TYPE_CHECKING
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.locations import tidy_root
 from grasp_pipeline.names import MEAN
 
 if TYPE_CHECKING:
+    import dagster as dg
     import polars as pl
 
-    from grasp_pipeline.report.inputs import ReportInputs
+    from grasp_pipeline.report.inputs import ProxySize, ReportInputs
     from grasp_pipeline.tables import Table
     from resources.delta.commits import Commit
     from resources.delta.tables import DeltaTables
 
 
-def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> ReportInputs:
+def report_inputs(
+    delta: DeltaTables, timings: pl.DataFrame | None = None, texts: int = 0, views: bool = True
+) -> ReportInputs:
     """Read and count everything that the report shows, of the corpus that ships.
 
     Tables that the pruned corpus was made from are read as it saw them, the others at their newest version; what those
     were measured for is told where it is not the corpus that ships.
+
+    Args:
+        delta: the tables.
+        timings: stage and seconds; None: not known.
+        texts: of every source and reason that are drawn to look at; 0: none.
+        views: whether to count what the page's interactive views draw.
 
     Raises:
         StoreError: no certificate was written yet.
@@ -32,8 +42,10 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
 
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.evaluation.fidelity import TEXT
+    from grasp_pipeline.report import explore
     from grasp_pipeline.report.accounts import KEPT, account
     from grasp_pipeline.report.inputs import ReportInputs
+    from grasp_pipeline.report.samples import SampleTables, draw_samples
     from grasp_pipeline.selection.target import Target
 
     versions: dict[str, int] = {}
@@ -81,15 +93,37 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
     )
     protocol = read(tables.CANDIDATES).collect().row(0, named=True)
     finalists = pl.concat([read(tables.FINALISTS).collect(), read(tables.REFITTED_FINALISTS).collect()])
-    checkpoints = read(tables.PROXY_CHECKPOINTS).select(
-        "role", "tokens_seen", "train_loss", "validation_loss"
-    )
+    proxies = read(tables.PROXY_CHECKPOINTS).collect()
+    checkpoints = proxies.select("role", "tokens_seen", "train_loss", "validation_loss")
     losses = read(tables.DOCUMENT_LOSSES).filter(split="calibration").collect()
     picked = finalists.filter(arm=certificates["arm"][0])["subset_id"]
     tasks = losses["task"].unique().sort().to_list()
     shares = _shares(
         Target.of(protocol["target"], tasks, json.loads(protocol["task_weights"])).shares(), tasks
     )
+    seen_views: dict[str, pl.DataFrame] = {}
+    if views:
+        pruned, dropped = read(tables.PRUNED_CORPUS), read(tables.DROP_REASONS)
+        seen_views = {
+            "funnel": explore.funnel(read(tables.DOCUMENTS), read(tables.REJECTED_DOCUMENTS), pruned),
+            "values": explore.value_bins(pruned, dropped),
+            "predictions": _predictions(seen(tables.SURROGATES), seen(tables.FIDELITY, {"corpus": TEXT})),
+        }
+    drawn = []
+    if texts:
+        sampled = SampleTables(
+            *(
+                read(table)
+                for table in (
+                    tables.PRUNED_CORPUS,
+                    tables.DROP_REASONS,
+                    tables.REJECTED_DOCUMENTS,
+                    tables.TOKENIZED_SHARDS,
+                    tables.DOCUMENTS,
+                )
+            )
+        )
+        drawn = draw_samples(sampled, texts)
     return ReportInputs(
         sources=sources,
         rejected=rejected,
@@ -100,7 +134,7 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
         drop_reasons=counts.filter(pl.col("reason") != KEPT),
         fidelity=read(tables.FIDELITY, {"corpus": TEXT}).collect(),
         evaluation_losses=read(tables.EVALUATION_LOSSES).collect(),
-        checkpoints=checkpoints.collect(),
+        checkpoints=checkpoints,
         arm_losses=_arm_losses(losses, finalists, shares),
         versions=versions,
         store=delta.root,
@@ -112,8 +146,95 @@ def report_inputs(delta: DeltaTables, timings: pl.DataFrame | None = None) -> Re
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
         margins=_margins(losses, finalists, picked[0] if len(picked) else "", shares),
         measured_elsewhere=_measured_elsewhere(delta, shipped),
+        curation=delta.curation(tables.PRUNED_CORPUS),
         more_queries=_more_queries(seen(tables.SURROGATES)),
+        proxy=_proxy_size(
+            delta.root,
+            proxies,
+            certificates,
+            int(counts.filter(reason=KEPT)["tokens"].sum()),
+            _cluster_share(seen(tables.FINALISTS)),
+        ),
+        samples=drawn,
+        **seen_views,
+        time=_time(delta, delta.curation(tables.PRUNED_CORPUS)),
     )
+
+
+def _predictions(calibration: Commit | None, sealed: Commit | None) -> pl.DataFrame:
+    """Return predicted and measured utilities, calibration and sealed subsets apart, as the commits tell them."""
+    import polars as pl
+
+    from grasp_pipeline.report.inputs import SCHEMAS
+    from resources.notes import FidelityNote, SurrogatesNote
+
+    rows = [
+        (split, *row)
+        for split, commit, note in (
+            ("calibration", calibration, SurrogatesNote),
+            ("sealed", sealed, FidelityNote),
+        )
+        if commit is not None
+        for row in note.of(commit).predicted
+    ]
+    return pl.DataFrame(rows, schema=SCHEMAS["predictions"], orient="row")
+
+
+def _cluster_share(commit: Commit | None) -> float:
+    """Return the share of the clusters that a finalist's retraining saw."""
+    from resources.notes import FinalistsNote
+
+    return FinalistsNote.of(commit).cluster_share if commit is not None else 1.0
+
+
+def _proxy_size(
+    root: str, proxies: pl.DataFrame, certificates: pl.DataFrame, kept: int, cluster_share: float
+) -> ProxySize:
+    """Return at what size of model and training the corpora were compared."""
+    from grasp_pipeline.report.inputs import ProxySize
+    from grasp_pipeline.report.size import stored_parameters
+
+    tokens = certificates["tokens"].max() if certificates.height else None
+    assert tokens is None or isinstance(tokens, int)
+    passes = tokens / kept / cluster_share if tokens is not None and kept else None
+    if proxies.is_empty():
+        return ProxySize(tokens=tokens, passes=passes, cluster_share=cluster_share)
+    proxy = proxies.row(0, named=True)
+    parameters = stored_parameters(f"{tidy_root(root)}/{proxy['path']}")
+    return ProxySize(
+        json.loads(proxy["model_config"]).get("model_type", ""), parameters, tokens, passes, cluster_share
+    )
+
+
+def _time(delta: DeltaTables, curation: int | None) -> str:
+    """Return when a curation was recorded; "" where it was not."""
+    commit = delta.latest(tables.CURATIONS)
+    if curation is None or commit is None:
+        return ""
+    rows = delta.read(tables.CURATIONS, commit.version).filter(curation=curation).select("time").collect()
+    return rows.item() if rows.height else ""
+
+
+def run_seconds(instance: dg.DagsterInstance, run: str) -> pl.DataFrame:
+    """Return seconds per stage of a run, in order, without the report's own; no rows where it is not remembered."""
+    import polars as pl
+
+    from assets.stages import STAGES
+
+    schema = {"stage": pl.String, "seconds": pl.Float64}
+    if not instance.has_run(run):
+        return pl.DataFrame(schema=schema)
+    ended = [
+        each
+        for each in instance.get_run_step_stats(run)
+        if each.step_key in STAGES
+        and each.step_key != "report"
+        and each.start_time is not None
+        and each.end_time is not None
+    ]
+    ended.sort(key=lambda each: each.start_time or 0.0)
+    rows = [(each.step_key, (each.end_time or 0.0) - (each.start_time or 0.0)) for each in ended]
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _more_queries(commit: Commit | None) -> str:

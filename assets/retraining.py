@@ -61,6 +61,8 @@ class Bench:
     proxy: LoadedProxy
     held_out: StoredHeldOut
     compute: Compute
+    cluster_share: float = 1.0
+    """Of the clusters that retrainings see; see `job_of`."""
 
     @cached_property
     def documents(self) -> pl.DataFrame:
@@ -93,6 +95,12 @@ class Bench:
 
         return self._runs(tables.DOCUMENT_LOSSES, self.documents, per_document)
 
+    def job(self, membership: NDArray[np.bool_], seed: int) -> Job:
+        """Return the retraining of a subset (n,)."""
+        from grasp_pipeline.proxy.runs import job_of
+
+        return job_of(self.corpus, membership, seed, self.cluster_share)
+
     def _runs(
         self, table: tables.Table, rows: pl.DataFrame, of: Callable[[Outcome], NDArray[np.float64]]
     ) -> MeasuredRuns:
@@ -106,6 +114,7 @@ class Bench:
             proxy.checkpoint_id,
             tokenizer.tokenizer_id,
             tokenizer.chunk_tokens,
+            *(("scale model", self.cluster_share) if self.cluster_share < 1 else ()),
         )
         trainer = Trainer(
             proxy.objective,
@@ -113,7 +122,8 @@ class Bench:
             proxy.recipe,
             proxy.checkpoint_id,
             self.compute.stacked_models,
-            self.compute.prepare(),
+            self.compute.worker_devices()[0],
+            self.compute.map_engine,
         )
         store = DeltaRuns(self.step.tables, self.provenance, table, self.split, rows)
         stream = TextStream(self.corpus.text, tokenizer.encoder.bos)

@@ -1,20 +1,25 @@
 """Run a job in the terminal: stages and progress while it runs, the summary at its end.
 
     python -m assets.run curate --config config/demo.yaml
+    python -m assets.run plan --config config/demo.yaml --workers 8
+    python -m assets.run summary --json
 
 The run is recorded in DAGSTER_HOME like any other, so the web interface shows it. Nothing here is needed by Dagster;
-`dagster job execute` and `dagster job launch` run the same jobs.
+`dg launch` and `dagster job launch` run the same jobs.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import sys
 import textwrap
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +30,18 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
+    from grasp_pipeline.report.inputs import ReportInputs
+    from resources.store import DeltaStore
 
-def first_cause(failure: Any) -> str:
-    """Return the sentence meant for the user, else the innermost message of a step's failure."""
-    error = failure.step_failure_data.error
-    known = {cls.__name__ for cls in GraspError.__subclasses__()}
+SUMMARY = "summary"
+PLAN = "plan"
+JOBS = ("curate", "recurate", "fidelity", "apply_filter", "curate_vision")
 
-    def ours() -> bool:
-        return (error.cls_name or "").rpartition(".")[2] in known
+HOME = Path(__file__).resolve().parents[1] / ".dagster_home"
+"""Where the Makefile keeps runs and logs."""
 
-    while error.cause is not None and not ours():
-        error = error.cause
-    message = error.message.strip()
-    return message.partition(": ")[2] if ours() else message
+OF_THE_LOCATION = {".dagster/repository": "__repository__@grasp_pipeline"}
+"""Run tag by which the web interface shows a run in the timeline of its job; the location is workspace.yaml's."""
 
 
 def tell(console: Console, seconds: float, message: str, indent: int) -> None:
@@ -48,6 +52,8 @@ def tell(console: Console, seconds: float, message: str, indent: int) -> None:
     room = console.width - len(head)
     if isinstance(message, Line):
         lines = [message.within(room)]
+    elif not console.is_terminal:  # in a pipe or a file a sentence is a line
+        lines = [" ".join(message.split())]
     else:
         lines = textwrap.wrap(message, max(room, 20), break_long_words=False) or [""]
     for number, line in enumerate(lines):
@@ -69,15 +75,30 @@ def config_faults(error: dg.DagsterInvalidConfigError, job: dg.JobDefinition) ->
     return "; ".join(told)
 
 
+def job_name(given: str) -> str:
+    """Return the name of a job as it was given; of another name the parser tells the nearest job."""
+    known = (*JOBS, SUMMARY, PLAN)
+    if given not in known:
+        raise argparse.ArgumentTypeError(f"there is no job {given!r}; {nearest(given, known)}")
+    return given
+
+
+def set_home() -> None:
+    """Set DAGSTER_HOME, where it is not set, to the checkout's `.dagster_home`."""
+    if HOME.is_dir():
+        os.environ.setdefault("DAGSTER_HOME", str(HOME))
+
+
 def this_instance() -> dg.DagsterInstance:
-    """Return the Dagster instance of DAGSTER_HOME.
+    """Return the Dagster instance of DAGSTER_HOME, without it that of the checkout's `.dagster_home`.
 
     Raises:
-        ConfigError: DAGSTER_HOME is not set or is not a folder.
+        ConfigError: DAGSTER_HOME is not a folder, or there is none.
     """
     import dagster as dg
     from dagster._core.errors import DagsterHomeNotSetError
 
+    set_home()
     try:
         return dg.DagsterInstance.get()
     except (DagsterHomeNotSetError, dg.DagsterInvariantViolationError) as error:
@@ -103,7 +124,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a job; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m assets.run", description="Run a job in the terminal.")
     parser.add_argument(
-        "job", choices=["curate", "recurate", "fidelity", "apply_filter", "curate_vision"], help="which job"
+        "job",
+        metavar="JOB",
+        type=job_name,
+        help=f"{', '.join(JOBS)}; {SUMMARY} runs none and tells what the store holds; {PLAN} measures a sample and "
+        "tells what curate will cost",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the answer as JSON; what happens meanwhile goes to stderr"
     )
     parser.add_argument(
         "--config", type=Path, default=Path("config/demo.yaml"), help="run configuration (YAML)"
@@ -111,56 +139,152 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--figures", type=Path, help="write seconds per stage and peak memory to this JSON file"
     )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="of plan: tell the cost on so many workers too"
+    )
     options = parser.parse_args(arguments)
 
     from rich.console import Console
 
     from assets.settings import read_config
 
-    console = Console(highlight=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a name from data that the terminal cannot show stops nothing
+    console = Console(highlight=False, stderr=options.json)
     try:
-        return _run(options.job, read_config(options.config), console, options.figures)
+        config = read_config(options.config)
+        if options.job == SUMMARY:
+            return _summary(config, console, options.json)
+        if options.job == PLAN:
+            from assets.planning import command
+
+            with _store(config) as used:
+                return command.main(config, used, run_small, options.workers, options.json, console)
+        return _run(options.job, config, console, options.figures, options.json)
     except GraspError as error:
-        console.print(f"Error: {error}", markup=False)
+        console.print(f"Error: {error}", markup=False, soft_wrap=not console.is_terminal)
         return 1
 
 
-def _run(job: str, config: dict[str, Any], console: Console, figures: Path | None) -> int:
+def _summary(config: dict[str, Any], console: Console, as_json: bool) -> int:
+    """Tell what the store holds, without a run."""
+    from dataclasses import replace
+
+    from assets.reporting import report_inputs, run_seconds
+
+    with _store(config) as used:
+        inputs = report_inputs(used.tables, views=False)
+        if "DAGSTER_HOME" in os.environ:
+            with this_instance() as instance:
+                inputs = replace(inputs, timings=run_seconds(instance, inputs.run_id))
+        _tell(inputs, used, console, as_json)
+    return 0
+
+
+@contextmanager
+def _store(config: dict[str, Any]) -> Iterator[DeltaStore]:
+    """Give the store that a run configuration names."""
     import dagster as dg
 
-    from assets import partitions, step
+    from grasp_pipeline.definitions import store
+
+    chosen = (config.get("resources") or {}).get("store")
+    with dg.build_resources({"store": store}, resource_config={"store": chosen} if chosen else {}) as opened:
+        yield opened.store
+
+
+def _tell(inputs: ReportInputs, store: DeltaStore, console: Console, as_json: bool) -> None:
+    """Print the summary, or the answer as JSON to stdout."""
+    from grasp_pipeline.report.answer import answer
+    from grasp_pipeline.report.formats import public_location
+    from grasp_pipeline.report.summary import print_summary
+
+    report = f"{store.place}/report/report.html"
+    if store.is_local:
+        report = Path(report).absolute().as_uri()
+    if as_json:
+        places = {"store": public_location(inputs.store), "report": public_location(report)}
+        print(json.dumps(answer(inputs) | places, indent=2))
+    else:
+        print_summary(inputs, console, report)
+
+
+def run_small(run_config: Mapping[str, Any], instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    """Run `curate` for a plan.
+
+    Raises:
+        ConfigError: it failed; names the step and the cause.
+    """
+    from dagster._core.errors import DagsterUserCodeProcessError
+
+    from assets import partitions
+    from assets.failures import first_cause
+    from grasp_pipeline.definitions import defs
+
+    try:
+        result = defs.resolve_job_def("curate").execute_in_process(
+            run_config=run_config, instance=instance, tags=partitions.WHOLE_RANGE, raise_on_error=False
+        )
+    except DagsterUserCodeProcessError as error:  # refused before it was a run
+        raise ConfigError(error) from error
+    for event in result.all_events:
+        if event.event_type_value == "STEP_FAILURE":
+            raise ConfigError(
+                f"a small run on a sample of the corpus failed at {event.step_key}: {first_cause(event)}"
+            )
+    return result
+
+
+def _run(
+    job: str, config: dict[str, Any], console: Console, figures: Path | None, as_json: bool = False
+) -> int:
+    import dagster as dg
+    from dagster._core.errors import DagsterUserCodeProcessError
+
+    from assets import partitions, terminal
+    from assets.failures import first_cause
+    from assets.launches import DID_NOTHING, RESULT_TAG, end_as_skip
     from assets.reporting import report_inputs, vision_inputs
     from assets.settings import kept_settings
     from assets.stages import STAGES, check_run_config
+    from assets.timeline import show_in_timeline
     from grasp_pipeline.config import VisionConfigSection
-    from grasp_pipeline.definitions import defs, store
+    from grasp_pipeline.definitions import defs
     from grasp_pipeline.progress import duration
-    from grasp_pipeline.report.summary import print_summary, print_vision_summary
+    from grasp_pipeline.report.summary import print_vision_summary
 
-    check_run_config(config["ops"])
+    every = ("curate", "apply_filter", "curate_vision")
+    steps = {node.name for name in every for node in defs.resolve_job_def(name).graph.nodes}
+    check_run_config(config["ops"], steps)
     begun = time.monotonic()
     definition = defs.resolve_job_def(job)
     known = {node.name for node in definition.graph.nodes}
     given = {name: value for name, value in config["ops"].items() if name in known}
-    every = ("curate", "apply_filter", "curate_vision")
-    steps = {node.name for name in every for node in defs.resolve_job_def(name).graph.nodes}
-    if unknown := sorted(set(config["ops"]) - steps):
-        names = "; ".join(f"no step is named {name!r}, {nearest(name, steps)}" for name in unknown)
-        raise ConfigError(f"the configuration names what does not exist: {names}")
-    run_config = {**config, "ops": given, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    run_config = {
+        "resources": {},
+        **config,
+        "ops": given,
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
     tags = partitions.WHOLE_RANGE if job in ("curate", "recurate") else {}
-    tags = tags | kept_settings(config["ops"], known)
-    step.TERMINAL = lambda message, indent: tell(console, time.monotonic() - begun, message, indent)
+    tags = tags | kept_settings(config["ops"], known) | OF_THE_LOCATION
+    terminal.LISTENER = lambda message, indent: tell(console, time.monotonic() - begun, message, indent)
+    instance = show_in_timeline(this_instance(), job)
     try:
         result = definition.execute_in_process(
-            run_config=run_config, instance=this_instance(), raise_on_error=False, tags=tags
+            run_config=run_config, instance=instance, raise_on_error=False, tags=tags
         )
     except dg.DagsterInvalidConfigError as error:
         raise ConfigError(
             f"The run configuration cannot be used: {config_faults(error, definition)}. Correct it and launch again."
         ) from error
+    except DagsterUserCodeProcessError as error:  # refused before it was a run
+        raise ConfigError(error) from error
     finally:
-        step.TERMINAL = None
+        terminal.LISTENER = None
     failed = _tell_checks(result, console)
     failures = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     told: set[str] = set()
@@ -169,15 +293,17 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
             continue  # those are told above
         if (cause := first_cause(failure)) not in told:  # what a run is refused for is told by every step
-            console.print(f"{failure.step_key} failed: {cause}", markup=False)
+            console.print(
+                f"{failure.step_key} failed: {cause}", markup=False, soft_wrap=not console.is_terminal
+            )
         told.add(cause)
     if failures:
-        console.print(f"Run {result.run_id}; see it with `make ui`.", markup=False)
+        console.print(
+            f"Run {result.run_id}; see it with `make ui`.", markup=False, soft_wrap=not console.is_terminal
+        )
         return 1
     timings = stage_seconds(result, set(STAGES))
-    chosen = (config.get("resources") or {}).get("store")
-    with dg.build_resources({"store": store}, resource_config={"store": chosen} if chosen else {}) as opened:
-        used = opened.store
+    with _store(config) as used:
         if job == "curate_vision":
             settings = (given.get("vision_fidelity") or {}).get("config") or {}
             from grasp_pipeline.evaluation.experiment import SELECTED
@@ -188,7 +314,10 @@ def _run(job: str, config: dict[str, Any], console: Console, figures: Path | Non
         elif job == "apply_filter":
             _tell_filter(result, console, used.place)
         else:
-            print_summary(report_inputs(used.tables, timings), console, f"{used.place}/report/report.html")
+            _tell(report_inputs(used.tables, timings, views=False), used, console, as_json)
+    record = instance.get_run_by_id(result.run_id)
+    if record is not None and end_as_skip(instance, record):
+        console.print(f"{DID_NOTHING} Dagster lists the run as canceled, with the tag {RESULT_TAG}.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.monotonic() - begun
     console.print(f"{duration(seconds)} in all, peak memory {peak:.2f} GiB.", markup=False)

@@ -72,6 +72,10 @@ class ExportRun(dg.Config, config.ExportConfig):
     """Configuration of `export`."""
 
 
+class ReportRun(dg.Config, config.ReportConfig):
+    """Configuration of `report`."""
+
+
 class FilterRun(dg.Config, config.InputConfig):
     """Configuration of `filtered_shards`: what `manifest` has, for files that are not in the corpus."""
 

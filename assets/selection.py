@@ -9,6 +9,7 @@ from assets.sections import FinalistsRun
 from assets.stages import GPU_POOL, Reading, stage
 from assets.step import Step
 from grasp_pipeline import tables
+from grasp_pipeline.config import FinalistsConfig
 from grasp_pipeline.names import RANDOM
 from resources.compute import Compute
 from resources.models import Models
@@ -38,7 +39,7 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
 @stage(
     group="selection",
     kinds={"numpy", "deltalake"},
-    code_version="8",
+    code_version="10",
     reads=[
         tables.CANDIDATES,
         tables.SELECTED_CONFIG,
@@ -50,6 +51,9 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
         tables.TASK_SKETCHES,
         tables.CONDITIONAL_LOSSES,
         tables.PROXY_CHECKPOINTS,
+        Reading(tables.TOKENIZER, optional=True),
+        Reading(tables.SUBSETS, "calibration", optional=True),
+        Reading(tables.SUBSET_UTILITIES, "calibration", optional=True),
     ],
     writes={
         tables.FINALISTS: "Candidate corpora at the budget: optimised, simple, full. A judge with evidence that no "
@@ -57,7 +61,11 @@ def selected_configuration(chosen: Mapping[str, Any]) -> "Configuration":
     },
 )
 def finalists(
-    context: dg.AssetExecutionContext, config: FinalistsRun, store: DeltaStore
+    context: dg.AssetExecutionContext,
+    config: FinalistsRun,
+    store: DeltaStore,
+    models: Models,
+    compute: Compute,
 ) -> dg.MaterializeResult:
     """Build, judge and shortlist the candidate corpora."""
     import numpy as np
@@ -70,19 +78,19 @@ def finalists(
         load_target,
         make_feasible_sets,
     )
+    from assets.learned import labels_digest, make_learned, pin_learned
     from grasp_pipeline.calibration.budget import Budget
     from grasp_pipeline.selection.candidates.families.random import Random
     from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
     from grasp_pipeline.selection.certification.cross_fit import PICKS, REFITS
-    from grasp_pipeline.sketch.kinds import EARLY
 
-    step = Step(context, store, config)
+    step = Step(context, store, config, beside=labels_digest(config))
     protocol = step.read(tables.CANDIDATES).collect().row(0, named=True)
     chosen = step.read(tables.SELECTED_CONFIG).collect().row(0, named=True)
     corpus = load_corpus(step)
     kind, target = chosen["sketch_kind"], load_target(step, protocol)
-    for needed in (kind, EARLY):
-        step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": needed})
+    step.pin(tables.GRADIENT_SKETCHES, {"sketch_kind": kind})
+    pin_learned(step, config)
     provenance = step.provenance()
     if (commit := step.current(tables.FINALISTS, provenance)) is not None:
         return step.unchanged(tables.FINALISTS, commit)
@@ -93,14 +101,15 @@ def finalists(
     beside = len(draws) + PICKS * config.fresh_runs + (REFITS if config.refit else 0)
     most = config.max_retrainings - beside if config.max_retrainings else None
 
-    training_tokens = round(config.training_passes * budget)
-    if config.max_training_tokens:
-        training_tokens = min(training_tokens, config.max_training_tokens)
-    selection = load_selection_context(step, corpus, kind, target, feasible_sets, training_tokens)
+    training_tokens, cluster_share = planned_training(config, budget)
+    seen = round(training_tokens / cluster_share)
+    folder = f"files/finalists/{provenance.input_digest()[:16]}"
+    learned = make_learned(step, config, corpus, target, models, compute, folder)
+    selection = load_selection_context(step, corpus, kind, target, feasible_sets, seen, learned)
     selected = selected_configuration(chosen)
     entries = build_finalists(selection, selected, config.optimiser_gap, config.max_passes, step.say)
     step.say(f"built {len(entries)} candidate corpora of {budget:,} tokens; judging them")
-    judgement = load_judgement(step, corpus, selection, entries, kind)
+    judgement = load_judgement(step, corpus, selection, entries)
     listed = shortlist(entries, judgement.score, config.shortlist, most)
     runs = sum(listed) + beside
     step.say(retraining_cost(step, runs, training_tokens / load_recipe(step).tokens or 1.0))
@@ -115,7 +124,10 @@ def finalists(
     )
     step.tables.write(tables.SUBSETS, subsets, provenance, {"split": "finalist"})
     settings = config.model_dump(include=set(FinalistsNote.model_fields))
-    note = FinalistsNote(**settings, training_tokens=training_tokens)
+    kept = folder if learned else ""
+    note = FinalistsNote(
+        **settings, learned=kept, training_tokens=training_tokens, cluster_share=cluster_share
+    )
     commit = step.tables.write(tables.FINALISTS, frame, provenance, statistics=note.to_json())
     extra = {
         "candidates": len(entries),
@@ -129,25 +141,26 @@ def finalists(
     return step.result(tables.FINALISTS, commit, frame.height, extra)
 
 
-def load_judgement(
-    step: Step, corpus: "StoredPool", selection: "SelectionContext", entries: "list[Candidate]", kind: str
-) -> "Judgement":
-    """Judge the candidates by the judge documents, the early checkpoint, the final one and the conditional losses."""
-    from assets.data import load_sketch_sample, load_task_vectors
-    from assets.finalists import load_conditional, load_texts
-    from grasp_pipeline.attribution.blocks import as_blocks
-    from grasp_pipeline.selection.candidates.finalists import judge_finalists
-    from grasp_pipeline.selection.candidates.judge import View
-    from grasp_pipeline.sketch.kinds import EARLY
+def planned_training(config: FinalistsConfig, budget: int) -> tuple[int, float]:
+    """Return the tokens of a finalist's retraining, 0 for the recipe's, and the share of the clusters it sees."""
+    planned = round(config.training_passes * budget)
+    if not config.max_training_tokens or planned <= config.max_training_tokens:
+        return planned, 1.0
+    share = config.max_training_tokens / planned if config.scale_model else 1.0
+    return config.max_training_tokens, share
 
-    target = selection.target
-    sample, early = load_sketch_sample(step, corpus, EARLY)
+
+def load_judgement(
+    step: Step, corpus: "StoredPool", selection: "SelectionContext", entries: "list[Candidate]"
+) -> "Judgement":
+    """Judge the candidates by the judge documents and, where they were measured, the conditional losses."""
+    from assets.finalists import load_conditional, load_texts
+    from grasp_pipeline.selection.candidates.finalists import judge_finalists
+
     return judge_finalists(
         selection,
         entries,
-        load_texts(step, "judge", target.tasks),
-        View(as_blocks(early), target.direction(*load_task_vectors(step, EARLY, "judge")), sample),
-        target.direction(*load_task_vectors(step, kind, "judge")),
+        load_texts(step, "judge", selection.target.tasks),
         load_conditional(step, corpus, "judge", selection.losses),
     )
 
@@ -169,7 +182,7 @@ def retraining_cost(step: Step, runs: int, times: float = 1.0) -> str:
 @stage(
     group="selection",
     kinds={"pytorch", "deltalake"},
-    code_version="7",
+    code_version="8",
     reads=[
         tables.TOKENIZER,
         tables.PROXY_CHECKPOINTS,
@@ -239,14 +252,15 @@ def certificates(
         simple=listed.filter(pl.col("pickable"), pl.col("role").is_in(["simple", "full"]))["arm"].to_list(),
         draws=listed.filter(pl.col("role") == RANDOM)["arm"].to_list(),
     )
-    bench = Bench(step, provenance, "calibration", corpus, tokenizer, proxy, held_out, compute)
+    share = arms.settings.cluster_share
+    bench = Bench(step, provenance, "calibration", corpus, tokenizer, proxy, held_out, compute, share)
     contestants = Contestants(
         bench,
         bench.document_losses(),
         arms,
         target,
         chosen["sketch_kind"],
-        {arm: arms.membership(arm) for arm in listed["arm"]},
+        arms.memberships(listed["arm"]),
     )
     tasks = list(dict.fromkeys([target.name, *target.tasks, MEAN]))
     refitting = contestants.refit if arms.settings.refit and not target.worst else None
@@ -277,7 +291,7 @@ def certificates(
     yield step.result(tables.REFITTED_FINALISTS, commit, frame.height)
 
     budget = Budget.of(protocol).resolve(corpus.total, corpus.documents)
-    table = certificate_rows(contest, proxy.recipe.tokens / budget)
+    table = certificate_rows(contest, regime(proxy.recipe.tokens / budget, share))
     commit = step.tables.write(
         tables.CERTIFICATES,
         table,
@@ -295,8 +309,17 @@ CHOSEN_ON = "The surrogate's configuration was chosen by retrainings that were s
 """What every statement leaves out of its bound; see docs/selection.md."""
 
 
-def regime(passes: float) -> str:
-    """Say how much of the training that may be planned the retrainings stand for; passes: theirs over the budget."""
+def regime(passes: float, cluster_share: float) -> str:
+    """Say how much of the training that may be planned the retrainings stand for.
+
+    passes: tokens of one over the budget; cluster_share: of the clusters of near duplicates that it saw.
+    """
+    if cluster_share < 1:
+        return (
+            f"Each retraining made {passes / cluster_share:.2g} passes over a scale model: {cluster_share:.2g} of the "
+            "clusters of near duplicates, drawn anew with every seed. What only a larger corpus repeats it does not "
+            "show; finalists.max_training_tokens sets its size."
+        )
     if passes < 1:
         return (
             f"Each retraining saw {passes:.2g} of the budget once: a whole pass may order the corpora otherwise, and "
@@ -305,8 +328,8 @@ def regime(passes: float) -> str:
     return f"Each retraining made {passes:.2g} passes over the budget."
 
 
-def certificate_rows(contest: "CrossFitResult", passes: float) -> "pl.DataFrame":
-    """Return the rows of `certificates`: the target against random first; passes: of a retraining over the budget."""
+def certificate_rows(contest: "CrossFitResult", measured: str) -> "pl.DataFrame":
+    """Return the rows of `certificates`: the target against random first; measured: how, in words."""
     import polars as pl
 
     taken = [name for name in tables.CERTIFICATES.schema if name not in ("baseline", "fold_picks")]
@@ -315,7 +338,7 @@ def certificate_rows(contest: "CrossFitResult", passes: float) -> "pl.DataFrame"
         | {
             "baseline": baseline,
             "fold_picks": ",".join(found.fold_picks),
-            "statement": f"{found.statement} {regime(passes)} {CHOSEN_ON}",
+            "statement": f"{found.statement} {measured} {CHOSEN_ON}",
         }
         for baseline, found in contest.certificates
     ]

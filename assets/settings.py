@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KEPT = "grasp/kept_settings"
 """Run tag: JSON of step -> what the configuration file says of it, for the steps that the job does not run."""
 
-LAST = ("sealed_evaluation", "export", "vision_fidelity")
+LAST = ("sealed_evaluation", "export", "report", "vision_fidelity")
 """Steps that no other is built on: a job without them leaves nothing of their settings out."""
 
 RECURATED = ("manifest", "documents", "conditional_losses", "finalists")
@@ -126,7 +126,13 @@ def read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration {path} cannot be read ({error}); give a YAML file") from error
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise ConfigError(
+            f"the configuration {path} is not YAML{place}: {error.problem}; correct it, indenting by spaces"
+        ) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(
             f"the configuration {path} is not YAML ({' '.join(str(error).split())}); correct it"
         ) from error

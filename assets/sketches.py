@@ -22,20 +22,21 @@ from resources.notes import SketchNote
 from resources.store import DeltaStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import polars as pl
 
     from grasp_pipeline.sketch.build import StoredSettings
+    from grasp_pipeline.sketch.making import GroupSketches
     from grasp_pipeline.sketch.protocol import Sketcher
-    from grasp_pipeline.sketch.run import Sketched, SketchEngine
+    from grasp_pipeline.sketch.run import SketchEngine
     from resources.delta.commits import Commit, Provenance, Read
 
 
 @stage(
     group="sketches",
     kinds={"pytorch", "deltalake"},
-    code_version="3",
+    code_version="4",
     reads=[tables.TOKENIZER, tables.PROXY_CHECKPOINTS, Reading(tables.TOKENIZED_SHARDS, optional=True)],
     writes={
         tables.SKETCHERS: "How each kind of sketch is computed and stored: checkpoint, dimensions, seed, fitted "
@@ -51,7 +52,6 @@ def sketchers(
     import polars as pl
 
     from grasp_pipeline.sketch.build import StoredSettings, build_sketcher, storage_scale
-    from grasp_pipeline.sketch.kinds import EARLY, checkpoint_role
     from grasp_pipeline.sketch.pca import PcaSketcher
 
     step = Step(context, store, config)
@@ -65,8 +65,8 @@ def sketchers(
     encoder = tokenizer.encoder
     sample = None if corpus is None else _sample(step, corpus, config)
     rows, described = [], {}
-    for kind in [*config.kinds, EARLY]:
-        proxy = models.proxy(version, checkpoint_role(kind))
+    proxy = models.proxy(version, "reference")
+    for kind in config.kinds:
         sketcher: Sketcher = build_sketcher(kind, proxy.objective, config, device)
         settings = StoredSettings(**config.model_dump())
         if sample is not None and config.pca_dim < sketcher.d:
@@ -76,13 +76,12 @@ def sketchers(
         rows.append(
             {
                 "sketch_kind": kind,
-                "role": checkpoint_role(kind),
+                "role": "reference",
                 "checkpoint_id": proxy.checkpoint_id,
                 "d": sketcher.d,
                 "scale": storage_scale(
                     sketcher, encoder.vocab_size, tokenizer.chunk_tokens, encoder.bos, device
                 ),
-                "share": config.early_share if kind == EARLY else 1.0,
                 "settings": settings.model_dump_json(),
             }
         )
@@ -164,12 +163,10 @@ def gradient_sketches(
     context: dg.AssetExecutionContext, store: DeltaStore, models: Models, compute: Compute
 ) -> dg.MaterializeResult:
     """Sketch the shards that are new or changed, on every device; a finished shard is never touched again."""
-    from grasp_pipeline.sketch.spread import spread
-
     step = Step(context, store)
     kinds = kind_engines(step, models, compute)
     found: dict[str, dict[str, Commit]] = {}
-    waiting: list[tuple[_Shard, KindEngines]] = []
+    waiting: list[_Job] = []
     for name in context.partition_keys:
         if step.tables.latest(tables.TOKENIZED_SHARDS, {"shard": name}) is None:
             context.add_asset_metadata({"dagster/partition_row_count": 0}, partition_key=name)
@@ -186,8 +183,7 @@ def gradient_sketches(
     if waiting:
         shard, _ = waiting[0]
         step.tables.create(tables.GRADIENT_SKETCHES, shard.provenance)
-    commits = spread(waiting, len(kinds[0].devices), lambda job, worker: job[0].sketch(job[1], worker))
-    for (shard, kind), commit in zip(waiting, commits, strict=True):
+    for (shard, kind), commit in zip(waiting, _sketch(waiting, kinds, compute), strict=True):
         found[shard.name][kind.name] = commit
     totals: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
     for name, written in found.items():
@@ -213,6 +209,40 @@ def gradient_sketches(
     return step.result(
         tables.GRADIENT_SKETCHES, newest, totals["rows"], extra, totals["tokens"], up_to_date=not waiting
     )
+
+
+def _sketch(jobs: "list[_Job]", kinds: list[KindEngines], compute: Compute) -> "list[Commit]":
+    """Sketch shards by kinds and commit each: through the engine, on several devices of this machine side by side."""
+    from grasp_pipeline.engine import BuiltOnce, Engine, SerialEngine, map_jobs
+    from grasp_pipeline.proxy.work import core_seconds
+    from grasp_pipeline.sketch.making import GroupSketcher
+    from grasp_pipeline.sketch.spread import spread
+
+    if not jobs:
+        return []
+    tokens = {shard.name: shard.n_tokens for shard, _ in jobs}
+    asked = sorted({kind.name for _, kind in jobs})
+    bos = kinds[0].tokenizer.encoder.bos
+
+    def through(engine: Engine, some: "list[_Job]", device: int) -> "list[Commit]":
+        parts = tuple(kind.parts(device) for kind in kinds if kind.name in asked)
+        sketched = map_jobs(
+            engine, BuiltOnce(GroupSketcher(parts, bos)), some, lambda job: job[1].blocks(job[0].chunks())
+        )
+        return [shard.write(kind, groups) for (shard, kind), groups in sketched]
+
+    devices = len(kinds[0].devices)
+    if devices > 1:
+        shares = spread(
+            [jobs[i::devices] for i in range(devices)],
+            devices,
+            lambda some, device: through(SerialEngine(), some, device),
+        )
+        return [shares[i % devices][i // devices] for i in range(len(jobs))]
+    weights = kinds[0].parts().objective.parameters()
+    work = sum(core_seconds(weights, tokens[shard.name]) for shard, _ in jobs)
+    with compute.map_engine(work) as engine:
+        return through(engine, jobs, 0)
 
 
 @dataclass
@@ -243,21 +273,36 @@ class _Shard:
         """Return the partition of `gradient_sketches` that a kind's sketches of the shard are."""
         return {"sketch_kind": kind.name, "shard": self.name}
 
-    def sketch(self, kind: KindEngines, worker: int) -> "Commit":
-        """Sketch the shard and commit it; groups are read, sketched and written one after the other."""
+    @cached_property
+    def n_tokens(self) -> int:
+        """Tokens of the shard."""
+        return shard_tokens(self.step, self.source, self.name)
+
+    def chunks(self) -> "Iterator[pl.DataFrame]":
+        """Read the shard's chunks piece by piece."""
+        columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
+        return self.step.tables.batches(
+            tables.TOKENIZED_SHARDS, self.source.version, {"shard": self.name}, columns
+        )
+
+    def write(self, kind: KindEngines, groups: "Iterable[tuple[pl.DataFrame, GroupSketches]]") -> "Commit":
+        """Commit the shard's sketches, given group by group; a group is written while the next is sketched."""
         from grasp_pipeline.sketch.storage import group_rows
 
         begun = time.perf_counter()
         counted = {"rows": 0, "tokens": 0}
         row = kind.row
+        progress = Progress(f"sketching {self.name} ({kind.name})", self.n_tokens, "tokens", kind.say)
 
         def frames() -> "Iterator[pl.DataFrame]":
-            tokens = shard_tokens(self.step, self.source, self.name) * row["share"]
-            chunks = _chunks(self.step, self.source, self.name, row["share"])
-            for sketched in kind.sketch(self.name, tokens, chunks, worker):
-                counted["rows"] += sketched.chunks.height
-                counted["tokens"] += int(sketched.chunks["n_tokens"].sum())
-                yield _rows(row, sketched)
+            for chunks, sketched in groups:
+                for message in sketched.said:
+                    kind.say(message)
+                tokens = int(chunks["n_tokens"].sum())
+                counted["rows"] += chunks.height
+                counted["tokens"] += tokens
+                progress.advance(tokens)
+                yield _rows(row, chunks, sketched)
 
         def statistics() -> dict[str, Any]:
             return SketchNote(
@@ -277,28 +322,17 @@ class _Shard:
         )
 
 
-def _chunks(step: Step, source: "Read", shard: str, share: float) -> "Iterator[pl.DataFrame]":
-    """Yield a shard's chunks, or the sample of them that a kind takes, a frame at a time."""
-    import polars as pl
-
-    from grasp_pipeline.sketch.build import early_sample
-
-    columns = ["chunk_id", "input_ids", "n_tokens", "shard"]
-    for frame in step.tables.batches(tables.TOKENIZED_SHARDS, source.version, {"shard": shard}, columns):
-        if share < 1:
-            sampled = early_sample(frame["chunk_id"].to_list(), share)
-            frame = frame.filter(pl.Series(sampled, dtype=pl.Boolean))
-        yield frame
+_Job = tuple[_Shard, KindEngines]
 
 
-def _rows(row: dict[str, Any], sketched: "Sketched") -> "pl.DataFrame":
+def _rows(row: dict[str, Any], chunks: "pl.DataFrame", sketched: "GroupSketches") -> "pl.DataFrame":
     """Return a group's rows of `gradient_sketches`."""
     import numpy as np
     import polars as pl
 
     from grasp_pipeline.sketch.storage import encode
 
-    chunks, sketches, losses = sketched
+    sketches, losses = sketched.sketches, sketched.losses
     return chunks.select(
         pl.lit(row["sketch_kind"]).alias("sketch_kind"),
         "chunk_id",

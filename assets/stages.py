@@ -7,7 +7,7 @@ a run configuration and the terminal's table of times all derive from `STAGES`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import ONE_RUN
+from assets.sentences import telling
+from grasp_pipeline.columns import meaning
 from grasp_pipeline.config import Section, validate_run_config
-from grasp_pipeline.tables import BY_SPLIT, Table
+from grasp_pipeline.tables import ALL, BY_SPLIT, Table
 
 OWNERS = ["team:data-curation"]
 GPU_POOL = "gpu"
@@ -32,8 +34,12 @@ GROUPS = (
     "evidence",
     "filtering",
     "vision",
+    "attribution",
 )
 """The lineage page from left to right, and what has a job of its own."""
+
+APART = ("vision", "filtering", "attribution")
+"""Groups with a job of their own."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,23 @@ class Stage:
         return [name for name in found if name not in self.writes]
 
 
+def column_schema(table: Table) -> dg.TableSchema:
+    """Return a table's columns with their types and meanings, its key marked unique where it is one column."""
+    columns = []
+    for name, dtype in table.schema.items():
+        alone = table.key == (name,)
+        columns.append(
+            dg.TableColumn(
+                name,
+                str(dtype),
+                description=meaning(table, name),
+                constraints=dg.TableColumnConstraints(nullable=name not in table.key, unique=alone),
+                tags={"key": ""} if name in table.key else {},
+            )
+        )
+    return dg.TableSchema(columns=columns)
+
+
 STAGES: dict[str, Stage] = {}
 """Every stage by the name of its op, in the order in which the modules of `assets` declare them."""
 
@@ -143,11 +166,13 @@ def stage(
                     kinds=kinds,
                     owners=OWNERS,
                     code_version=code_version,
+                    metadata={"dagster/column_schema": column_schema(ALL[key])} if key in ALL else {},
                     deps=before,
                     description=text,
                 )
             )
             before = [key]
+        make = telling(_in_turn(make, dagster.get("partitions_def") is not None))
         return dg.multi_asset(
             name=name,
             specs=specs,
@@ -158,6 +183,23 @@ def stage(
         )(_selected_alone(make) if len(specs) > 1 else make)
 
     return declare
+
+
+def _in_turn(make: Callable[..., Any], by_shard: bool) -> Callable[..., Any]:
+    """Return a step that waits until other runs have left it; by_shard: until they have left the same shards."""
+    from assets.turns import turn
+
+    @wraps(make)
+    def whole(context: Any, **given: Any) -> Any:
+        with turn(context, given["store"], by_shard):
+            return make(context, **given)
+
+    @wraps(make)
+    def piece_by_piece(context: Any, **given: Any) -> Iterator[Any]:
+        with turn(context, given["store"], by_shard):
+            yield from make(context, **given)
+
+    return piece_by_piece if inspect.isgeneratorfunction(make) else whole
 
 
 def _selected_alone(make: Callable[..., Iterator[dg.MaterializeResult]]) -> Callable[..., Any]:
@@ -187,10 +229,10 @@ def asked_sections(ops: Mapping[str, Any]) -> dict[str, type[Section]]:
     }
 
 
-def check_run_config(ops: Mapping[str, Any]) -> None:
-    """Check every section of a run's `ops`.
+def check_run_config(ops: Mapping[str, Any], steps: Collection[str] | None = None) -> None:
+    """Check every section of a run's `ops` and, where the steps that there are are given, the names of its steps.
 
     Raises:
         ConfigError: see `validate_run_config`.
     """
-    validate_run_config(ops, asked_sections(ops))
+    validate_run_config(ops, asked_sections(ops), steps)

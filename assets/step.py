@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets import terminal
+from assets.launches import tell_written
 from assets.preflight import check
+from assets.samples import sample_rows
 from assets.settings import told_values
-from assets.stages import STAGES, Stage
+from assets.stages import STAGES, Stage, column_schema
 from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.lineage.columns import column_sources
 from grasp_pipeline.tables import Table
 from resources.store import DeltaStore
 
@@ -22,9 +26,6 @@ if TYPE_CHECKING:
 
     from resources.delta.commits import Commit, Provenance, Read
     from resources.notes import MadeNote
-
-TERMINAL: Callable[[str, int], None] | None = None
-"""Where stages and progress are also told while `assets.run` executes a job in this process: message and indent."""
 
 
 class Step:
@@ -43,17 +44,18 @@ class Step:
         store: DeltaStore,
         config: Section | None = None,
         stage: Stage | None = None,
+        beside: str = "",
     ) -> None:
+        """Pin what the stage declares; beside: digest of what it is made from that no table and no setting tells."""
         self.context, self.store, self.tables = context, store, store.tables
-        self._config_digest = config.digest() if config is not None else ""
+        self._config_digest = (config.digest() if config is not None else "") + beside
         self._settings = json.dumps(told_values(config), sort_keys=True) if config is not None else ""
         self._asset_key = context.op_execution_context.op.name
         self.stage = stage or STAGES[self._asset_key]
         self._reads: dict[str, Read] = {}
         self._named = False
         self._started = time.perf_counter()
-        if TERMINAL is not None:
-            TERMINAL(self._asset_key, 0)
+        terminal.tell(self._asset_key, 0)
         check(context, self._asset_key, store)
         self._refuse_wrong_order()
         for each in self.stage.reads:
@@ -218,14 +220,12 @@ class Step:
     def say(self, message: str) -> None:
         """Log a progress message; the listener for `Progress`."""
         self.context.log.info(message)
-        if TERMINAL is not None:
-            TERMINAL(message, 2)
+        terminal.tell(message, 2)
 
     def warn(self, message: str) -> None:
         """Log what the user should know though the run goes on."""
         self.context.log.warning(message)
-        if TERMINAL is not None:
-            TERMINAL(f"Warning: {message}", 2)
+        terminal.tell(f"Warning: {message}", 2)
 
     @property
     def seconds(self) -> float:
@@ -252,15 +252,25 @@ class Step:
         metadata: dict[str, Any] = {
             "dagster/uri": self.tables.uri(table),
             "dagster/table_name": table.name,
-            "dagster/column_schema": dg.TableSchema(
-                columns=[dg.TableColumn(name, str(dtype)) for name, dtype in table.schema.items()]
-            ),
+            "dagster/column_schema": column_schema(table),
             "dagster/row_count": rows,
             "delta_version": commit.version,
             "upstream": dg.MetadataValue.json(self.upstream()),
             "seconds": round(seconds, 2),
             "up_to_date": up_to_date,
+            "sample_rows": dg.MetadataValue.md(
+                sample_rows(self.tables, table, commit.version, self.store.sample_text)
+            ),
         }
+        if sources := column_sources(table.name):
+            metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+                {
+                    column: [dg.TableColumnDep(dg.AssetKey(name), part) for name, part in found]
+                    for column, found in sources.items()
+                }
+            )
+        if commit.metadata.get("run_id") == self.context.run.run_id:
+            tell_written(self.context)
         if tokens is not None:
             metadata["tokens"] = tokens
             if not up_to_date:

@@ -22,7 +22,7 @@ SPLIT = "vision"
 @stage(
     group="vision",
     kinds={"pytorch", "deltalake"},
-    code_version="4",
+    code_version="6",
     writes="Rank correlation of the surrogate and of the baselines with retrained image classifiers: the rows of the "
     "table `fidelity` whose corpus is the data set. The utilities are in `subset_utilities`, split vision.",
 )
@@ -35,7 +35,7 @@ def vision_fidelity(
     """
     import polars as pl
 
-    from assets.plots import fidelity_chart
+    from assets.plots import fidelity_bars, fidelity_chart
     from grasp_pipeline.evaluation.experiment import SELECTED
     from grasp_pipeline.evaluation.fidelity import fidelity_rows
     from grasp_pipeline.evaluation.vision import prepare, run_vision
@@ -76,6 +76,7 @@ def vision_fidelity(
             {name: round(value, 2) for name, value in cell.seconds.items()}
         ),
         "subsets": len(cell.strata),
+        "methods": dg.MetadataValue.md(fidelity_bars(frame, config.data_set)),
         "correlations": dg.MetadataValue.md(fidelity_chart(frame, config.data_set)),
     }
     return step.result(tables.FIDELITY, commit, frame.height, extra)

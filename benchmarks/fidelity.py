@@ -21,7 +21,7 @@ from benchmarks.published import ROOT, origin, results_folder
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "8"
+VERSION = "10"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 

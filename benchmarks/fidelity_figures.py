@@ -1,4 +1,9 @@
-"""Finished cells of the fidelity laboratory to result files, tables and pictures."""
+"""Finished cells of the fidelity laboratory to result files, tables and pictures.
+
+    python -m benchmarks.fidelity_figures
+
+draws the picture of the controls again from the headline's stored rows, without its cells.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fidelity_tables import BY_KIND, HEADLINE, methods_file, rivals_of, write_tables
+from benchmarks.fidelity_tables import (
+    BY_KIND,
+    HEADLINE,
+    controls,
+    load_rows,
+    methods_file,
+    rivals_of,
+    write_tables,
+)
 from benchmarks.laboratory.figures import (
     Bar,
     Kind,
@@ -241,8 +254,9 @@ def _named(row: Row) -> str:
 def draw(
     cells: Sequence[CellResult], rows: Sequence[Row], strata: Sequence[str], folder: Path, name: str
 ) -> None:
-    """Draw the four pictures."""
+    """Draw the five pictures."""
     folder.mkdir(parents=True, exist_ok=True)
+    draw_controls(rows, folder / f"{name}-controls.png")
     best = strongest_forms(rows, ALL)
     ceiling = best[0].ceiling
     drawn = [Bar(f"{row.method} ({row.form})", row.value, row.low, row.high, _kind(row)) for row in best]
@@ -270,16 +284,27 @@ def draw(
 
     configurations = cells[0].configurations
     truth = np.mean([_grid_correlations(cell) for cell in cells], axis=0)
-    kind = configurations[cells[0].chosen].sketch_kind
+    # Only the quadratic form has a lambda, and what was chosen may be of another form: its best kind is drawn.
+    quadratic = [k for k, c in enumerate(configurations) if c.form == "mean"]
+    kind = configurations[max(quadratic, key=lambda k: truth[k])].sketch_kind
+    profile = [(configurations[k], truth[k]) for k in quadratic if configurations[k].sketch_kind == kind]
     lines = []
-    for rho in sorted({c.rho for c in configurations}):
-        mine = [
-            (c.lam, truth[k])
-            for k, c in enumerate(configurations)
-            if c.sketch_kind == kind and c.rho == rho and c.form == "mean"
-        ]
+    for rho in sorted({c.rho for c, _ in profile}):
+        mine = [(c.lam, value) for c, value in profile if c.rho == rho]
         lines.append(Line(f"{kind}, rho {rho:g}", [lam for lam, _ in mine], [value for _, value in mine]))
     lambda_profile(lines, folder / f"{name}-lambda.png")
+
+
+def draw_controls(rows: Sequence[Row], path: Path) -> None:
+    """Draw what the quadratic form loses when its penalty has another metric than the task's own."""
+    every = controls(rows)
+    first = next(iter(every.values()))
+    drawn = [
+        Bar(said, row.value, row.low, row.high, "ours" if row.key == SELECTED else "control")
+        for said, row in every.items()
+    ]
+    title = f"Whose metric prices the penalty: rank correlation, all strata, {first.cells} cells"
+    bars(drawn, path, title, (first.ceiling, first.ceiling))
 
 
 def _grid_correlations(cell: CellResult) -> np.ndarray:
@@ -298,3 +323,7 @@ def _kind(row: Row) -> Kind:
         if row.method in ("second-order group influence", "additive + log(distinct)", "additive + log(size)")
         else "additive"
     )
+
+
+if __name__ == "__main__":
+    draw_controls(load_rows(HEADLINE)[0], PICTURES / "fidelity-controls.png")

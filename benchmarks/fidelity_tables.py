@@ -18,6 +18,17 @@ MATRIX = "fidelity"
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 MAIN = ROOT / "README.md"
 
+CONTROLS = {
+    "surrogate": "the chosen configuration",
+    "quadratic events, metric: own": "the task's own",
+    "quadratic events, metric: mean": "the mean over tasks",
+    "quadratic events, metric: pool": "the pool's chi-square",
+    "quadratic events, metric: identity": "the identity",
+    "quadratic events, metric: other": "another task's",
+    "log-coverage, additive limit": "none: the additive limit",
+}
+"""Methods of the control table -> whose metric prices their penalty; all but the first have the same alignment."""
+
 BY_KIND = (
     "damped influence",
     "TRAK, tuned damping",
@@ -55,12 +66,16 @@ def write_tables(names: Iterable[str] = (HEADLINE, MATRIX)) -> None:
 def tables(name: str, rows: Sequence[Row]) -> list[tuple[Path, str, str]]:
     """Return (page, marker, table) of a result."""
     if name == MATRIX:
-        return [(DOCUMENT, f"{name}-methods", methods_table(rows))]
+        return [
+            (DOCUMENT, f"{name}-methods", methods_table(rows)),
+            (DOCUMENT, f"{name}-controls", controls_table(rows)),
+        ]
     if name != HEADLINE:
         return []
     return [
         (MAIN, name, strata_table(rows)),
         (DOCUMENT, f"{name}-methods", methods_table(rows)),
+        (DOCUMENT, f"{name}-controls", controls_table(rows)),
         (DOCUMENT, f"{name}-gains", gains_table(rows)),
         (DOCUMENT, f"{name}-kinds", kinds_table(rows)),
     ]
@@ -142,6 +157,22 @@ def gains_table(rows: Sequence[Row]) -> str:
         above, below = sum(row.gain_low > 0 for row in each), sum(row.gain_high < 0 for row in each)
         counts.append(f"{above} / {len(each) - above - below} / {below}")
     lines.append(f"| beyond doubt ahead / undecided / behind | {' | '.join(counts)} |")
+    return "\n".join(lines)
+
+
+def controls(rows: Sequence[Row], stratum: str = ALL) -> dict[str, Row]:
+    """Return whose metric -> the row of a stratum, in the order of `CONTROLS`."""
+    mine = {row.method: row for row in rows if row.stratum == stratum and row.form == "mean"}
+    return {said: mine[method] for method, said in CONTROLS.items() if method in mine}
+
+
+def controls_table(rows: Sequence[Row]) -> str:
+    """Return the quadratic form by whose metric its penalty has, in every stratum."""
+    strata = strata_of_rows(rows)
+    lines = [f"| metric of the penalty | {' | '.join(strata)} |", f"|---|{'---:|' * len(strata)}"]
+    for said in controls(rows):
+        cells = [_interval(controls(rows, stratum)[said]) for stratum in strata]
+        lines.append(f"| {said} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

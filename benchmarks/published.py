@@ -22,6 +22,9 @@ from grasp_pipeline.errors import ConfigError
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "benchmarks" / "README.md"
+PAGES = {"reliability": ROOT / "docs" / "operations.md"}
+"""Pages of the documentation that show the whole table of a result file."""
+
 ELSEWHERE = "GRASP_RESULTS"
 """Environment variable: the folder of results that are not to be published."""
 
@@ -123,19 +126,21 @@ def save(name: str, command: str, figures: Sequence[Figure], measured: Sequence[
     return _write(name, _rows(name, command, figures, measured))
 
 
-def update(name: str, command: str, figures: Sequence[Figure]) -> Path:
+def update(name: str, command: str, figures: Sequence[Figure], what: str = "") -> Path:
     """Replace some figures of `results/NAME.json`, by name up to a bracket, and keep the others; returns the file.
 
     Every row says which commit it was measured at. A figure keeps its place, new ones come last.
+    what: entry of `SOURCES` that decides these figures, where it is not the file's; all that was there of it goes.
 
     Raises:
         ConfigError: the tree is not clean; see `results_folder`.
     """
     path = results_folder() / f"{name}.json"
     before = json.loads(path.read_text()) if path.exists() else []
-    measured = _rows(name, command, figures)
+    measured = [row | ({"what": what} if what else {}) for row in _rows(what or name, command, figures)]
     replaced = {_plain(row) for row in measured}
-    rows = [row for row in before if _plain(row) not in replaced] + measured
+    rows = [row for row in before if not (_plain(row) in replaced or (what and row.get("what") == what))]
+    rows += measured
     places = list(dict.fromkeys(map(_plain, before + measured)))
     return _write(name, sorted(rows, key=lambda row: places.index(_plain(row))))
 
@@ -187,7 +192,14 @@ def _write(name: str, rows: Sequence[dict]) -> Path:
     path.write_text(json.dumps(rows, indent=1) + "\n")
     if published_here(path):
         README.write_text(with_table(README.read_text(), name, rows))
+        write_on_page(name, rows)
     return path
+
+
+def write_on_page(name: str, rows: Sequence[dict]) -> None:
+    """Write the table on the page of the documentation that shows it too, where there is one."""
+    if page := PAGES.get(name):
+        page.write_text(with_table(page.read_text(), name, rows))
 
 
 def with_table(text: str, name: str, rows: Sequence[dict]) -> str:
@@ -226,8 +238,7 @@ def reproduced(name: str) -> dict[str, str] | None:
 
 def age(name: str, rows: Sequence[dict]) -> str:
     """Return a sentence where rows were measured with other code than the present; empty where it is the same."""
-    present = sources_digest(name)
-    old = [row for row in rows if row.get("sources") != present]
+    old = [row for row in rows if row.get("sources") != sources_digest(row.get("what", name))]
     if not old:
         return ""
     again = reproduced(name)

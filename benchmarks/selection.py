@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from benchmarks import selection_coverage, selection_filter
 from benchmarks.published import ROOT, Figure, results_folder, save, update
+from benchmarks.read_ahead import ReadAhead
 from benchmarks.sketch_bergson import peak_mib
 from grasp_pipeline.arrays import Float32s
-from grasp_pipeline.attribution.blocks import ReadAhead, project_single
+from grasp_pipeline.attribution.blocks import project_single
 from grasp_pipeline.seeds import digest, generator
 from grasp_pipeline.tables import GRADIENT_SKETCHES
 

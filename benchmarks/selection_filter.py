@@ -22,11 +22,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks.filter_agreement import FilterAgreement, filter_agreement
 from benchmarks.published import Figure
 from grasp_pipeline.arrays import Float32s
 from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.explanation.residual_filter import FilterAgreement, filter_agreement
 from grasp_pipeline.tables import GRADIENT_SKETCHES, TASK_SKETCHES
 
 OLD_ROWS, NEW_ROWS = 50_000, 10_000

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.published import ROOT, Figure
+from benchmarks.sketch_inner_products import inner_product_distortion, seed_agreement
 from benchmarks.sketch_speed import SKETCH
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.corpus.tokenizer import train_bpe
@@ -32,7 +33,6 @@ from grasp_pipeline.sketch.full import FullSketcher
 from grasp_pipeline.sketch.layers import LayersSketcher
 from grasp_pipeline.sketch.output import OutputSketcher
 from grasp_pipeline.sketch.protocol import Sketcher
-from grasp_pipeline.sketch.quality import inner_product_distortion, seed_agreement
 from grasp_pipeline.sketch.run import sketch_chunks
 
 CORPUS = ROOT / "data" / "corpus"

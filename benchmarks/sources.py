@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _PROTOCOL = (
     "grasp_pipeline/attribution/**/*.py",
     "grasp_pipeline/calibration/*.py",
-    "grasp_pipeline/proxy/*.py",
+    "grasp_pipeline/proxy/**/*.py",
     "grasp_pipeline/selection/**/*.py",
     "grasp_pipeline/sketch/**/*.py",
 )
@@ -39,8 +39,14 @@ _TEXT = (
     "grasp_pipeline/corpus/tokenizer.py",
 )
 _FIDELITY = (*_CELL, *_TEXT, "benchmarks/fidelity.py", "benchmarks/fidelity_figures.py")
+_LEARNED = (
+    *_TEXT,
+    "grasp_pipeline/proxy/**/*.py",
+    "grasp_pipeline/attribution/unlearning.py",
+    "benchmarks/family/learned_pool.py",
+)
 _STORED = ("resources/sketches.py", "resources/delta/files.py")
-_SKETCH = ("grasp_pipeline/sketch/**/*.py", "grasp_pipeline/proxy/*.py", *_STORED, "benchmarks/sketch*.py")
+_SKETCH = ("grasp_pipeline/sketch/**/*.py", "grasp_pipeline/proxy/**/*.py", *_STORED, "benchmarks/sketch*.py")
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "demo": (
@@ -52,17 +58,83 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "config/demo.yaml",
         "benchmarks/demo.py",
     ),
+    "report": (
+        "grasp_pipeline/report/**/*.py",
+        "assets/browse.py",
+        "benchmarks/report.py",
+    ),
     "downstream": (
         *_CELL,
         *_TEXT,
         "benchmarks/downstream/*.py",
         "config/downstream.yaml",
     ),
+    "ladder": (
+        *_CELL,
+        *_TEXT,
+        *(f"benchmarks/downstream/{name}.py" for name in ("ladder", "prepared_pool", "settings", "shipping")),
+        "benchmarks/downstream/target_study.py",
+        "config/ladder.yaml",
+    ),
+    "family": ("benchmarks/family/*.py",),
+    "family-groups": (
+        *(
+            f"grasp_pipeline/attribution/{name}.py"
+            for name in (
+                "blocks",
+                "group_gradients",
+                "grouped",
+                "partition",
+                "methods/grouped_trak",
+                "methods/trak",
+            )
+        ),
+        "grasp_pipeline/attribution/methods/damped_influence.py",
+        "grasp_pipeline/proxy/**/*.py",
+        "grasp_pipeline/sketch/*.py",
+        *(f"benchmarks/family/{name}.py" for name in ("groups", "samples")),
+    ),
+    "family-skew": (
+        "grasp_pipeline/attribution/skew/*.py",
+        "grasp_pipeline/proxy/**/*.py",
+        *(f"benchmarks/family/{name}.py" for name in ("skew", "samples")),
+    ),
+    "family-batch_filter": (
+        "grasp_pipeline/proxy/**/*.py",
+        "examples/filtered_ppo.py",
+        *(f"benchmarks/family/{name}.py" for name in ("batch_filter", "samples")),
+    ),
+    "family-convex": (
+        "grasp_pipeline/attribution/convex/*.py",
+        "grasp_pipeline/corpus/images.py",
+        "benchmarks/family/convex.py",
+    ),
+    "family-proof": (
+        "grasp_pipeline/attribution/convex/*.py",
+        *(f"grasp_pipeline/proof/{name}.py" for name in ("claim", "exchange", "residual")),
+        "grasp_pipeline/corpus/images.py",
+        "benchmarks/family/proof.py",
+    ),
+    "family-index": (*_LEARNED, "grasp_pipeline/attribution/distilled.py", "benchmarks/family/index.py"),
+    "family-airrep": (
+        *_LEARNED,
+        "grasp_pipeline/attribution/methods/airrep.py",
+        "benchmarks/family/airrep.py",
+    ),
     "fidelity": (*_FIDELITY, "config/fidelity.yaml"),
     "fidelity-fresh": (*_FIDELITY, "config/fidelity-fresh.yaml"),
     "fidelity-quick": (*_FIDELITY, "config/fidelity-quick.yaml"),
     "cell": (*_CELL, *_TEXT),
     "contamination": (*_TEXT, "benchmarks/contamination.py"),
+    "contexts": (
+        *(f"grasp_pipeline/attribution/{name}.py" for name in ("log_coverage", "natural_gradient")),
+        "grasp_pipeline/calibration/*.py",
+        "grasp_pipeline/corpus/events.py",
+        "grasp_pipeline/proxy/**/*.py",
+        *_TEXT,
+        "benchmarks/laboratory/settings.py",
+        "benchmarks/contexts.py",
+    ),
     "mutants": (
         "grasp_pipeline/selection/**/*.py",
         "grasp_pipeline/calibration/*.py",
@@ -70,12 +142,32 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "resources/audit.py",
         "benchmarks/mutants.py",
     ),
-    "retraining": ("grasp_pipeline/proxy/*.py", "benchmarks/retraining.py"),
+    "reliability": (
+        *(f"grasp_pipeline/{name}.py" for name in ("errors", "locations", "tables")),
+        *(f"grasp_pipeline/{room}/**/*.py" for room in ("config", "corpus", "proxy", "sketch")),
+        "assets/*.py",
+        "resources/**/*.py",
+        *(f"tests/{room}/*.py" for room in ("faults", "fuzz", "reliability")),
+        "benchmarks/reliability.py",
+    ),
+    "retraining": ("grasp_pipeline/proxy/**/*.py", "benchmarks/retraining.py"),
+    "scale": (
+        "grasp_pipeline/corpus/**/*.py",
+        "grasp_pipeline/engine/*.py",
+        *(f"assets/{name}.py" for name in ("corpus", "scratch", "tokens")),
+        "resources/compute.py",
+        "scripts/rewrite_corpus.py",
+        "grasp_pipeline/sketch/**/*.py",
+        "grasp_pipeline/proxy/**/*.py",
+        "benchmarks/scale/*.py",
+    ),
     "selection": (
         "grasp_pipeline/selection/**/*.py",
         "grasp_pipeline/corpus/events.py",
         *_STORED[1:],
         "benchmarks/selection*.py",
+        "benchmarks/filter_agreement.py",
+        "benchmarks/read_ahead.py",
     ),
     "sketch": _SKETCH,
     "sketch-gpu": _SKETCH,
@@ -86,9 +178,27 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "config/fidelity.yaml",
         "benchmarks/transfer.py",
     ),
+    "transfer-large": (
+        *_PROTOCOL,
+        *_TEXT,
+        "grasp_pipeline/corpus/events.py",
+        *(f"benchmarks/downstream/{name}.py" for name in ("prepared_pool", "settings", "shipping")),
+        "benchmarks/transfer_large.py",
+        "config/transfer-large.yaml",
+    ),
+    "week": (
+        "grasp_pipeline/*.py",
+        *(f"grasp_pipeline/{room}/**/*.py" for room in ("config", "corpus", "lineage")),
+        *_PROTOCOL,
+        "assets/*.py",
+        "resources/**/*.py",
+        "config/week.yaml",
+        "benchmarks/week.py",
+    ),
     "vision": (
         *_CELL,
-        "grasp_pipeline/evaluation/vision.py",
+        *(f"grasp_pipeline/evaluation/{name}.py" for name in ("image_contexts", "vision")),
+        "grasp_pipeline/corpus/events.py",
         "grasp_pipeline/corpus/images.py",
         "benchmarks/vision.py",
     ),

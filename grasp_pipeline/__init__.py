@@ -5,6 +5,7 @@
     fit        `Configuration`, `choose_configuration`: the lower confidence bound on retrained subsets
     optimise   `optimise`: the corpus that maximises the surrogate at a token budget
     measure    `Job`, `Recipe`, `TextStream`, `retrain`
+    explain    `drop_reasons`: why every other chunk was left out, and the kept one most like it
     certify    `Evidence`, `Entrants`, `cross_fit`, `Certificate`
 
 Nothing is loaded before it is used. `examples/select_corpus.py` runs through it in a few lines; everything else, and
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.selection.certification.certificate import Certificate
     from grasp_pipeline.selection.certification.cross_fit import Entrants, cross_fit
     from grasp_pipeline.selection.certification.evidence import Evidence
+    from grasp_pipeline.selection.explanation.reasons import drop_reasons
     from grasp_pipeline.selection.solver.optimiser import optimise
     from grasp_pipeline.sketch.build import build_sketcher
     from grasp_pipeline.sketch.run import sketch_chunks
@@ -48,6 +50,7 @@ _MODULES = {
     "selection.certification.certificate": ("Certificate",),
     "selection.certification.cross_fit": ("Entrants", "cross_fit"),
     "selection.certification.evidence": ("Evidence",),
+    "selection.explanation.reasons": ("drop_reasons",),
     "selection.solver.optimiser": ("optimise",),
     "sketch.build": ("build_sketcher",),
     "sketch.run": ("sketch_chunks",),
@@ -70,6 +73,7 @@ __all__ = [
     "build_sketcher",
     "choose_configuration",
     "cross_fit",
+    "drop_reasons",
     "optimise",
     "pad_chunks",
     "retrain",

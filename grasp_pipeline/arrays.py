@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Codes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_SPACES = re.compile(r"[\t\n\r]")
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
+    "\U000e0000-\U000e007f]"
+)
 _REASON = 200
 """Most characters of a foreign message that are told."""
 
 
+def visible(value: object) -> str:
+    """Return text in which control characters, terminal escapes and overrides of the writing direction show.
+
+    They become the replacement character, as do characters of no width but the joiners that scripts need; tabs and
+    line breaks become spaces.
+    """
+    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", _SPACES.sub(" ", str(value)))
+
+
 class GraspError(Exception):
-    """Base of every error whose message is meant for the user as it stands."""
+    """Base of every error whose message is meant for the user as it stands: one line, whatever names it quotes.
+
+    keeps_lines: of a class whose messages have several.
+    """
+
+    keeps_lines = False
+
+    def __init__(self, message: object = "") -> None:
+        lines = str(message).split("\n") if self.keeps_lines else [message]
+        super().__init__("\n".join(map(visible, lines)))
 
 
 class InputError(GraspError):
@@ -32,11 +56,27 @@ class TrainingError(GraspError):
     """A model diverged or does not fit the data it was asked to train on."""
 
 
+class EngineError(GraspError):
+    """A worker died, or needs more memory than it may have."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return what a wrong name may have meant: the known name nearest to it, or all of them where none is near."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(names)}"
+
+
+def out_of_room(error: BaseException) -> bool:
+    """Return whether an error, or one that it follows from, says that the disk has no room for what is written."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(sign in str(seen) for sign in ("No space left on device", "File too large", "quota exceeded")):
+            return True  # libraries in Rust tell it in words
+        seen = seen.__cause__
+    return False
 
 
 @contextmanager

@@ -10,7 +10,7 @@ Split = Literal["query", "judge", "calibration", "evaluation"]
 SubsetSplit = Literal["calibration", "evaluation", "finalist", "refit"]
 """What subsets were drawn or chosen for."""
 
-CheckpointRole = Literal["initial", "early", "reference"]
+CheckpointRole = Literal["initial", "reference"]
 """Checkpoints of the proxy: before training, near its beginning, at its end."""
 
 ArmRole = Literal["candidate", "simple", "random", "full"]

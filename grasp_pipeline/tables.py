@@ -25,24 +25,31 @@ _text, _integer, _real, _flag, _bytes = map(_of, (pl.String, pl.Int64, pl.Float6
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One Delta table: its folder's name, unique key, columns and partition columns."""
+    """One Delta table: its folder's name, unique key, columns and partition columns.
+
+    added: columns that tables of earlier versions of the code lack; there they are null.
+    """
 
     name: str
     key: tuple[str, ...]
     schema: Columns
     partition_by: tuple[str, ...] = ()
     description: str = field(default="", compare=False)
+    added: tuple[str, ...] = ()
 
     def empty(self) -> pl.DataFrame:
         """Return a frame with the table's columns and no rows."""
         return pl.DataFrame(schema=self.schema)
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Order and cast a frame's columns to the schema.
+        """Order and cast a frame's columns to the schema; added columns may be missing and are null then.
 
         Raises:
             ValueError: a column is missing or too many, a key column is null, or the key is not unique.
         """
+        frame = frame.with_columns(
+            pl.lit(None).alias(name) for name in self.added if name not in frame.columns
+        )
         missing = [name for name in self.schema if name not in frame.columns]
         unknown = [name for name in frame.columns if name not in self.schema]
         if missing or unknown:
@@ -146,19 +153,16 @@ PROXY_CHECKPOINTS = Table(
     | _real("train_loss", "validation_loss")
     | _text("model_config", "recipe")
     | _real("seconds"),
-    description="Checkpoints of the proxy: role initial, early or reference; path relative to the store.",
+    description="Checkpoints of the proxy: role initial or reference; path relative to the store.",
 )
 
 SKETCHERS = Table(
     "sketchers",
     ("sketch_kind",),
-    _text("sketch_kind", "role", "checkpoint_id")
-    | _integer("d")
-    | _real("scale", "share")
-    | _text("settings"),
+    _text("sketch_kind", "role", "checkpoint_id") | _integer("d") | _real("scale") | _text("settings"),
     description="How each kind is computed: the checkpoint's role and id, settings as JSON (with the path in the store "
-    "and the sha-256 of the fitted projection, where there is one), the power of two by which stored values are "
-    "divided, and the share of the chunks that is sketched.",
+    "and the sha-256 of the fitted projection, where there is one), and the power of two by which stored "
+    "values are divided.",
 )
 
 GRADIENT_SKETCHES = Table(
@@ -339,10 +343,12 @@ PRUNED_CORPUS = Table(
     | _integer("order")
     | _text("top_task")
     | _real("top_task_value")
-    | _text("source", "shard"),
+    | _text("source", "shard")
+    | _integer("curation"),
     ("shard",),
     "The chunks to train on, best first by `order`, each `repeats` times. marginal_value: what a token of the chunk is "
     "worth; top_task: the task t of highest <r_t, phi>_M, and that value.",
+    added=("curation",),
 )
 
 DROP_REASONS = Table(
@@ -360,16 +366,19 @@ DROP_REASONS = Table(
     | _real("similarity")
     | _text("doc_id")
     | _integer("n_tokens")
-    | _text("source", "shard"),
+    | _text("source", "shard")
+    | _integer("curation"),
     ("shard",),
     "Why each tokenized chunk was not kept: low_alignment, redundant, quota, duplicate or noise. value and "
     "threshold: the two sides of the test that the reason names, margin their difference (null for duplicates and "
     "random draws); score: what value and threshold are of, null for duplicates: alignment, marginal_value, "
     "ngram_importance (DSIR's log importance weight, nats), event_coverage, loss_reduction (nats per token), "
+    "quality_log_odds (nats), trained_similarity, "
     "blend, group_alignment, minus_loss, nearness_to_median_loss or random_draw; alignment: <r, phi>_M of the arm, "
     "or of the linear arm that kept most of the same tokens; strongest and weakest task: by <r_t, phi>_M, of log- "
     "coverage by the task's own; quota: the constraint that left no room; nearest_kept, similarity: the kept chunk "
     "of highest cosine between sketches, for a duplicate among kept copies.",
+    added=("curation",),
 )
 
 RESIDUAL_FILTER = Table(
@@ -400,7 +409,8 @@ RESIDUAL_FILTER = Table(
     )
     | _integer("bos", "chunk_tokens")
     | _real("improvement", "lower_bound")
-    | _bytes("event_keys", "event_values"),
+    | _bytes("event_keys", "event_values")
+    | _integer("curation"),
     description="What a new chunk is worth, and from which threshold on it is kept: value = offset + <q, features> "
     "+ sum of ngram_table over its n-grams + mean of event_values over its tokens - |loss - "
     "loss_centre| + reduction_weight * loss reduction >= tau; null parts do not count. filter_kind: "
@@ -415,6 +425,7 @@ RESIDUAL_FILTER = Table(
     "hash bucket; paths are relative to the store. agreement: tokens that the filter and the pruned "
     "corpus both keep, over those of the one that keeps more. improvement, lower_bound: null unless "
     "the filter is the shipped arm's own and agrees on at least 0.9 of the kept tokens.",
+    added=("curation",),
 )
 
 FILTERED_SHARDS = Table(
@@ -458,6 +469,26 @@ EVALUATION_LOSSES = Table(
     | _real("loss", "seed_sd", "gain", "gain_low", "gain_high")
     | _integer("seeds", "tokens"),
     description="Sealed evaluation loss of the picked corpus and the comparison arms at equal training tokens.",
+)
+
+CURATIONS = Table(
+    "curations",
+    ("curation",),
+    _integer("curation")
+    | _text("time", "run_id")
+    | _flag("published")
+    | _text("configuration", "inputs", "packages", "versions", "target")
+    | _integer("budget_tokens")
+    | _text("arm")
+    | _integer("documents", "chunks", "tokens")
+    | _real("improvement", "lower_bound")
+    | _flag("certified")
+    | _text("certificate", "statement"),
+    description="One row per published or refused result, numbered from 1; rows are added, never changed. time: UTC, "
+    "ISO 8601; configuration: YAML of the values that every step's table holds under; inputs: JSON, file -> "
+    "fingerprint, rows and bytes; packages: JSON, package -> version; versions: JSON, table -> Delta version, as the "
+    "result really read it; arm, documents, chunks, tokens: what ships, or would have; improvement, lower_bound, "
+    "certified, statement: over random on the target; certificate: JSON, the rows of certificates.",
 )
 
 ALL: dict[str, Table] = {each.name: each for each in tuple(globals().values()) if isinstance(each, Table)}

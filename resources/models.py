@@ -1,8 +1,11 @@
 """Tokenizer and proxy checkpoints as an injected resource: what their tables name, loaded from the store."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -55,26 +58,57 @@ class Models(dg.ConfigurableResource):
             encoder = load_saved(folder, row["bos"])
         return LoadedTokenizer(row["tokenizer_id"], encoder, row["chunk_tokens"])
 
+    def checkpoints_whole(self, version: int) -> bool:
+        """Return whether the files of all checkpoints at a version are there as they were written."""
+        try:
+            for row in (
+                self.store.tables.read(tables.PROXY_CHECKPOINTS, version).collect().iter_rows(named=True)
+            ):
+                with self._checkpoint(row):
+                    pass
+        except StoreError:
+            return False
+        return True
+
+    def tokenizer_whole(self, version: int) -> bool:
+        """Return whether the tokenizer at a version can be loaded."""
+        try:
+            self.tokenizer(version)
+        except StoreError:
+            return False
+        return True
+
     def proxy(self, version: int, role: CheckpointRole) -> LoadedProxy:
-        """Load the checkpoint with a role (initial, early, reference) at a version of `proxy_checkpoints`.
+        """Load the checkpoint with a role (initial, reference) at a version of `proxy_checkpoints`.
 
         Raises:
             StoreError: the file's digest is not the one in the table.
         """
         from grasp_pipeline.proxy.objective import CausalLM
         from grasp_pipeline.proxy.presets import load_model
-        from grasp_pipeline.proxy.reference import file_digest
         from grasp_pipeline.proxy.training import Recipe
 
         frame = self.store.tables.read(tables.PROXY_CHECKPOINTS, version).collect()
         row = next(row for row in frame.iter_rows(named=True) if row["role"] == role)
-        with self.store.files(row["path"]) as folder:
-            with boundary(StoreError, f"the checkpoint {folder} cannot be read", _RESTORE):
-                found = file_digest(folder / "model.safetensors")
-            if found != row["sha256"]:
-                raise StoreError(
-                    f"the weights of checkpoint {row['checkpoint_id'][:12]} ({role}) differ from the digest in "
-                    f"proxy_checkpoints; {_RESTORE}"
-                )
+        with self._checkpoint(row) as folder:
             objective = CausalLM(load_model(folder))
         return LoadedProxy(row["checkpoint_id"], objective, Recipe(**json.loads(row["recipe"])))
+
+    @contextmanager
+    def _checkpoint(self, row: dict[str, Any]) -> Iterator[Path]:
+        """Give the folder of a checkpoint, whose files must be those that its row tells of."""
+        from grasp_pipeline.proxy.reference import file_digest, shape_json
+
+        with self.store.files(row["path"]) as folder:
+            with boundary(StoreError, f"the checkpoint {folder} cannot be read", _RESTORE):
+                found, shape = file_digest(folder / "model.safetensors"), shape_json(folder)
+            for what, differs in (
+                ("weights", found != row["sha256"]),
+                ("shape", shape != row["model_config"]),
+            ):
+                if differs:
+                    raise StoreError(
+                        f"the {what} of checkpoint {row['checkpoint_id'][:12]} ({row['role']}) differ from what "
+                        f"proxy_checkpoints says; {_RESTORE}"
+                    )
+            yield folder

@@ -5,6 +5,7 @@ Written by `to_json`, read back by `of`: a note that lacks something, or says wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,10 +49,13 @@ class ManifestNote(Note):
 
 
 class ShardNote(Note):
-    """Of a shard of `documents` or `rejected_documents`; last: whether its commit closed the write of all shards."""
+    """Of a shard of `documents` or `rejected_documents`; last: whether its commit closed the write of all shards;
+    made_from: digest of the blocks and verdicts that its rows follow from.
+    """
 
     rows: int
     last: bool
+    made_from: str = ""
 
 
 class TokensNote(Note):
@@ -105,9 +109,41 @@ class SubsetsNote(Note):
 
 
 class SurrogatesNote(Note):
-    """Of `surrogates`: rank correlation with all, half and a quarter of the query documents; empty: not to be had."""
+    """Of `surrogates`.
+
+    query_documents: rank correlation with all, half and a quarter of the query documents; empty: not to be had;
+    predicted: rows as of `FidelityNote`, of the calibration subsets.
+    """
 
     query_documents: dict[str, float] = {}
+    predicted: list[list[str | float]] = []
+
+
+class FidelityNote(Note):
+    """Of the text rows of `fidelity`.
+
+    predicted: task, stratum, utility as the chosen configuration predicted it and as it was measured (minus nats per
+    token), of every sealed subset.
+    """
+
+    predicted: list[list[str | float]] = []
+
+
+def predicted_rows(
+    predicted: Any, measured: Any, tasks: Sequence[str], strata: Sequence[str]
+) -> list[list[str | float]]:
+    """Return the rows of `predicted` in the notes.
+
+    Args:
+        predicted, measured: (m, T) utilities.
+        tasks: T names.
+        strata: m names.
+    """
+    return [
+        [task, stratum, round(float(predicted[i][t]), 6), round(float(measured[i][t]), 6)]
+        for i, stratum in enumerate(strata)
+        for t, task in enumerate(tasks)
+    ]
 
 
 class UtilitiesNote(Note):
@@ -134,8 +170,12 @@ class FinalistsNote(Note):
     trust_share: float
     optimiser_gap: float
     max_passes: int
+    learned: str = ""
+    """Folder of the store with `Learned`, "" where neither part was asked for."""
     training_tokens: int = 0
     """Of a finalist's retraining; 0: as many as of a calibration subset's."""
+    cluster_share: float = 1.0
+    """Of the clusters that a finalist's retraining sees; below 1 it is of a scale model."""
 
 
 class CertificatesNote(Note):

@@ -8,7 +8,7 @@ from toys import WORDS, toy_texts
 
 from benchmarks.downstream.prepared_pool import PreparedPool, prepare_pool, split_documents
 from benchmarks.downstream.settings import DownstreamSettings
-from benchmarks.downstream.target_study import FURTHER, PLAIN_JUDGE, PRODUCT, TargetStudy
+from benchmarks.downstream.target_study import FURTHER, PRODUCT, WITH_CONDITIONAL, TargetStudy
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS
 
@@ -85,7 +85,7 @@ def made_up_study(
     scores = {
         "judge": -truth,
         "own": truth,
-        PLAIN_JUDGE: -truth,
+        WITH_CONDITIONAL: -truth,
         "likelihood": -truth + 0.03 * rng.standard_normal(len(arms)),
     }
     roles = ["full" if arm == "full" else "simple" for arm in COMPARISON_ARMS] + ["candidate"] * 4

@@ -78,9 +78,9 @@ def toy_view(n: int, d: int, *name: str | int) -> View:
     """Return a view of random sketches with a common direction, T = len(TASKS)."""
     rng = generator("toy view", n, d, *name)
     sketches = (rng.standard_normal((n, d)) + 0.4).astype(np.float32)
-    targets, judges = rng.standard_normal((2, len(TASKS), d))
+    targets, _ = rng.standard_normal((2, len(TASKS), d))
     queries = rng.standard_normal((5 * len(TASKS), d)).astype(np.float32)
-    return View(sketches, targets, judges, rng.uniform(2, 5, n).astype(np.float32), queries, d)
+    return View(sketches, targets, rng.uniform(2, 5, n).astype(np.float32), queries, d)
 
 
 def toy_subsets(corpus: TaskPool, count: int, name: str) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from benchmarks.downstream.shipping import (
     target_loss,
     token_multiplier,
 )
-from benchmarks.downstream.target_study import PLAIN_JUDGE, PRODUCT, TargetStudy
+from benchmarks.downstream.target_study import PRODUCT, WITH_CONDITIONAL, TargetStudy
 from benchmarks.published import Figure, save, update
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.names import RANDOM
@@ -216,7 +216,7 @@ def rank_figures(studies: Sequence[TargetStudy]) -> list[Figure]:
     everything = np.mean([shortlist_regret(study, len(study.arms)) for study in studies])
     for score, end, goal in (
         ("judge", "", "at most 0.01"),
-        (PLAIN_JUDGE, f"[{PLAIN_JUDGE}]", ""),
+        (WITH_CONDITIONAL, f"[{WITH_CONDITIONAL}]", ""),
     ):
         value, low, high = mean_interval(
             [shortlist_regret(study, REGRET_SHORTLIST, score) for study in studies], rng

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
+from benchmarks.downstream.settings import GroundSettings, PoolSettings
 from benchmarks.laboratory.text import build_text_corpus
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
@@ -31,7 +31,6 @@ from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.finalists import judge_finalists
 from grasp_pipeline.selection.candidates.judge import Judgement
-from grasp_pipeline.selection.candidates.judge import View as JudgeView
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.target import Target
 from grasp_pipeline.sketch.output import OutputSketcher
@@ -47,7 +46,7 @@ class PreparedPool:
     Attributes:
         corpus: the pool; its `evaluation` has one example per held-out document.
         fold: (D,) 0 or 1 for calibration documents, `SEALED` for those that are never used for picking.
-        early, final: output sketches of the pool at both checkpoints of the reference.
+        view: output sketches of the pool.
         objective, reference: the proxy and its trained parameters.
         trainer: how subsets are retrained.
         budget: tokens to keep.
@@ -55,8 +54,7 @@ class PreparedPool:
 
     corpus: TaskPool
     fold: NDArray[np.int64]
-    early: View
-    final: View
+    view: View
     objective: CausalLM
     reference: Parameters
     trainer: Trainer
@@ -84,10 +82,10 @@ class PreparedPool:
             self.corpus,
             FeasibleSets.of(self.corpus, self.budget),
             wanted,
-            ArrayBlocks(self.final.sketches),
-            self.final.targets,
+            ArrayBlocks(self.view.sketches),
+            self.view.targets,
             queries,
-            self.final.losses.astype(np.float64),
+            self.view.losses.astype(np.float64),
             self.conditional(wanted.texts(queries)[0], "query"),
             self.trainer.recipe.tokens,
         )
@@ -110,19 +108,17 @@ class PreparedPool:
         texts = {name: wanted}
         weights = fine_tune(self.objective, self.reference, texts, self.trainer.recipe, stream.bos)
         (after,) = stacked_chunk_losses(self.objective, weights, corpus.rows, corpus.sizes)
-        return self.final.losses.astype(np.float64) - (after / corpus.sizes).numpy()
+        return self.view.losses.astype(np.float64) - (after / corpus.sizes).numpy()
 
     def judge(self, context: SelectionContext, finalists: Sequence[Candidate]) -> Judgement:
         """Judge the finalists of a context: judge documents alone."""
-        target, judges = context.target, self.corpus.judges
-        early, final = (target.weights @ view.judges for view in (self.early, self.final))
-        view = JudgeView(ArrayBlocks(self.early.sketches), early)
-        gained = self.conditional(target.texts(judges)[0], "judge")
-        return judge_finalists(context, finalists, judges, view, final, gained)
+        judges = self.corpus.judges
+        gained = self.conditional(context.target.texts(judges)[0], "judge")
+        return judge_finalists(context, finalists, judges, gained)
 
 
 def prepare_pool(
-    name: str, documents: pl.DataFrame, settings: DownstreamSettings, size: GroundSettings, seed: int
+    name: str, documents: pl.DataFrame, settings: PoolSettings, size: GroundSettings, seed: int
 ) -> PreparedPool:
     """Draw the pool, train the reference on it and sketch it.
 
@@ -151,18 +147,11 @@ def prepare_pool(
         EARLY_FRACTION,
         seed,
     )
-    early, final = (
-        compress(
-            take_view(
-                OutputSketcher(objective, found[role], settings.sketch_side, settings.sketch_side, seed),
-                corpus,
-            )
-        )
-        for role in ("early", "reference")
-    )
+    side = settings.sketch_side
+    view = compress(take_view(OutputSketcher(objective, found["reference"], side, side, seed), corpus))
     fold = split_documents(corpus.evaluation.task, size.calibration_documents, name, seed)
     budget = round(settings.budget_fraction * corpus.total)
-    return PreparedPool(corpus, fold, early, final, objective, found["reference"], trainer, budget)
+    return PreparedPool(corpus, fold, view, objective, found["reference"], trainer, budget)
 
 
 def split_documents(task: NDArray[np.int64], calibration: int, *name: str | int) -> NDArray[np.int64]:

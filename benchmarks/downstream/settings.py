@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmarks.laboratory.settings import read_settings
 from benchmarks.laboratory.text import TextPlan
@@ -33,8 +34,8 @@ class GroundSettings(Section):
     extended: bool = Field(default=True, description="Also measure the candidates that the product lacks.")
 
 
-class DownstreamSettings(Section):
-    """The benchmark: a ground of full size per corpus, and smaller ones on which coverage is counted."""
+class PoolSettings(Section):
+    """Corpora and targets, and how a pool is drawn, its proxy trained and its finalists built."""
 
     corpora: dict[str, str] = Field(
         min_length=1, description="Name -> Parquet glob with columns source and text, from the root."
@@ -42,12 +43,6 @@ class DownstreamSettings(Section):
     targets: dict[str, list[str]] = Field(description="Corpus -> its single targets, names of sources.")
     preset: str = Field(default="tiny", description="Proxy preset, as in proxy_checkpoints.preset.")
     main: GroundSettings = Field(description="Sizes for margins, correlations and regret.")
-    coverage: GroundSettings = Field(description="Sizes for the coverage of certificates.")
-    coverage_repeats: int = Field(
-        default=10,
-        ge=1,
-        description="Contests per small ground and target, each with other documents and seeds.",
-    )
     tasks: int = Field(default=5, ge=1, description="Largest sources that hold documents out.")
     chunk_tokens: int = Field(default=64, ge=8, description="Tokens per chunk.")
     vocab_size: int = Field(default=512, ge=257, description="Vocabulary of the trained tokenizer.")
@@ -88,13 +83,61 @@ class DownstreamSettings(Section):
         )
 
 
+class DownstreamSettings(PoolSettings):
+    """The benchmark: a ground of full size per corpus, and smaller ones on which coverage is counted."""
+
+    coverage: GroundSettings = Field(description="Sizes for the coverage of certificates.")
+    coverage_repeats: int = Field(
+        default=10,
+        ge=1,
+        description="Contests per small ground and target, each with other documents and seeds.",
+    )
+
+
+class LadderSettings(PoolSettings):
+    """The ladder: the same finalists retrained on scale models of several sizes and at the whole budget."""
+
+    shares: list[float] = Field(
+        min_length=1, description="Shares of the clusters of near duplicates, one scale model each."
+    )
+    arms: int = Field(default=10, ge=3, description="Most finalists retrained per target.")
+
+    @model_validator(mode="after")
+    def _rungs(self) -> Self:
+        if wrong := [share for share in self.shares if not 0 < share < 1]:
+            raise ValueError(
+                f"shares has {wrong[0]}; give shares between 0 and 1 (the whole is always measured)"
+            )
+        if short := [share for share in self.shares if round(share * self.main.steps) < 10]:
+            raise ValueError(
+                f"a share of {short[0]} leaves fewer than 10 steps of {self.main.steps}; raise main.steps"
+            )
+        return self
+
+
+Settings = TypeVar("Settings", bound=PoolSettings)
+
+
 def load_downstream_settings(path: Path) -> DownstreamSettings:
     """Read settings from a YAML file.
 
     Raises:
         ConfigError: the file is not there or a field is wrong; the message names the field.
     """
-    settings = read_settings(path, DownstreamSettings, "downstream")
+    return with_targets(path, read_settings(path, DownstreamSettings, "downstream"))
+
+
+def load_ladder_settings(path: Path) -> LadderSettings:
+    """Read settings of the ladder from a YAML file; errors as in `load_downstream_settings`."""
+    return with_targets(path, read_settings(path, LadderSettings, "ladder"))
+
+
+def with_targets(path: Path, settings: Settings) -> Settings:
+    """Return the settings of a file.
+
+    Raises:
+        ConfigError: a corpus has no targets.
+    """
     without = sorted(set(settings.corpora) - set(settings.targets))
     if without:
         raise ConfigError(f"{path}: targets: corpus {without[0]!r} has none; name sources to curate for")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.downstream.candidates import further_candidates
+from benchmarks.downstream.candidates import LAMBDA, further_candidates
 from benchmarks.downstream.prepared_pool import PreparedPool
-from benchmarks.downstream.settings import DownstreamSettings, GroundSettings
+from benchmarks.downstream.settings import GroundSettings, PoolSettings
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.lcb import Configuration
@@ -23,11 +23,9 @@ from grasp_pipeline.proxy.retrain import Job
 from grasp_pipeline.proxy.runs import MeasuredRuns, job_of
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
-from grasp_pipeline.selection.candidates.families import OUTLYING
 from grasp_pipeline.selection.candidates.families.random import Random
 from grasp_pipeline.selection.candidates.family import TWICE
 from grasp_pipeline.selection.candidates.finalists import build_finalists, shortlist
-from grasp_pipeline.selection.candidates.judge import LAMBDA, combine
 from grasp_pipeline.selection.certification.cross_fit import DRAW_SEED, PICK_SEED
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 
@@ -36,7 +34,7 @@ SEALED_SEED = 300
 
 PRODUCT, FURTHER = "product", "further"
 
-PLAIN_JUDGE = "judge without conditional"
+WITH_CONDITIONAL = "judge with conditional"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class TargetStudy:
         name: CORPUS/SEED/TARGET; target: the task or the mean.
         arms, roles, groups: c names, roles and `PRODUCT` or `FURTHER`, of all finalists.
         membership: (c, n).
-        scores: name -> (c,) evidence before any retraining: judge, likelihood, early, final, own.
+        scores: name -> (c,) evidence before any retraining: judge, conditional, own.
         losses: (c, 1 + S, D) mean loss per document, nats per token; runs: of `PICK_SEED` and of the S sealed seeds.
         draws: (R, 1 + S, D) of the contest's random draws: of the draw's own seed, and of the sealed seeds.
         fresh_draws: (R', D) of further random draws, one run each.
@@ -153,9 +151,7 @@ class Plan:
         return np.stack([finalist.membership for finalist in self.finalists])
 
 
-def plan_study(
-    prepared: PreparedPool, target: str, settings: DownstreamSettings, size: GroundSettings
-) -> Plan:
+def plan_study(prepared: PreparedPool, target: str, settings: PoolSettings, size: GroundSettings) -> Plan:
     """Build the finalists of a target and judge them; where the size has a shortlist, the others are left out."""
     context = prepared.context(target)
     selected = Configuration("selected", "output", settings.rho, settings.lam, "mean")
@@ -180,19 +176,18 @@ def plan_study(
 def evidence_of(
     prepared: PreparedPool, context: SelectionContext, finalists: Sequence[Candidate]
 ) -> dict[str, Floats]:
-    """Return name -> (c,): the judge and its parts, the surrogate's value at the queries arms were built for, and more.
-
-    `PLAIN_JUDGE`: without the conditional losses, the judge that is to be beaten.
-    """
+    """Return name -> (c,): the judge, with and without conditional losses, those, and the surrogate at the queries."""
     judged = prepared.judge(context, finalists)
-    parts = {"likelihood": judged.likelihood, "early": judged.early, "final": judged.final}
-    near = np.array([finalist.name not in OUTLYING for finalist in finalists])
     membership = np.stack([finalist.membership for finalist in finalists])
     means = subset_means(context.blocks, context.n_tokens, membership)
     own = predict_from_means(means, context.target.weights @ context.targets, None, LAMBDA)[:, 0]
     assert judged.conditional is not None, "given above"
-    found = {"judge": judged.score, **parts, "own": own, "conditional": judged.conditional}
-    return found | {PLAIN_JUDGE: combine(**parts, optimised=near).score}
+    return {
+        "judge": judged.likelihood,
+        WITH_CONDITIONAL: judged.score,
+        "own": own,
+        "conditional": judged.conditional,
+    }
 
 
 def random_members(prepared: PreparedPool, size: GroundSettings) -> tuple[list[Bools], list[Bools]]:

@@ -12,6 +12,7 @@ from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.memberships import sums_over
 from grasp_pipeline.names import Form
 
 
@@ -34,10 +35,10 @@ class AdditiveScores:
 
     def predict(self, membership: Membership) -> Floats:
         """Return (m, T) for (m, n) memberships; InputError for a subset without tokens in the mean form."""
-        total = np.asarray(membership, dtype=np.float64) @ self._scores
+        total = sums_over(membership, self._scores)
         if self.form == "sum":
             return total
-        sizes = membership @ self.n_tokens
+        sizes = sums_over(membership, self.n_tokens)
         if not (sizes > 0).all():
             raise InputError(f"subset {int(np.argmin(sizes > 0))} holds no tokens and so has no mean")
         return total / sizes[:, None]

@@ -6,7 +6,6 @@ Blocks of any size give the same results bit for bit, because all sums are taken
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -257,18 +256,3 @@ def sum_and_gather(
         if part.any():
             total += part @ tile
     return total, result
-
-
-class ReadAhead:
-    """Blocks of which a thread reads the next while the present one is used. What reading raises is raised here."""
-
-    def __init__(self, blocks: SketchBlocks) -> None:
-        self.blocks, self.n, self.d = blocks, blocks.n, blocks.d
-
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        blocks = iter(self.blocks)
-        with ThreadPoolExecutor(1, thread_name_prefix="sketch reader") as reader:
-            coming = reader.submit(next, blocks, None)
-            while (block := coming.result()) is not None:
-                coming = reader.submit(next, blocks, None)
-                yield block

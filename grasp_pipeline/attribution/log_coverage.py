@@ -59,7 +59,7 @@ class LogCoverage:
     def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities of (m, n) subsets, nats per token up to a constant."""
         counts = self.counts
-        mu, of_context, tokens = counts.rates(np.asarray(membership))
+        mu, of_context, tokens = counts.rates(membership)
         if self.form == "joint":
             if self.rho == inf:
                 return mu @ self._additive().T

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-Membership = NDArray[np.bool_] | NDArray[np.floating[Any]]
+from grasp_pipeline.memberships import Membership
+
+__all__ = ["AdditiveAttributor", "Attributor", "Membership"]
+
 """(m, n): m subsets over n chunks; 0/1, or the share of every chunk that is in."""
 
 

@@ -19,6 +19,7 @@ from grasp_pipeline.attribution.blocks import SketchBlocks, as_blocks, project, 
 from grasp_pipeline.attribution.metric import Metric, apply_metric
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.memberships import columns_of
 from grasp_pipeline.names import Form
 
 
@@ -52,7 +53,8 @@ def subset_means(
     sums = np.zeros((len(membership), blocks.d))
     for start, tile in tiles(blocks):
         part = slice(start, start + len(tile))
-        sums += (membership[:, part] * tokens[part]).astype(np.float32) @ tile
+        held = columns_of(membership, part.start, part.stop)
+        sums += (held * tokens[part]).astype(np.float32) @ tile
     if not np.isfinite(sums).all():
         raise InputError("a mean sketch is not finite; compute the sketches again")
     return SubsetMeans(sums / sizes[:, None], sizes)

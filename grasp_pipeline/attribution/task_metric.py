@@ -78,7 +78,7 @@ class TaskMetricSurrogate:
 
     def predict(self, membership: Membership) -> Floats:
         """Return (m, T) predicted utilities of (m, n) subsets."""
-        mu = self.counts.rates(np.asarray(membership))[0]
+        mu = self.counts.rates(membership)[0]
         return mu @ self.directions.T - self.lam / 2 * (mu**2 @ self.metrics.T)
 
     def _centre(self) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from grasp_pipeline.calibration.grid import build_grid
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.corpus.events import EventCounts
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.memberships import Membership
 from grasp_pipeline.names import EVENTS
 from grasp_pipeline.sketch.views import View
 
@@ -49,7 +50,7 @@ class Grid:
         coverage = ((), ()) if events is None else (joint, conditional)
         return cls(tuple(build_grid(list(views), metrics, lambdas, *coverage)), views, n_tokens, events)
 
-    def predict(self, membership: NDArray[np.bool_]) -> Floats:
+    def predict(self, membership: Membership) -> Floats:
         """Return (K, m, T) predicted utilities, as `predict_grid` does.
 
         Raises:
@@ -68,7 +69,7 @@ def predict_grid(
     configurations: Sequence[Configuration],
     views: Iterable[tuple[str, SketchBlocks | NDArray[np.floating[Any]], Floats, int | None]],
     n_tokens: NDArray[np.int64],
-    membership: NDArray[np.bool_],
+    membership: Membership,
     events: EventCounts | None = None,
 ) -> Floats:
     """Return the K configurations' predictions of subsets (m, n): (K, m, T).

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from grasp_pipeline.arrays import Floats
+from grasp_pipeline.memberships import RANGE, Membership, columns_of
 
 LINKED = 0.3
 """Correlation of two memberships over tokens from which they are linked. Independent draws have 0 at any budget, a
@@ -22,11 +23,9 @@ corpus and its better half about .6."""
 POOLED_SHARE = 0.5
 """Clusters that may join a design, as a share of its subsets: what was designed keeps two thirds of the statistic."""
 
-_COLUMNS = 1 << 16
-
 
 def overlap_clusters(
-    membership: NDArray[np.bool_], n_tokens: ArrayLike, linked: float = LINKED
+    membership: Membership, n_tokens: ArrayLike, linked: float = LINKED
 ) -> NDArray[np.int64]:
     """Return (k,) the cluster of every corpus, numbered in the order of their first members.
 
@@ -38,9 +37,9 @@ def overlap_clusters(
     k, n = membership.shape
     tokens = np.asarray(n_tokens, dtype=np.float64)
     shared = np.zeros((k, k))
-    for start in range(0, n, _COLUMNS):
-        part = membership[:, start : start + _COLUMNS].astype(np.float64)
-        shared += (part * tokens[start : start + _COLUMNS]) @ part.T
+    for start in range(0, n, RANGE):
+        part = columns_of(membership, start, min(start + RANGE, n)).astype(np.float64)
+        shared += (part * tokens[start : start + RANGE]) @ part.T
     share = shared / tokens.sum()
     held = np.diag(share)
     spread = np.sqrt(held * (1 - held))

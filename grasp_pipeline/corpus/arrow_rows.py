@@ -17,10 +17,12 @@ from grasp_pipeline.corpus.rows import (
     not_text,
     repeated_column,
 )
+from grasp_pipeline.errors import InputError
 
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 16_000_000
 _MOST_BATCH_ROWS = 1_024
+_EXPANDED_BYTES, _EXPANSION = 2**28, 1_000
 
 
 def parquet_rows(
@@ -32,8 +34,14 @@ def parquet_rows(
     extent: Extent,
 ) -> Iterator[Row]:
     """Stream the rows of a Parquet file; `batch_rows` are decoded at once, by default about _BATCH_BYTES."""
-    parquet = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+    parquet = pq.ParquetFile(source, **options)
     _check_schema(uri, parquet.schema_arrow, columns)
+    _check_expansion(uri, parquet.metadata, (columns.text, *columns.others))
+    if _is_string(_value_type(parquet.schema_arrow.field(columns.text).type)):
+        # As a dictionary, one text that thousands of rows name is held once.
+        options["read_dictionary"] = [columns.text]
+        parquet = pq.ParquetFile(source, metadata=parquet.metadata, **options)
     present = [name for name in (columns.text, *columns.others) if name in parquet.schema_arrow.names]
     metadata = parquet.metadata
     extent.size = metadata.num_rows
@@ -41,6 +49,21 @@ def parquet_rows(
     rows = _BATCH_BYTES * metadata.num_rows // max(1, size)
     batches = parquet.iter_batches(batch_rows or min(max(1, rows), _MOST_BATCH_ROWS), columns=present)
     yield from table_rows(uri, batches, columns, max_bytes)
+
+
+def _check_expansion(uri: str, metadata: pq.FileMetaData, names: Iterable[str]) -> None:
+    """Refuse a column that was made to fill the memory: no corpus of text is packed a thousandfold."""
+    wanted = set(names)
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            packed, size = column.total_compressed_size, column.total_uncompressed_size
+            if column.path_in_schema in wanted and size > max(_EXPANDED_BYTES, _EXPANSION * packed):
+                raise InputError(
+                    f"The column {column.path_in_schema!r} of the input {uri!r} expands from {packed:,} bytes to "
+                    f"{size:,} in one row group, which no text does; remove the file, or write it in smaller row groups"
+                )
 
 
 def _check_schema(uri: str, schema: pa.Schema, columns: Columns) -> None:
@@ -80,11 +103,20 @@ def table_rows(
             row += 1
 
 
-def _text_bytes(column: pa.ChunkedArray | pa.Array) -> list[bytes | None]:
-    """Return the strings of a column as bytes: Arrow does not check that they are UTF-8."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.large_binary()).to_pylist()
+def _text_bytes(column: pa.ChunkedArray | pa.Array) -> Iterator[bytes | None]:
+    """Yield the strings of a column as bytes: Arrow does not check that they are UTF-8.
+
+    Those of a dictionary are made one at a time, since many rows may name a long one.
+    """
+    for piece in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        if pa.types.is_dictionary(piece.type):
+            texts = piece.dictionary.cast(pa.large_binary())
+            for index in piece.indices.to_pylist():
+                if index is not None and not 0 <= index < len(texts):
+                    raise pa.ArrowInvalid(f"a row names text {index} of a dictionary of {len(texts)}")
+                yield None if index is None else texts[index].as_py()
+        else:
+            yield from piece.cast(pa.large_binary()).to_pylist()
 
 
 def _field_values(column: pa.ChunkedArray | pa.Array) -> list[str | None]:

@@ -7,7 +7,7 @@ it evenly: there are as many chunks as without, none above L, and none short unl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -35,12 +35,29 @@ def chunk_id(doc_id: str, position: int) -> str:
     return f"{head[:24]}{':' + copy if copy else ''}-{position}"
 
 
+def document_blocks(frames: Iterable[pl.DataFrame], block_bytes: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of some frames in order, cut anew: a block ends with the document that reaches `block_bytes`."""
+    held: list[pl.DataFrame] = []
+    size = 0
+    for frame in frames:
+        start = 0
+        for row, n_bytes in enumerate(frame["n_bytes"].to_list()):
+            size += n_bytes
+            if size >= block_bytes:
+                yield pl.concat([*held, frame.slice(start, row + 1 - start)])
+                held, size, start = [], 0, row + 1
+        if start < frame.height:
+            held.append(frame.slice(start))
+    if held:
+        yield pl.concat(held)
+
+
 def chunk_documents(
     documents: pl.DataFrame,
     encoder: TextEncoder,
     chunk_tokens: int,
     on_tokens: Callable[[int], None] | None = None,
-    batch: int = 512,
+    batch_bytes: int = 200_000,
 ) -> pl.DataFrame:
     """Tokenize documents and cut them into chunks.
 
@@ -50,14 +67,14 @@ def chunk_documents(
         chunk_tokens: L, most tokens per chunk; a document's last chunk may be shorter, and the one before it where
             they share a short rest.
         on_tokens: told the tokens finished, for progress.
-        batch: documents encoded at once.
+        batch_bytes: text encoded at once, unless one document has more; a tokenizer holds some 100 bytes for each.
 
     Returns:
         Rows of `tables.TOKENIZED_SHARDS`, sorted by chunk_id. `start` and `end` are character offsets; the spans of
         a document's chunks join to its whole text.
     """
     columns: dict[str, list] = {name: [] for name in TOKENIZED_SHARDS.schema}
-    for piece in documents.sort("doc_id").iter_slices(batch):
+    for piece in document_blocks([documents.sort("doc_id")], batch_bytes):
         texts = piece["text"].to_list()
         done = 0
         rows = zip(

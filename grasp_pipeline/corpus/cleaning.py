@@ -4,36 +4,58 @@ Stages, in this order: read (rows that could not be read, empty texts), noise, e
 perplexity, near_duplicate. Everything but the copies of a text depends on the text alone, so it is decided
 once per distinct text, in order of arrival; the order of the rows given and the names of the shards change
 nothing.
+
+Three passes. What depends on one document is decided block by block, on all cores (`block_cleaning`). What compares
+documents works on arrays of fixed size per document, some 150 bytes in all; texts are looked up for pairs that may be
+near duplicates. Then the rows are made, one block after the other. Texts are never held but for a block or two.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from grasp_pipeline.config import CleaningConfig
-from grasp_pipeline.corpus.contamination import HeldOutGrams, held_out_texts
-from grasp_pipeline.corpus.duplicates import near_duplicate_clusters
-from grasp_pipeline.corpus.noise import first_rejection, noise_rules
-from grasp_pipeline.corpus.normalize import document_id, normalize_text
-from grasp_pipeline.corpus.perplexity import background_sample, fit_perplexity, perplexity_limit
-from grasp_pipeline.errors import ConfigError, InputError
+from grasp_pipeline.corpus.block_cleaning import (
+    CLEAN,
+    DIGEST_BYTES,
+    UNREAD,
+    BlockPlace,
+    MeasurePerplexity,
+    Rules,
+    clean_block,
+    forget_model,
+    save_array,
+    write_held_out,
+)
+from grasp_pipeline.corpus.clean_corpus import CleanCorpus
+from grasp_pipeline.corpus.contamination import held_out_texts
+from grasp_pipeline.corpus.duplicates import Pairs, bands_for, cluster_documents
+from grasp_pipeline.corpus.noise import noise_rules
+from grasp_pipeline.corpus.perplexity import HEAD_BYTES, fit_perplexity, heads, perplexity_limit
+from grasp_pipeline.corpus.readers import RAW_SCHEMA
+from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.progress import Listener, Progress, silent
+from grasp_pipeline.seeds import digest
 from grasp_pipeline.tables import DOCUMENTS, REJECTED_DOCUMENTS
 
-STAGES = ("read", "noise", "exact_duplicate", "contamination", "perplexity", "near_duplicate")
-SUMMARY_SCHEMA = pl.Schema(
-    {"stage": pl.String, "reason": pl.String, "documents": pl.Int64, "n_bytes": pl.Int64}
-)
+_OPEN_BLOCKS = 64
+
+MapBlocks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""Applies a function to blocks, results in their order: the builtin `map`, or an engine's `map_blocks`."""
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The clean corpus.
+    """The clean corpus, in memory.
 
     Attributes:
         documents: rows of `tables.DOCUMENTS`, in order of arrival.
@@ -49,36 +71,10 @@ class Cleaned:
     perplexity_limit: float | None
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """Why a text is rejected. duplicate_of: index of the surviving text."""
-
-    stage: str
-    reason: str
-    detail: str
-    value: float | None = None
-    duplicate_of: int | None = None
-
-
-@dataclass
-class _Texts:
-    """The distinct texts in order of arrival, what is wrong with them, and their near-duplicate cluster."""
-
-    texts: list[str] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
-    verdicts: dict[int, _Verdict] = field(default_factory=dict)
-    survivors: dict[int, int] = field(default_factory=dict)
-    founding: list[bool] = field(default_factory=list)
-
-    def clean(self) -> list[int]:
-        """Return the texts without a verdict."""
-        return [index for index in range(len(self.texts)) if index not in self.verdicts]
-
-
 def clean_documents(
     raw: pl.DataFrame, config: CleaningConfig, tasks: pl.DataFrame, listener: Listener = silent
 ) -> Cleaned:
-    """Normalise, filter and de-duplicate a corpus.
+    """Normalise, filter and de-duplicate a corpus that fits in memory.
 
     Args:
         raw: columns of `manifest.PLACED_SCHEMA`, in any order.
@@ -91,76 +87,111 @@ def clean_documents(
         InputError: no document is left; names the most frequent reasons.
         ConfigError: an unknown language, or the perplexity rule without query texts.
     """
-    rows = raw.sort("arrival", "row")
-    distinct, text_of_row = _distinct_texts(rows, listener)
-    _noise(distinct, config, listener)
-    _contamination(distinct, config, tasks, listener)
-    limit = _perplexity(distinct, config, tasks, listener)
-    _near_duplicates(distinct, config, listener)
-    documents, rejected = _frames(rows, text_of_row, distinct, config)
-    summary = _summary(documents, rejected)
-    if documents.is_empty():
-        reasons = [f"{reason} ({count})" for _, reason, count, _ in summary.iter_rows() if reason != "kept"]
-        raise InputError(
-            f"No document of {rows.height} rows is left after cleaning: "
-            f"{', '.join(reasons[:5]) or 'there were none'}; relax the rules or give other inputs."
-        )
-    return Cleaned(documents, rejected, summary, limit)
+    with tempfile.TemporaryDirectory() as scratch:
+        rules, places = rules_of(config, tasks, Path(scratch)), []
+        for block in raw.sort("arrival", "row").partition_by(
+            "arrival", "uri", "shard", "founding", maintain_order=True
+        ):
+            uri, shard, founding, row = block.select("uri", "shard", "founding", "row").row(0)
+            folder = str(Path(scratch, str(len(places))))
+            clean_block(block.select(list(RAW_SCHEMA)), rules, folder)
+            places.append(BlockPlace(uri, len(places), row, block.height, 0, shard, founding, folder))
+        corpus = compare_documents(places, config, tasks, Path(scratch), listener=listener)
+        corpus.check_not_empty()
+        frames = [corpus.rows(number) for number in range(len(places))]
+        documents = pl.concat([DOCUMENTS.empty(), *(documents for documents, _ in frames)])
+        rejected = pl.concat([REJECTED_DOCUMENTS.empty(), *(rejected for _, rejected in frames)])
+        return Cleaned(documents, rejected, corpus.summary(), corpus.perplexity_limit)
 
 
-def _distinct_texts(rows: pl.DataFrame, listener: Listener) -> tuple[_Texts, list[int | None]]:
-    """Normalise; returns the distinct texts and each row's text, None for rows without one."""
-    distinct, known, of_row = _Texts(), {}, []
-    progress = Progress("normalising", rows.height, "rows", listener)
-    for text, founding in rows.select("text", "founding").iter_rows():
-        normal = normalize_text(text) if text is not None else ""
-        if normal:
-            digest = document_id(normal)
-            if digest not in known:
-                known[digest] = len(distinct.texts)
-                distinct.texts.append(normal)
-                distinct.digests.append(digest)
-                distinct.founding.append(founding)
-            of_row.append(known[digest])
-        else:
-            of_row.append(None)
-        progress.advance(1)
-    return distinct, of_row
+def rules_of(config: CleaningConfig, tasks: pl.DataFrame, scratch: Path) -> Rules:
+    """Return what decides of one document alone, with the task documents in a file of the scratch folder.
 
-
-def _noise(distinct: _Texts, config: CleaningConfig, listener: Listener) -> None:
-    rules = noise_rules(config)
-    progress = Progress("noise rules", len(distinct.texts), "documents", listener)
-    for index in distinct.clean():
-        rejection = first_rejection(distinct.texts[index], rules)
-        if rejection:
-            distinct.verdicts[index] = _Verdict("noise", rejection.reason, rejection.detail, rejection.value)
-        progress.advance(1)
-
-
-def _contamination(distinct: _Texts, config: CleaningConfig, tasks: pl.DataFrame, listener: Listener) -> None:
+    Raises:
+        ConfigError: a language code is unknown.
+    """
+    noise_rules(config)
+    plain = CleaningConfig(**{name: getattr(config, name) for name in CleaningConfig.model_fields})
     if config.contamination_share >= 1:
-        return
-    progress = Progress("contamination", len(distinct.texts), "documents", listener)
+        return Rules(plain, "", "")
+    return Rules(plain, *write_held_out(held_out_texts(tasks), scratch))
 
-    def corpus():
-        for index in distinct.clean():
-            yield str(index), distinct.texts[index]
-            progress.advance(1)
 
-    grams = HeldOutGrams(held_out_texts(tasks))
-    for index, overlap in grams.contaminated(corpus(), config.contamination_share).items():
-        distinct.verdicts[int(index)] = _Verdict(
-            "contamination", "contamination", overlap.detail, overlap.share
+def compare_documents(
+    places: Sequence[BlockPlace],
+    config: CleaningConfig,
+    tasks: pl.DataFrame,
+    scratch: Path,
+    map_blocks: MapBlocks = map,
+    listener: Listener = silent,
+) -> CleanCorpus:
+    """Decide what needs more than one document: copies, query perplexity, near duplicates.
+
+    Args:
+        places: blocks in order of arrival, their results made.
+        config: which rules apply.
+        tasks: rows of `tables.TASK_DOCUMENTS`.
+        scratch: folder for the perplexity model.
+        map_blocks: where blocks are measured.
+        listener: told the progress.
+
+    Raises:
+        ConfigError: the perplexity rule without query texts.
+    """
+    starts = np.cumsum([0, *(place.n_rows for place in places)], dtype=np.int64)
+    n = int(starts[-1])
+    digests = _joined(places, "digest", (n, DIGEST_BYTES), np.uint8)
+    states = _joined(places, "state", (n,), np.uint8)
+    first, copy = _copies(digests, states != UNREAD)
+    clean = (states == CLEAN) & (first == np.arange(n))
+    texts = _Texts(places, starts)
+    perplexity, limit = np.full(n, np.nan), None
+    if config.perplexity_quantile < 1 and clean.any():
+        perplexity, limit = _perplexity(
+            places, clean, digests, texts, config, tasks, scratch, map_blocks, listener
         )
+    odd = clean & (perplexity > limit) if limit is not None else np.zeros(n, dtype=bool)
+    pairs = Pairs(texts.text, texts.signature, config.near_duplicate_threshold)
+    n_bands, _ = bands_for(config.near_duplicate_threshold)
+    progress = Progress("near-duplicates", n_bands, "bands", listener)
+
+    def bands() -> Iterator[NDArray[np.uint64]]:
+        for band in range(n_bands):
+            keys = np.empty(n, dtype=np.uint64)
+            for number, place in enumerate(places):
+                keys[starts[number] : starts[number + 1]] = place.array("keys")[band]
+            progress.advance(1)
+            yield keys
+
+    clusters = cluster_documents(bands(), clean & ~odd, pairs)
+    return CleanCorpus(
+        config,
+        places,
+        starts,
+        digests,
+        states,
+        first,
+        copy,
+        odd,
+        perplexity,
+        clusters.survivor,
+        clusters.similarity,
+        limit,
+    )
 
 
 def _perplexity(
-    distinct: _Texts, config: CleaningConfig, tasks: pl.DataFrame, listener: Listener
-) -> float | None:
-    clean = distinct.clean()
-    if config.perplexity_quantile >= 1 or not clean:
-        return None
+    places: Sequence[BlockPlace],
+    clean: NDArray[np.bool_],
+    digests: NDArray[np.uint8],
+    texts: _Texts,
+    config: CleaningConfig,
+    tasks: pl.DataFrame,
+    scratch: Path,
+    map_blocks: MapBlocks,
+    listener: Listener,
+) -> tuple[NDArray[np.float64], float]:
+    """Return the query perplexity of every row, and the limit."""
     queries = tasks.filter(pl.col("split") == "query")["text"].to_list()
     if not queries:
         raise ConfigError(
@@ -168,118 +199,97 @@ def _perplexity(
             "perplexity under; give tasks or set it to 1."
         )
     # Model and limit come from the founding documents, so that an arrival changes no earlier verdict.
-    founding = np.array([distinct.founding[index] for index in clean])
+    founding = clean & np.repeat([place.founding for place in places], [place.n_rows for place in places])
     if not founding.any():
-        founding[:] = True
-    founders = [index for index, first in zip(clean, founding, strict=True) if first]
-    sample = background_sample(
-        [distinct.texts[index] for index in founders], [distinct.digests[index] for index in founders]
-    )
-    values = fit_perplexity(queries, sample).perplexity([distinct.texts[index] for index in clean], listener)
-    limit = perplexity_limit(values[founding], config.perplexity_quantile)
-    for index, value in zip(clean, values.tolist(), strict=True):
-        if value > limit:
-            detail = (
-                f"perplexity per byte {value:.4g} under the query texts is above {limit:.4g}, "
-                f"the {config.perplexity_quantile:g} quantile of the corpus"
-            )
-            distinct.verdicts[index] = _Verdict("perplexity", "query_perplexity", detail, value)
-    return limit
+        founding = clean
+    founders = np.flatnonzero(founding)
+    ordered = founders[_by_digest(digests[founders])]
+    sample = heads(texts.heads(ordered))
+    name = f"perplexity-{digest(sorted(queries), sample)[:32]}"
+    model = scratch / f"{name}.npy"
+    missing = [place for place in places if not Path(place.folder, f"{name}.npy").exists()]
+    if missing:
+        scratch.mkdir(parents=True, exist_ok=True)
+        save_array(model, fit_perplexity(queries, sample).log_p)
+        progress = Progress("query perplexity", sum(place.n_bytes for place in missing), "bytes", listener)
+        for done in map_blocks(MeasurePerplexity(str(model), name), missing):
+            progress.advance(done)
+        forget_model()
+        model.unlink()
+    values = _joined(places, name, (len(clean),), np.float64)
+    return values, perplexity_limit(values[founders], config.perplexity_quantile)
 
 
-def _near_duplicates(distinct: _Texts, config: CleaningConfig, listener: Listener) -> None:
-    clean = distinct.clean()
-    clusters = near_duplicate_clusters(
-        [distinct.texts[index] for index in clean], config.near_duplicate_threshold, listener
-    )
-    pairs = zip(clean, clusters.survivor.tolist(), clusters.similarity.tolist(), strict=True)
-    for index, place, similarity in pairs:
-        survivor = clean[place]
-        distinct.survivors[index] = survivor
-        if survivor != index and config.near_duplicates == "one":
-            detail = f"Jaccard similarity {similarity:.3f} of word 5-grams with the document kept"
-            distinct.verdicts[index] = _Verdict(
-                "near_duplicate", "near_duplicate", detail, similarity, survivor
-            )
+class _Texts:
+    """Texts and signatures of single rows, from the files of their blocks; the last ones stay open."""
+
+    def __init__(self, places: Sequence[BlockPlace], starts: NDArray[np.int64]) -> None:
+        self._places, self._starts = places, starts
+        self._open = lru_cache(_OPEN_BLOCKS)(self._opened)
+
+    def _opened(self, number: int) -> tuple[Any, NDArray[np.uint32]]:
+        import pyarrow as pa
+
+        place = self._places[number]
+        with pa.memory_map(str(Path(place.folder, "rows.arrow"))) as file:
+            column = pa.ipc.open_file(file).read_all()["text"]
+        return column, place.array("minhash")
+
+    def _at(self, row: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return number, row - int(self._starts[number])
+
+    def text(self, row: int) -> str:
+        """Return the normal form of a row's text."""
+        number, place = self._at(row)
+        return self._open(number)[0][place].as_py()
+
+    def heads(self, rows: NDArray[np.int64], at_once: int = 2_048) -> Iterator[str]:
+        """Yield the first HEAD_BYTES characters of texts, in the order of the rows given; read block by block."""
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            found = {row: self.text(row)[:HEAD_BYTES] for row in np.sort(part).tolist()}
+            yield from map(found.__getitem__, part.tolist())
+
+    def signature(self, row: int) -> NDArray[np.uint32]:
+        """Return a row's MinHash digest."""
+        number, place = self._at(row)
+        return self._open(number)[1][place]
 
 
-def _frames(
-    rows: pl.DataFrame, text_of_row: Sequence[int | None], distinct: _Texts, config: CleaningConfig
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Turn verdicts on texts into rows of the two tables."""
-    documents: list[dict] = []
-    rejected: list[dict] = []
-    copies: dict[int, int] = {}
-    columns = ("uri", "row", "user_id", "source", "shard", "n_bytes", "fault", "fault_detail")
-    for index, (uri, row, user_id, source, shard, n_bytes, fault, fault_detail) in zip(
-        text_of_row, rows.select(columns).iter_rows(), strict=True
-    ):
-        place = f"{uri}#{row}"
-        origin = place if user_id is None else f"{place} ({user_id})"
-        common = {"source": source, "shard": shard, "origin": origin, "n_bytes": n_bytes}
-        if index is None:
-            reason = fault or "empty_text"
-            detail = fault_detail or "nothing is left of the text after normalisation"
-            verdict = _Verdict("read", reason, detail, float(n_bytes) if reason == "oversized" else None)
-            rejected.append(_rejected(document_id("origin:" + place), verdict, None, common))
-            continue
-        copy = copies[index] = copies.get(index, 0) + 1
-        digest = distinct.digests[index]
-        common["n_bytes"] = len(distinct.texts[index].encode("utf-8"))
-        verdict = _row_verdict(index, copy, distinct, config)
-        if verdict is not None:
-            doc_id = digest if copy == 1 else f"{digest}:{_short_digest(place)}"
-            survivor = None if verdict.duplicate_of is None else distinct.digests[verdict.duplicate_of]
-            rejected.append(_rejected(doc_id, verdict, survivor, common))
-            continue
-        survivor_digest = distinct.digests[distinct.survivors[index]]
-        documents.append(
-            {
-                **common,
-                "doc_id": digest if copy == 1 else f"{digest}:{copy}",
-                "text": distinct.texts[index],
-                "cluster": survivor_digest,
-                "survivor": copy == 1 and survivor_digest == digest,
-            }
-        )
-    return DOCUMENTS.conform(pl.DataFrame(documents, schema=DOCUMENTS.schema)), REJECTED_DOCUMENTS.conform(
-        pl.DataFrame(rejected, schema=REJECTED_DOCUMENTS.schema)
-    )
+def _joined(places: Sequence[BlockPlace], name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return an array of all blocks, one block after the other."""
+    whole, at = np.empty(shape, dtype=dtype), 0
+    for place in places:
+        part = place.array(name)
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
-def _row_verdict(index: int, copy: int, distinct: _Texts, config: CleaningConfig) -> _Verdict | None:
-    """Return why a row is rejected: its text's verdict, or that it is a further copy of it."""
-    verdict = distinct.verdicts.get(index)
-    if copy == 1 or (verdict is not None and verdict.stage == "noise"):
-        return verdict
-    if config.exact_duplicates == "drop":
-        return _Verdict(
-            "exact_duplicate", "exact_duplicate", "the same normalised text came before", 1.0, index
-        )
-    if verdict is None and config.near_duplicates == "one":
-        return _Verdict("near_duplicate", "near_duplicate", "the same normalised text is kept", 1.0, index)
-    return verdict
+def _by_digest(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the order of digests; of equal ones the first stays first."""
+    words = digests.view(">u8").astype(np.uint64) if len(digests) else np.empty((0, 4), dtype=np.uint64)
+    order = np.argsort(words[:, 0], kind="stable")
+    ranked = words[order]
+    tied = (ranked[1:, 0] == ranked[:-1, 0]) & (ranked[1:, 1:] != ranked[:-1, 1:]).any(axis=1)
+    return np.lexsort(words.T[::-1]) if tied.any() else order
 
 
-def _rejected(doc_id: str, verdict: _Verdict, duplicate_of: str | None, common: dict) -> dict:
-    return {
-        **common,
-        "doc_id": doc_id,
-        "stage": verdict.stage,
-        "reason": verdict.reason,
-        "detail": verdict.detail,
-        "value": verdict.value,
-        "duplicate_of": duplicate_of,
-    }
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
-
-
-def _summary(documents: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
-    counts = [pl.len().cast(pl.Int64).alias("documents"), pl.col("n_bytes").sum()]
-    kept = documents.select(pl.lit("kept").alias("stage"), pl.lit("kept").alias("reason"), *counts)
-    order = pl.col("stage").replace_strict({stage: place for place, stage in enumerate(STAGES)})
-    reasons = rejected.group_by("stage", "reason").agg(counts).sort(order, -pl.col("documents"), "reason")
-    return pl.concat([kept.cast(SUMMARY_SCHEMA), reasons.cast(SUMMARY_SCHEMA)])
+def _copies(
+    digests: NDArray[np.uint8], has_text: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return each row's first row of the same text, and how many there were up to it."""
+    first = np.arange(len(digests))
+    copy = np.ones(len(digests), dtype=np.int32)
+    rows = np.flatnonzero(has_text)
+    if not len(rows):
+        return first, copy
+    order = rows[_by_digest(digests[rows])]
+    ranked = digests[order]
+    fresh = np.concatenate([[True], (ranked[1:] != ranked[:-1]).any(axis=1)])
+    starts = np.flatnonzero(fresh)
+    sizes = np.diff(np.append(starts, len(order)))
+    first[order] = np.repeat(order[starts], sizes)
+    copy[order] = np.arange(len(order)) - np.repeat(starts, sizes) + 1
+    return first, copy

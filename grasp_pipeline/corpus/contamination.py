@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from grasp_pipeline.corpus.words import Hashes, Integers, Words, hash_ngrams, hash_words
+from grasp_pipeline.corpus.text_batch import SHINGLE_WORDS, TextBatch
+from grasp_pipeline.corpus.words import Hashes, Integers, Words, extend_ngrams, hash_ngrams, hash_words
 
 CONTAMINATION_WORDS = 13
 _BATCH_CHARACTERS = 500_000
+_BITS = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,17 @@ class Overlap:
 
 @dataclass(frozen=True)
 class _Table:
-    """N-grams of one length: gram i is held by the documents ``owners[offsets[i]:offsets[i + 1]]``."""
+    """N-grams of one length: gram i is held by the documents ``owners[offsets[i]:offsets[i + 1]]``.
+
+    starts: (2**_BITS,) whether an n-gram begins with a window of SHINGLE_WORDS words of these last bits, so that most
+    of a text need not be looked up; None where the n-grams are shorter.
+    """
 
     length: int
     grams: Hashes
     offsets: Integers
     owners: Integers
+    starts: NDArray[np.bool_] | None
 
 
 class HeldOutGrams:
@@ -71,6 +79,12 @@ class HeldOutGrams:
         for length in np.unique(lengths[lengths > 0]).tolist():
             grams, owners = _windows(words, length)
             own = lengths[owners] == length
+            starts = None
+            if length >= SHINGLE_WORDS:
+                starts = np.zeros(1 << _BITS, dtype=bool)
+                starts[_last_bits(hash_ngrams(words.hashes, SHINGLE_WORDS)[_inside(words, length)[own]])] = (
+                    True
+                )
             grams, owners = grams[own], owners[own]
             order = np.lexsort((owners, grams))
             grams, owners = grams[order], owners[order]
@@ -79,7 +93,7 @@ class HeldOutGrams:
             grams, owners = grams[fresh], owners[fresh]
             self._totals += np.bincount(owners, minlength=len(self._totals))
             known, first = np.unique(grams, return_index=True)
-            self._tables.append(_Table(length, known, np.append(first, len(grams)), owners))
+            self._tables.append(_Table(length, known, np.append(first, len(grams)), owners, starts))
 
     def overlaps(self, corpus: Iterable[tuple[str, str]]) -> Iterator[Overlap]:
         """Yield every pair that shares an n-gram, in corpus order, then in held-out order.
@@ -87,33 +101,42 @@ class HeldOutGrams:
         corpus: (id, text), read once; memory depends on the held-out side and on some documents at a time.
         """
         for documents in _batches(corpus):
-            words = hash_words([text for _, text in documents])
-            keys = np.concatenate(
-                [self._pairs(words, table) for table in self._tables] or [np.empty(0, dtype=np.int64)]
-            )
-            keys, counts = np.unique(keys, return_counts=True)
-            places, held = np.divmod(keys, max(1, len(self._names)))
-            for place, index, shared in zip(places.tolist(), held.tolist(), counts.tolist(), strict=True):
-                share = shared / int(self._totals[index])
-                yield Overlap(self._names[index], documents[place][0], shared, share)
+            names: list[str] = [name for name, _ in documents]
+            yield from self._overlaps(TextBatch([text for _, text in documents]), names)
+
+    def _overlaps(self, batch: TextBatch, names: Sequence[str]) -> Iterator[Overlap]:
+        keys = np.concatenate(
+            [self._pairs(batch, table) for table in self._tables] or [np.empty(0, dtype=np.int64)]
+        )
+        keys, counts = np.unique(keys, return_counts=True)
+        places, held = np.divmod(keys, max(1, len(self._names)))
+        for place, index, shared in zip(places.tolist(), held.tolist(), counts.tolist(), strict=True):
+            share = shared / int(self._totals[index])
+            yield Overlap(self._names[index], names[int(place)], shared, share)
+
+    def contaminated_of(self, batch: TextBatch, limit: float) -> dict[int, Overlap]:
+        """Return what `contaminated` does of a batch, by the place of the text in it."""
+        worst = _worst(self._overlaps(batch, [str(place) for place in range(len(batch.texts))]), limit)
+        return {int(place): overlap for place, overlap in worst.items()}
 
     def contaminated(self, corpus: Iterable[tuple[str, str]], limit: float) -> dict[str, Overlap]:
         """Return the largest overlap of each corpus document that has one above the limit.
 
         Of equal overlaps the one with the first name counts.
         """
-        worst: dict[str, Overlap] = {}
-        for overlap in self.overlaps(corpus):
-            if overlap.share <= limit:
-                continue
-            before = worst.setdefault(overlap.document, overlap)
-            if (-overlap.share, overlap.held_out) < (-before.share, before.held_out):
-                worst[overlap.document] = overlap
-        return worst
+        return _worst(self.overlaps(corpus), limit)
 
-    def _pairs(self, words: Words, table: _Table) -> Integers:
+    def _pairs(self, batch: TextBatch, table: _Table) -> Integers:
         """Return document * n_held_out + held-out document, once per distinct n-gram that they share."""
-        grams, documents = _windows(words, table.length)
+        words = batch.words
+        if table.starts is None:
+            grams, documents = _windows(words, table.length)
+        else:
+            at = np.flatnonzero(table.starts[_last_bits(batch.windows)])
+            documents = np.searchsorted(words.offsets, at, side="right") - 1
+            whole = at + table.length <= words.offsets[documents + 1]
+            at, documents = at[whole], documents[whole]
+            grams = extend_ngrams(batch.windows[at], words.hashes, at, SHINGLE_WORDS, table.length)
         at = np.minimum(np.searchsorted(table.grams, grams), len(table.grams) - 1)
         found = table.grams[at] == grams
         documents, at = np.divmod(
@@ -138,12 +161,33 @@ def held_out_texts(task_documents: pl.DataFrame) -> dict[str, str]:
     return {f"{task}/{split}/{document}": text for task, split, document, text in rows}
 
 
+def _worst(overlaps: Iterable[Overlap], limit: float) -> dict[str, Overlap]:
+    """Return the largest overlap above the limit by document, of equal ones that with the first name."""
+    worst: dict[str, Overlap] = {}
+    for overlap in overlaps:
+        if overlap.share <= limit:
+            continue
+        before = worst.setdefault(overlap.document, overlap)
+        if (-overlap.share, overlap.held_out) < (-before.share, before.held_out):
+            worst[overlap.document] = overlap
+    return worst
+
+
 def _windows(words: Words, length: int) -> tuple[Hashes, Integers]:
     """Return the n-grams of all texts, none across two texts, and the index of each one's text."""
-    grams = hash_ngrams(words.hashes, length)
-    texts = np.repeat(np.arange(len(words.offsets) - 1), np.diff(words.offsets))[: len(grams)]
-    inside = np.arange(length, len(grams) + length) <= words.offsets[texts + 1]
-    return grams[inside], texts[inside]
+    inside = _inside(words, length)
+    texts = np.repeat(np.arange(len(words.offsets) - 1), np.diff(words.offsets))
+    return hash_ngrams(words.hashes, length)[inside], texts[inside]
+
+
+def _inside(words: Words, length: int) -> Integers:
+    """Return the words that an n-gram within one text begins at."""
+    ends = np.repeat(words.offsets[1:], np.diff(words.offsets))
+    return np.flatnonzero(np.arange(length, len(ends) + length) <= ends)
+
+
+def _last_bits(hashes: Hashes) -> Integers:
+    return (hashes & np.uint64((1 << _BITS) - 1)).astype(np.int64)
 
 
 def _batches(corpus: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:

@@ -7,17 +7,18 @@ are no collisions, and the counts have at most as many columns as the queries ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from grasp_pipeline.arrays import Bools, Floats, Ints, TokenLists
 from grasp_pipeline.corpus.ngrams import ranges
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.memberships import Membership, columns_of, sums_over
 
 Contexts = Callable[[TokenLists, int], Ints]
 """(chunks, place of their first token among all) -> the context of every token, -1 where there is none."""
@@ -90,7 +91,7 @@ class EventCounts:
         """Events per token if contexts and next tokens were independent, p(a) p(b): (E,)."""
         return self.context_rate * self.next_rate
 
-    def rates(self, membership: NDArray[np.bool_ | np.floating[Any]]) -> tuple[Floats, Floats, Floats]:
+    def rates(self, membership: Membership) -> tuple[Floats, Floats, Floats]:
         """Return events per token (m, E), contexts per token (m, A) and tokens (m,) of m subsets over n chunks.
 
         Raises:
@@ -98,11 +99,11 @@ class EventCounts:
         """
         if membership.ndim != 2 or membership.shape[1] != self.n:
             raise InputError(f"memberships of shape {membership.shape} do not fit counts of {self.n} chunks")
-        tokens = membership.astype(np.float64) @ self.n_tokens
+        tokens = sums_over(membership, self.n_tokens)
         if not (tokens > 0).all():
             raise InputError(f"subset {int(np.argmin(tokens > 0))} holds no tokens and so has no rates")
         per_token = [
-            column_sums(each, membership.T).T / tokens[:, None] for each in (self.events, self.contexts)
+            _subset_sums(each, membership).T / tokens[:, None] for each in (self.events, self.contexts)
         ]
         return per_token[0], per_token[1], tokens
 
@@ -159,6 +160,37 @@ def count_events(
         next_rate[keys & ((1 << _SHIFT) - 1)],
         context_rate[context],
         chunks.lengths,
+    )
+
+
+def count_joined(
+    chunks: TokenLists,
+    queries: TokenLists,
+    query_task: NDArray[np.integer[Any]],
+    tasks: int,
+    contexts: Sequence[Contexts],
+) -> EventCounts:
+    """Count the queries' events with each of several contexts, side by side; every kind has an equal share of a query.
+
+    contexts: each of codes of its own, in ascending order of them, such as `previous_token` and clusters. Log-coverage
+    of the counts is the mean of what it is with each alone. Errors as in `count_events`.
+    """
+    parts = [count_events(chunks, queries, query_task, tasks, each, each) for each in contexts]
+    if len(parts) == 1:
+        return parts[0]
+    keys = np.concatenate([part.keys for part in parts])
+    if (np.diff(keys) <= 0).any():
+        raise InputError("contexts that are counted side by side share codes; give each codes of its own")
+    first = np.cumsum([0, *(shape_of(part.contexts)[1] for part in parts[:-1])])
+    return EventCounts(
+        csr_array(hstack([part.events for part in parts], format="csr")),
+        csr_array(hstack([part.contexts for part in parts], format="csr")),
+        keys,
+        np.concatenate([part.context + start for part, start in zip(parts, first, strict=True)]),
+        np.concatenate([part.weights for part in parts], axis=1) / len(parts),
+        np.concatenate([part.next_rate for part in parts]),
+        np.concatenate([part.context_rate for part in parts]),
+        parts[0].n_tokens,
     )
 
 
@@ -296,6 +328,14 @@ def column_sums(rows: csr_array, weights: NDArray[np.bool_ | np.floating[Any]]) 
     total = np.zeros((shape_of(rows)[1], *weights.shape[1:]))
     for part, some in _blocks(rows):
         total += some.T @ weights[part].astype(np.float64)
+    return total
+
+
+def _subset_sums(rows: csr_array, membership: Membership) -> Floats:
+    """Return (E, m) the counts (n, E) of the rows of every subset (m, n) together."""
+    total = np.zeros((shape_of(rows)[1], len(membership)))
+    for part, some in _blocks(rows):
+        total += some.T @ columns_of(membership, part.start, part.stop).T.astype(np.float64)
     return total
 
 

@@ -88,7 +88,7 @@ def _is_array(line: bytes) -> bool:
         return False
     try:
         return any(isinstance(item, dict) for item in json.loads(line))
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
 
 
@@ -110,7 +110,10 @@ def _json_row(number: int, line: bytes, columns: Columns, max_bytes: int, seen: 
     ):
         return Row(number, None, {}, 0, "repeated_text", f"{where} has the text's key more than once")
     seen.add(record)
-    fields = {name: as_field(record.get(name)) for name in columns.others}
+    try:
+        fields = {name: as_field(record.get(name)) for name in columns.others}
+    except RecursionError:
+        return Row(number, None, {}, 0, "unparsable_json", f"{where}: RecursionError")
     text = record.get(columns.text)
     if text is None:
         missing = "is null" if columns.text in record else "is absent"

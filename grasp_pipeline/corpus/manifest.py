@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from grasp_pipeline.config import InputConfig
 from grasp_pipeline.corpus.files import InputFile
-from grasp_pipeline.corpus.readers import RAW_SCHEMA, Block
+from grasp_pipeline.corpus.readers import RAW_SCHEMA, Block, read_blocks
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.tables import MANIFEST
 
@@ -49,6 +51,30 @@ def describe_blocks(blocks: Iterable[tuple[InputFile, Block]]) -> pl.DataFrame:
         for _, block in blocks
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@dataclass(frozen=True)
+class DescribeFile:
+    """Reads one file and describes its blocks; a function for `map_blocks`."""
+
+    source: InputConfig
+    storage_options: Mapping[str, str] | None = None
+
+    def __call__(self, file: InputFile) -> pl.DataFrame:
+        """Return rows of `describe_blocks`, and with each block the sources that it names.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        sources: list[list[str]] = []
+
+        def arriving() -> Iterator[tuple[InputFile, Block]]:
+            for block in read_blocks(file, self.source, dict(self.storage_options or {}) or None):
+                sources.append(block.frame["source"].unique().sort().to_list())
+                yield file, block
+
+        blocks = describe_blocks(arriving())
+        return blocks.with_columns(sources=pl.Series(sources, dtype=pl.List(pl.String)))
 
 
 def passed_over(manifest: pl.DataFrame) -> list[str]:

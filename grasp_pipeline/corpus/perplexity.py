@@ -31,6 +31,8 @@ WEIGHT = 0.5
 HEAD_BYTES = 1_000
 SAMPLE_BYTES = 4_000_000
 _BATCH_BYTES = 4_000_000
+_TOGETHER_BYTES = 250_000
+"""Text that is looked up at once."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,32 @@ class PerplexityModel:
 
     def perplexity(self, texts: Sequence[str], listener: Listener = silent) -> NDArray[np.float64]:
         """Return the perplexity per byte of every text, (n,); 1 for an empty one."""
-        table = self.log_p.reshape(-1)
         result = np.ones(len(texts))
         progress = Progress("query perplexity", len(texts), "documents", listener)
+        start, size, data = 0, 0, []
         for index, text in enumerate(texts):
-            if text:
-                total = sum(
-                    float(table[codes].sum(dtype=np.float64)) for codes in _trigrams(text.encode("utf-8"))
-                )
-                result[index] = math.exp(-total / len(text.encode("utf-8")))
-            progress.advance(1)
+            data.append(text.encode("utf-8"))
+            size += len(data[-1])
+            if size >= _TOGETHER_BYTES or index + 1 == len(texts):
+                result[start : index + 1] = self._perplexities(data)
+                progress.advance(len(data))
+                start, size, data = index + 1, 0, []
         return result
+
+    def _perplexities(self, data: Sequence[bytes]) -> list[float]:
+        """Return the perplexity per byte of texts in UTF-8, looked up together unless one of them is long."""
+        table = self.log_p.reshape(-1)
+        if any(len(each) > _BATCH_BYTES for each in data):
+            pieces = [[table[codes] for codes in _trigrams(each)] for each in data]
+        else:
+            joined = np.concatenate([np.empty(0, np.int32), *_trigrams(b"\n\n".join(data))])
+            values, ends = table[joined], np.cumsum([len(each) + 2 for each in data]) - 2
+            spans = zip((ends - [len(each) for each in data]).tolist(), ends.tolist(), strict=True)
+            pieces = [[values[first:end]] for first, end in spans]
+        return [
+            math.exp(-sum(float(part.sum(dtype=np.float64)) for part in parts) / len(each)) if each else 1.0
+            for parts, each in zip(pieces, data, strict=True)
+        ]
 
 
 def fit_perplexity(queries: Iterable[str], background: Iterable[str]) -> PerplexityModel:
@@ -77,16 +94,20 @@ def fit_perplexity(queries: Iterable[str], background: Iterable[str]) -> Perplex
 def background_sample(texts: Sequence[str], digests: Sequence[str]) -> list[str]:
     """Return the heads of documents, in order of digest, up to SAMPLE_BYTES in all.
 
-    Heads, so that no long document teaches the model its own noise; by digest, so that the order of the
-    documents changes nothing.
+    By digest, so that the order of the documents changes nothing.
 
     Args:
         texts: distinct documents of the corpus.
         digests: their doc_ids.
     """
+    return heads(texts[index] for index in sorted(range(len(texts)), key=digests.__getitem__))
+
+
+def heads(texts: Iterable[str]) -> list[str]:
+    """Return the heads of texts up to SAMPLE_BYTES in all: no long document teaches the model its own noise."""
     sample, size = [], 0
-    for index in sorted(range(len(texts)), key=digests.__getitem__):
-        head = texts[index][:HEAD_BYTES].encode("utf-8")[:HEAD_BYTES].decode("utf-8", "ignore")
+    for text in texts:
+        head = text[:HEAD_BYTES].encode("utf-8")[:HEAD_BYTES].decode("utf-8", "ignore")
         sample.append(head)
         size += len(head.encode("utf-8"))
         if size >= SAMPLE_BYTES:
@@ -109,12 +130,9 @@ def _trigrams(data: bytes) -> Iterable[NDArray[np.int32]]:
 
 def _count_trigrams(texts: Iterable[str]) -> NDArray[np.float32]:
     """Return the counts of byte trigrams, (256, 256, 256)."""
-    counts = np.zeros(1 << 24, dtype=np.float32)
     codes = [piece for text in texts for piece in _trigrams(text.encode("utf-8"))]
-    if codes:
-        seen, times = np.unique(np.concatenate(codes), return_counts=True)
-        counts[seen] = times
-    return counts.reshape(256, 256, 256)
+    whole = np.concatenate([np.empty(0, dtype=np.int32), *codes])
+    return np.bincount(whole, minlength=1 << 24).astype(np.float32).reshape(256, 256, 256)
 
 
 def _unigrams(trigrams: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Bools, Ints, TokenLists
+from grasp_pipeline.arrays import Bools, Codes, Ints, TokenLists
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.seeds import digest
 
@@ -43,6 +43,11 @@ class HeldOut:
             ]
         )
 
+    def shares(self, n_tasks: int) -> NDArray[np.float64]:
+        """Return every example's share in the tokens of its task, 0 in the others: (n_tasks, N)."""
+        tokens = (self.task == np.arange(n_tasks)[:, None]) * self.n_tokens.astype(np.float64)
+        return tokens / tokens.sum(axis=1, keepdims=True)
+
     def texts(self, *tasks: int) -> TokenLists:
         """Return the token ids of examples that are text, task by task."""
         mine = np.concatenate([np.flatnonzero(self.task == task) for task in tasks])
@@ -63,9 +68,9 @@ class ChunkPool:
     """
 
     n_tokens: Ints
-    source: Ints
-    document: Ints
-    cluster: Ints
+    source: Codes
+    document: Codes
+    cluster: Codes
     chunks: TokenLists | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +105,7 @@ class ChunkPool:
         return self.document == self.document[head][cluster]
 
     @property
-    def position(self) -> Ints:
+    def position(self) -> Codes:
         """Place of every chunk in its document, whose chunks lie together: (n,)."""
         _, first, document = np.unique(self.document, return_index=True, return_inverse=True)
         return np.arange(self.n) - first[document]

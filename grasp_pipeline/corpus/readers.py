@@ -111,9 +111,13 @@ def read_corpus(
             empty = False
             yield file, block
     if empty:
-        raise InputError(
-            f"The corpus {', '.join(map(repr, config.paths))} has no rows; name inputs that hold documents."
-        )
+        raise no_rows(config)
+
+
+def no_rows(config: InputConfig) -> InputError:
+    """Return the error for inputs that are all empty."""
+    named = ", ".join(map(repr, config.paths))
+    return InputError(f"The corpus {named} has no rows; name inputs that hold documents.")
 
 
 def _block(

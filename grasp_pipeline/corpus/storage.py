@@ -106,7 +106,11 @@ def file_system(uri: str, options: StorageOptions | None = None) -> pafs.FileSys
     scheme = scheme_of(uri)
     if not scheme:
         return pafs.LocalFileSystem()
-    settings = _settings(scheme, options or {})
+    given = dict(options or {})
+    if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        # Left to the AWS library, the variable would name hosts after buckets, which other stores do not know.
+        given = {"endpoint_url": endpoint} | given
+    settings = _settings(scheme, given)
     if scheme == "s3":
         named = settings.get("region") or settings.get("endpoint_override")
         if not named and not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):

@@ -109,6 +109,20 @@ class TextEncoder:
         self.backend.save(str(folder / "tokenizer.json"))
 
 
+def first_documents(documents: pl.LazyFrame, train_bytes: int) -> pl.DataFrame:
+    """Return the documents that `sample_texts` looks at, and few others: (doc_id, text, n_bytes).
+
+    Of the others neither text nor id is held, but two numbers.
+
+    documents: columns doc_id (which begins with hexadecimal digits of a digest), text and n_bytes.
+    """
+    rank = pl.col("doc_id").str.head(15).str.to_integer(base=16, dtype=pl.Int64)
+    sizes = documents.select(rank.alias("rank"), "n_bytes").collect(engine="streaming").sort("rank")
+    before = sizes["n_bytes"].cum_sum() - sizes["n_bytes"]
+    last = sizes["rank"].filter(before < train_bytes).max()
+    return documents.filter(rank <= last).select("doc_id", "text", "n_bytes").collect(engine="streaming")
+
+
 def sample_texts(documents: pl.DataFrame, train_bytes: int) -> list[str]:
     """Return documents in the order of their ids (a hash, so a uniform sample) up to about `train_bytes` of text."""
     ordered = documents.sort("doc_id").with_columns(before=pl.col("n_bytes").cum_sum() - pl.col("n_bytes"))

@@ -193,13 +193,21 @@ def _words_of(text: str, shift: int) -> tuple[Integers, Hashes, Integers]:
 
 def hash_ngrams(words: Hashes, n: int) -> Hashes:
     """Hash every window of n words, (max(0, n_words - n + 1),); order within the window counts."""
-    count = len(words) - n + 1
-    if count <= 0:
-        return np.empty(0, dtype=np.uint64)
+    count = max(0, len(words) - n + 1)
     total = np.zeros(count, dtype=np.uint64)
     for place in range(n):
         total = mix(total * _BASE + words[place : place + count])
     return total
+
+
+def extend_ngrams(grams: Hashes, words: Hashes, starts: Integers, length: int, n: int) -> Hashes:
+    """Return the hashes of windows of n words from those of their first `length` words.
+
+    grams: (k,) of the windows that begin at the words `starts` (k,); as `hash_ngrams` would give them.
+    """
+    for place in range(length, n):
+        grams = mix(grams * _BASE + words[starts + place])
+    return grams
 
 
 def hash_text(text: str) -> int:

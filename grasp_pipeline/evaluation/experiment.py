@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Floats, TokenLists, offsets_of
+from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.attribution.methods.inputs import BaselineInputs
 from grasp_pipeline.attribution.methods.registry import Method, baseline_predictions, predictions_by_kind
@@ -82,8 +82,7 @@ class Views:
     Attributes:
         kinds: the surrogate's views, by sketch kind. second_seed: some of them with another projection seed.
         design: the view that subsets are designed with.
-        early, final: views of one kind at the early and at the final checkpoint. rivals: the views that rivals are
-            tuned over, by kind: all that the surrogate has, `full` first.
+        rivals: the views that rivals are tuned over, by kind: all that the surrogate has, `full` first.
         checkpoints: by kind, the views at every checkpoint as they are. layers: by kind, views by layers; empty: none.
         exact: the exact gradients, or None.
         representations: (n, h). query_representations: (Q, h), of the tasks' query examples.
@@ -93,8 +92,6 @@ class Views:
     kinds: Mapping[str, View]
     second_seed: Mapping[str, View]
     design: View
-    early: View
-    final: View
     rivals: Mapping[str, View]
     checkpoints: Mapping[str, Sequence[View]]
     layers: Mapping[str, Layers]
@@ -305,10 +302,10 @@ def run_cell(
     ceilings = _ceilings(views, picked, protocol, tokens, calibration, measured, evaluation)
     predictions |= ceilings
     kinds |= {method: EXACT if "exact" in method[0] else picked.sketch_kind for method in ceilings}
-    judged = judge_predictions(corpus, views.early, views.final, evaluation.membership)
+    judged = judge_predictions(corpus, evaluation.membership)
     if judged is not None:
         predictions["judge", "mean"] = judged
-        kinds["judge", "mean"] = "full, full early, likelihood"
+        kinds["judge", "mean"] = EVENTS
     compared = baseline_predictions(inputs, evaluation.membership)
     compared |= predictions_by_kind(inputs, evaluation.membership)
     predictions |= {method: each.values for method, each in compared.items()}
@@ -341,10 +338,8 @@ def query_events(corpus: TaskPool) -> EventCounts | None:
     """Return counts of the tasks' query events in a pool; None where examples are not text."""
     if corpus.chunks is None:
         return None
-    tokens = np.concatenate([query.tokens for query in corpus.queries])
-    lengths = np.concatenate([query.lengths for query in corpus.queries])
     task = np.repeat(np.arange(len(corpus.queries)), [query.n for query in corpus.queries])
-    return count_events(corpus.chunks, TokenLists(tokens, offsets_of(lengths)), task, len(corpus.queries))
+    return count_events(corpus.chunks, TokenLists.join(corpus.queries), task, len(corpus.queries))
 
 
 def controls(events: EventCounts, membership: NDArray[np.bool_]) -> dict[Method, Floats]:
@@ -373,6 +368,8 @@ def baseline_inputs(
         checkpoints=views.checkpoints,
         layers=views.layers,
         representations=views.representations,
+        query_representations=views.query_representations,
+        query_shares=corpus.query.shares(len(corpus.tasks)),
         query_tokens=corpus.query.n_tokens,
         query_task=corpus.query.task,
     )

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.corpus.pool import TaskPool
@@ -18,6 +15,7 @@ from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.progress import Listener, duration, silent
 from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
 from grasp_pipeline.proxy.presets import build_model
+from grasp_pipeline.proxy.representations import representations
 from grasp_pipeline.proxy.runs import Trainer
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
@@ -188,8 +186,6 @@ def take_views(
         kinds=here,
         second_seed=again,
         design=first["full"][1],
-        early=compress(first["full"][0]),
-        final=here["full"],
         rivals={kind: here[kind] for kind in ("full", *here) if not kind.endswith(PCA)},
         checkpoints={kind + TWO_CHECKPOINTS: pair for kind, pair in first.items()},
         layers=layers,
@@ -222,17 +218,3 @@ TEXT_KINDS = (
 
 EARLY_FRACTION = 1 / 3
 """Share of the reference training after which the early checkpoint is kept."""
-
-
-@torch.no_grad()
-def representations(
-    objective: Objective, parameters: Parameters, rows: Tensor, sizes: Tensor, batch: int = 64
-) -> NDArray[np.float32]:
-    """Return the mean final hidden state over each example's targets: (n, H) float32."""
-    parts = []
-    for start in range(0, len(rows), batch):
-        inputs, counts = rows[start : start + batch, :-1], sizes[start : start + batch]
-        hidden = objective.hidden(parameters, inputs).float()
-        valid = torch.arange(inputs.shape[1]).unsqueeze(0) < counts.unsqueeze(1)
-        parts.append((hidden * valid.unsqueeze(2)).sum(1) / counts.unsqueeze(1))
-    return torch.cat(parts).numpy()

@@ -15,7 +15,6 @@ from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.attribution.partition import group_count, kmeans_groups
-from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
 from grasp_pipeline.calibration.subsets import Subsets, join
 from grasp_pipeline.corpus.events import count_events
@@ -24,8 +23,7 @@ from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.selection.candidates.candidate import maximise, top_k
 from grasp_pipeline.selection.candidates.families.dsir import dsir_resample, dsir_scores
 from grasp_pipeline.selection.candidates.families.ggda import best_groups
-from grasp_pipeline.selection.candidates.judge import LAMBDA as JUDGE_LAMBDA
-from grasp_pipeline.selection.candidates.judge import combine, judge_coverage
+from grasp_pipeline.selection.candidates.judge import judge_coverage
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.solver.coverage import Coverage, cover
@@ -80,25 +78,12 @@ def optimised_subsets(corpus: TaskPool, view: View, tasks: Sequence[int]) -> Sub
     return join(parts)
 
 
-def judge_predictions(corpus: TaskPool, early: View, final: View, membership: Bools) -> Floats | None:
+def judge_predictions(corpus: TaskPool, membership: Bools) -> Floats | None:
     """Return the judge's scores (m, T), from judge examples alone; None where examples are not text.
 
-    J of `grasp_pipeline.selection.candidates.judge`, standardised over the subsets it ranks.
+    J of `grasp_pipeline.selection.candidates.judge`, without conditional losses.
     """
     if corpus.chunks is None:
         return None
-    parts = [
-        predict_from_means(
-            subset_means(view.sketches, corpus.n_tokens, membership), view.judges, None, JUDGE_LAMBDA
-        )
-        for view in (early, final)
-    ]
-    columns = [
-        combine(
-            judge_coverage(corpus.chunks, query).predict(membership)[:, 0],
-            *(part[:, task] for part in parts),
-            optimised=None,
-        ).score
-        for task, query in enumerate(corpus.judges)
-    ]
+    columns = [judge_coverage(corpus.chunks, query).predict(membership)[:, 0] for query in corpus.judges]
     return np.stack(columns, axis=1)

@@ -6,18 +6,14 @@ An image is an example of one target, its label; the judge reads n-grams, so ima
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import vq
 
-from grasp_pipeline.arrays import TokenLists
-from grasp_pipeline.attribution.log_coverage import CoverageForm, LogCoverage
-from grasp_pipeline.attribution.partition import group_count, kmeans_groups
+from grasp_pipeline.attribution.log_coverage import LogCoverage
 from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.config import VisionConfigSection
-from grasp_pipeline.corpus.events import count_events, given_contexts
 from grasp_pipeline.corpus.images import (
     COPIES,
     VisionConfig,
@@ -27,7 +23,8 @@ from grasp_pipeline.corpus.images import (
     load_fashion_mnist,
 )
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
-from grasp_pipeline.evaluation.experiment import CellResult, Protocol, run_cell
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Protocol, Views, run_cell
+from grasp_pipeline.evaluation.image_contexts import LabelledImages, cluster_coverages, soft_coverages
 from grasp_pipeline.evaluation.proxies import SketchPlan, take_views
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.proxy.images import ImageClassifier, ImageStream, image_rows
@@ -35,14 +32,9 @@ from grasp_pipeline.proxy.runs import RunStore, Trainer
 from grasp_pipeline.proxy.training import Recipe
 from grasp_pipeline.seeds import digest
 
-CLUSTERS = (10, 20, 30)
-"""Clusters of images tried as contexts, where the pool has eight images for each on average."""
-
-SMOOTHINGS: dict[CoverageForm, tuple[float, ...]] = {
-    "joint": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "conditional": (0.0003, 0.001, 0.003, 0.01, 0.03),
-}
-"""rho tried by form of log-coverage."""
+SOFT = "log-coverage of soft clusters"
+BOTH = "log-coverage of soft clusters and the surrogate"
+"""Names of methods: the best form of log-coverage on images, and the mean of it and the surrogate."""
 
 JUDGE_IMAGES = 1
 """Judge images per task: the fewest, since nothing reads them."""
@@ -56,12 +48,16 @@ EXACT_FLOATS = 1 << 26
 
 @dataclass(frozen=True)
 class VisionLab:
-    """settings: of the cell. corpus: pool and tasks. objective: the classifier. trainer: how it is retrained."""
+    """settings: of the cell. corpus: pool and tasks. objective: the classifier. trainer: how it is retrained.
+
+    images: (N, C, H, W) of the pool and the held-out ones, as examples name them.
+    """
 
     settings: VisionConfigSection
     corpus: TaskPool
     objective: ImageClassifier
     trainer: Trainer
+    images: NDArray[np.float32]
 
     @property
     def name(self) -> str:
@@ -86,7 +82,8 @@ def prepare(settings: VisionConfigSection, stacked_models: int = 16) -> VisionLa
     recipe = Recipe(
         settings.steps, settings.batch_images, 1, settings.learning_rate, 0.1, settings.weight_decay, 1.0
     )
-    return VisionLab(settings, corpus, objective, Trainer(objective, initial, recipe, model, stacked_models))
+    trainer = Trainer(objective, initial, recipe, model, stacked_models)
+    return VisionLab(settings, corpus, objective, trainer, images.images)
 
 
 def run_vision(lab: VisionLab, store: RunStore, listener: Listener = silent) -> CellResult:
@@ -105,46 +102,45 @@ def run_vision(lab: VisionLab, store: RunStore, listener: Listener = silent) -> 
         gradient_rows=GRADIENT_ROWS,
     )
     views = take_views(lab.objective, lab.trainer, corpus, lab.trainer.recipe, plan, settings.seed, listener)
-    coverages = cluster_coverages(corpus, views.representations, views.query_representations)
-    return run_cell(
-        lab.name, corpus, lab.trainer, views, protocol(settings), store, lab.name, listener, coverages
+    forms = coverages(lab, views)
+    return with_mean(
+        run_cell(lab.name, corpus, lab.trainer, views, protocol(settings), store, lab.name, listener, forms)
     )
 
 
-def cluster_coverages(
-    corpus: TaskPool, features: NDArray[np.float32], query_features: NDArray[np.float32]
-) -> dict[str, list[LogCoverage]]:
-    """Return log-coverage of images' labels within clusters of their features, by form; what is tuned is tried.
+def coverages(lab: VisionLab, views: Views) -> dict[str, list[LogCoverage]]:
+    """Return log-coverage of images' labels in clusters of features, by name: what is tried to beat additive methods.
 
-    The event of an image is its label in the context of its cluster. Clusters are fitted on the pool (n, h); a query
-    image (Q, h) is of the cluster with the nearest mean.
+    Features are the trained network's; the pixels are for comparison, as one soft clustering is for four.
     """
-    labels, asked = corpus.rows[:, 1].numpy(), corpus.query.rows[:, 1].numpy()
-    found: dict[str, list[LogCoverage]] = {}
-    for groups in CLUSTERS:
-        cluster = kmeans_groups(features, group_count(corpus.n, groups), "clusters of images", normalise=True)
-        used, cluster = np.unique(cluster, return_inverse=True)
-        unit, asked_unit = _directions(features), _directions(query_features)
-        means = np.stack([unit[cluster == group].mean(axis=0) for group in range(len(used))])
-        nearest, _ = vq(asked_unit, means)
-        counts = count_events(
-            TokenLists(labels, np.arange(corpus.n + 1)),
-            TokenLists(asked, np.arange(len(asked) + 1)),
-            corpus.query.task,
-            len(corpus.tasks),
-            given_contexts(cluster),
-            given_contexts(nearest),
-        )
-        for form, smoothings in SMOOTHINGS.items():
-            tried = found.setdefault(f"log-coverage of clusters, {form}", [])
-            tried += [LogCoverage(counts, rho, form) for rho in smoothings]
-    return found
+    corpus = lab.corpus
+    where, asked = corpus.rows[:, 0].numpy(), corpus.query.rows[:, 0].numpy()
+    trained = LabelledImages(
+        views.representations,
+        corpus.rows[:, 1].numpy(),
+        views.query_representations,
+        corpus.query.rows[:, 1].numpy(),
+        corpus.query.task,
+        len(corpus.tasks),
+    )
+    pixels = lab.images.reshape(len(lab.images), -1)
+    raw = replace(trained, features=pixels[where], query_features=pixels[asked])
+    return cluster_coverages(trained) | {
+        SOFT: soft_coverages(trained),
+        "log-coverage of soft clusters, one clustering": soft_coverages(trained, clusterings=1),
+        "log-coverage of soft clusters of pixels": soft_coverages(raw),
+    }
 
 
-def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return features (n, h) of length 1."""
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norms > 0, norms, 1).astype(np.float64)
+def with_mean(cell: CellResult) -> CellResult:
+    """Return a cell with the mean of surrogate and soft log-coverage, each standardised task by task."""
+    parts = [cell.predictions[SELECTED], cell.predictions[SOFT, "mean"]]
+    mean = np.mean([(each - each.mean(axis=0)) / each.std(axis=0) for each in parts], axis=0)
+    return replace(
+        cell,
+        predictions={**cell.predictions, (BOTH, "mean"): mean},
+        kinds={**cell.kinds, (BOTH, "mean"): cell.kinds[SELECTED]},
+    )
 
 
 def vision_config(settings: VisionConfigSection) -> VisionConfig:

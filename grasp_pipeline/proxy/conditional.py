@@ -8,14 +8,16 @@ neural form of Moore and Lewis (2010). Errors of C, of gradients and of n-grams 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from grasp_pipeline.arrays import TokenLists
-from grasp_pipeline.proxy.objective import Objective, Parameters
+from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
+from grasp_pipeline.proxy.objective import Objective, Parameters, pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.training import Recipe, train_stacked
 
@@ -45,3 +47,37 @@ def fine_tune(
     ]
     names = [f"the reference fine-tuned on {name} texts" for name in texts]
     return train_stacked(objective, reference, rows, short, names, device)
+
+
+@dataclass(frozen=True)
+class LossScorer:
+    """Makes, in a worker, the function that scores chunks by K models.
+
+    Attributes:
+        objective: the model family.
+        weights: stacked parameters (K, ...).
+        bos: id that starts each chunk.
+        chunk_tokens: L, of the longest chunk.
+        batch_rows: chunks of one forward pass.
+        device: where to compute.
+    """
+
+    objective: Objective
+    weights: Parameters
+    bos: int
+    chunk_tokens: int
+    batch_rows: int
+    device: torch.device | str = "cpu"
+
+    def __call__(self) -> Callable[[TokenLists], Floats]:
+        """Return the function of n chunks that gives their losses, (K, n) in nats per token."""
+        weights = {name: p.to(self.device) for name, p in self.weights.items()}
+
+        def losses(chunks: TokenLists) -> Floats:
+            lists = [chunks.tokens[start:end].tolist() for start, end in pairwise(chunks.offsets.tolist())]
+            rows, sizes = pad_chunks(lists, self.bos, self.chunk_tokens)
+            return (
+                stacked_chunk_losses(self.objective, weights, rows, sizes, self.batch_rows) / sizes
+            ).numpy()
+
+        return losses

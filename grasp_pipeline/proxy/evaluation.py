@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from grasp_pipeline.proxy.head import token_losses
 from grasp_pipeline.proxy.objective import Objective, Parameters
@@ -35,12 +34,11 @@ def stacked_chunk_losses(
     device = output.device
     order = torch.argsort(sizes, descending=True, stable=True)
     losses = torch.zeros(models, len(rows), dtype=torch.float64)
-    shared = vmap(objective.hidden, in_dims=(0, None))
     for start in range(0, len(rows), batch_rows):
         chosen = order[start : start + batch_rows]
         longest = int(sizes[chosen].max())
         batch = rows[chosen, : longest + 1].to(device)
-        hidden = shared(weights, batch[:, :-1])
+        hidden = objective.stacked_hidden(weights, batch[:, :-1])
         targets = batch[:, 1:]
         valid = torch.arange(longest, device=device).unsqueeze(0) < sizes[chosen].to(device).unsqueeze(1)
         for k in range(models):

@@ -1,67 +1,61 @@
 """The output layer and its cross-entropy for stacked models, without keeping more than one block of logits alive.
 
-Loss of model k: sum over its N positions of w_n * (logsumexp(E h_n) - (E h_n)[y_n]). Forward already forms the
-gradients (softmax - onehot), as one (N, V) block per model in a buffer that is used again; backward only scales.
-Keeping the logits of all models, and letting autograd copy them, costs more than the matrix products themselves.
+Loss of model k: sum over its N positions of w_n * (logsumexp(E h_n) - (E h_n)[y_n]). Logits become the gradients
+(softmax - onehot) in place, one (N, V) block per model in a buffer that is used again. Keeping the logits of all
+models, and letting autograd copy them, costs more than the matrix products themselves.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class _StackedCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, buffer: Tensor
-    ) -> Tensor:
+class StackedCrossEntropy:
+    """The weighted cross-entropy of K stacked models and its gradients, with the scratch memory that they need."""
+
+    def __init__(self, weight: Tensor, positions: int) -> None:
+        """Take the output weights (K, V, H), for their shape, and N."""
+        size, width = weight.shape[1:]
+        self.d_weight = torch.empty_like(weight, requires_grad=False)
+        """The last gradient of the sum of all losses in the weights (K, V, H); written over by the next."""
+        self._block = self.d_weight.new_empty(positions, size)
+        self._turned = self.d_weight.new_empty(width, size)
+        self._minus = self.d_weight.new_full((positions, 1), -1.0)
+
+    @torch.no_grad()
+    def __call__(
+        self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return losses and the gradient of their sum in `hidden`; that in `weight` is then in `d_weight`.
+
+        Args:
+            hidden: (K, N, H).
+            weight: (K, V, H).
+            targets: (K, N) int64.
+            token_weights: (K, N), for example 1/N each for a mean.
+
+        Returns:
+            Losses (K,) and a gradient (K, N, H).
+        """
+        block = self._block
+        labels = targets.unsqueeze(2)
+        weighted = hidden * token_weights.unsqueeze(2)
         d_hidden = torch.empty_like(hidden)
-        d_weight = torch.empty_like(weight)
-        losses = hidden.new_empty(hidden.shape[0])
-        for k in range(hidden.shape[0]):
-            torch.mm(hidden[k], weight[k].t(), out=buffer)
-            torch.softmax(buffer, dim=1, out=buffer)
-            labels = targets[k].unsqueeze(1)
-            tokens = token_weights[k].unsqueeze(1)
-            probability = buffer.gather(1, labels)
-            # A probability that underflows to 0 would make the loss infinite: the smallest normal float bounds it.
-            tiny = torch.finfo(buffer.dtype).tiny
-            losses[k] = -(probability.clamp_min(tiny).log() * tokens).sum()
-            buffer.scatter_add_(1, labels, torch.full_like(probability, -1.0))
-            torch.mm(buffer, weight[k], out=d_hidden[k])
-            d_hidden[k].mul_(tokens)
-            torch.mm(buffer.t(), hidden[k] * tokens, out=d_weight[k])
-        ctx.save_for_backward(d_hidden, d_weight)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        d_hidden, d_weight = ctx.saved_tensors
-        scale = grad_outputs[0].view(-1, 1, 1)
-        return d_hidden * scale, d_weight * scale, None, None, None
-
-
-def stacked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, buffer: Tensor | None = None
-) -> Tensor:
-    """Return the weighted cross-entropy of K stacked models, differentiable in `hidden` and `weight`.
-
-    Args:
-        hidden: (K, N, H).
-        weight: (K, V, H).
-        targets: (K, N) int64.
-        token_weights: (K, N), for example 1/N each for a mean.
-        buffer: (N, V) scratch, same dtype as hidden; allocated when None.
-
-    Returns:
-        (K,) losses.
-    """
-    if buffer is None:
-        buffer = hidden.new_empty(hidden.shape[1], weight.shape[1])
-    return _StackedCrossEntropy.apply(hidden, weight, targets, token_weights, buffer)  # type: ignore[no-any-return]
+        probability = hidden.new_empty(*targets.shape, 1)
+        for k in range(len(hidden)):
+            torch.mm(hidden[k], weight[k].t(), out=block)
+            torch.softmax(block, dim=1, out=block)
+            torch.gather(block, 1, labels[k], out=probability[k])
+            block.scatter_add_(1, labels[k], self._minus)
+            torch.mm(block, weight[k], out=d_hidden[k])
+            # The product into (H, V) and the copy take less time than the one into (V, H).
+            torch.mm(weighted[k].t(), block, out=self._turned)
+            self.d_weight[k].copy_(self._turned.t())
+        # A probability that underflows to 0 would make the loss infinite: the smallest normal float bounds it.
+        tiny = torch.finfo(block.dtype).tiny
+        losses = -(probability.squeeze(2).clamp_min(tiny).log() * token_weights).sum(1)
+        return losses, d_hidden.mul_(token_weights.unsqueeze(2))
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

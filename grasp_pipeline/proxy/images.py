@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.proxy.objective import Parameters
+from grasp_pipeline.proxy.objective import Parameters, mapped_hidden
 from grasp_pipeline.seeds import generator, seed_for
 
 FEATURES = 64
@@ -96,6 +96,10 @@ class ImageClassifier:
             x = relu(conv2d(x, weight, bias, stride=2, padding=1))
         x = relu(x.flatten(1) @ parameters["linear.weight"].t() + parameters["linear.bias"])
         return torch.cat([x, torch.ones_like(x[:, :1])], dim=1).unsqueeze(1)
+
+    def stacked_hidden(self, weights: Parameters, inputs: Tensor) -> Tensor:
+        """Map indices (K, B, 1), or (B, 1) for all, to (K, B, 1, FEATURES + 1)."""
+        return mapped_hidden(self, weights, inputs)
 
     def output_weight(self, parameters: Parameters) -> Tensor:
         """Return the output layer's weight (classes, FEATURES + 1); its last column is the bias."""

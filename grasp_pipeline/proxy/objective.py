@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.proxy.stacked import stacked_body, stacked_hidden
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -36,9 +37,18 @@ class Objective(Protocol):
         """Map inputs (B, L) to the representations (B, L, H) that the output layer reads."""
         ...
 
-    def output_weight(self, parameters: Parameters) -> Tensor:
-        """Return the output layer's weight (V, H), possibly tied to an input embedding."""
+    def stacked_hidden(self, weights: Parameters, inputs: Tensor) -> Tensor:
+        """Map inputs (K, B, L), or (B, L) for all, to (K, B, L, H) under K stacked models: `hidden` of each."""
         ...
+
+    def output_weight(self, parameters: Parameters) -> Tensor:
+        """Return the output layer's weight (V, H): one of the parameters, possibly the input embedding too."""
+        ...
+
+
+def mapped_hidden(objective: Objective, weights: Parameters, inputs: Tensor) -> Tensor:
+    """Return `Objective.stacked_hidden` by `vmap` of `Objective.hidden`: right for every objective."""
+    return vmap(objective.hidden, in_dims=(0, None if inputs.dim() == 2 else 0))(weights, inputs)
 
 
 class CausalLM:
@@ -55,6 +65,7 @@ class CausalLM:
         self.model = model
         self._body = getattr(model, prefix)
         self._prefix = prefix + "."
+        self._stacked = stacked_body(self._body)
         self._can_fuse = model._supports_sdpa and model._supports_attention_backend
         names = {id(p): name for name, p in model.named_parameters()}
         self.output_name = names[id(head.weight)]
@@ -66,6 +77,11 @@ class CausalLM:
         """Whether the output weight is the input embedding too."""
         embedding = self.model.get_input_embeddings().get_parameter("weight")
         return embedding is self.model.get_parameter(self.output_name)
+
+    @property
+    def written_out(self) -> bool:
+        """Whether stacked hidden states have a written-out form, or are mapped."""
+        return self._stacked is not None
 
     def parameters(self) -> Parameters:
         """Return the model's parameters, detached; tied ones once."""
@@ -83,8 +99,7 @@ class CausalLM:
             "position_ids": torch.arange(length, device=inputs.device).unsqueeze(0),
             "use_cache": False,
         }
-        cut = len(self._prefix)
-        body = {name[cut:]: p for name, p in parameters.items() if name.startswith(self._prefix)}
+        body = self._body_of(parameters)
         if self._can_fuse and not torch._C._are_functorch_transforms_active():
             with _fused_attention(self.model.config):
                 return functional_call(self._body, body, (), arguments).last_hidden_state
@@ -92,6 +107,19 @@ class CausalLM:
         blocked = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=inputs.device)
         arguments["attention_mask"] = torch.triu(blocked, diagonal=1).expand(batch, 1, length, length)
         return functional_call(self._body, body, (), arguments).last_hidden_state
+
+    def stacked_hidden(self, weights: Parameters, inputs: Tensor) -> Tensor:
+        """Map token ids (K, B, L), or (B, L) for all, to (K, B, L, H): written out for Llama, else by `vmap`."""
+        if self._stacked is None:
+            return mapped_hidden(self, weights, inputs)
+        models = weights[self.output_name].shape[0]
+        return stacked_hidden(
+            self._stacked, self._body_of(weights), inputs.expand(models, *inputs.shape[-2:])
+        )
+
+    def _body_of(self, parameters: Parameters) -> Parameters:
+        cut = len(self._prefix)
+        return {name[cut:]: p for name, p in parameters.items() if name.startswith(self._prefix)}
 
     def output_weight(self, parameters: Parameters) -> Tensor:
         """Return the output embedding (V, H)."""

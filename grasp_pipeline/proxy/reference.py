@@ -1,4 +1,4 @@
-"""The reference training: three checkpoints of one run, at its start, early on and at its end."""
+"""The reference training: two checkpoints of one run, at its start and at its end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.names import CheckpointRole
+from grasp_pipeline.proxy.batch_filter import BatchFilter
 from grasp_pipeline.proxy.evaluation import stacked_chunk_losses
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.proxy.packing import packed_rows
@@ -61,31 +62,31 @@ def train_reference(
     pool: TokenLists,
     members: NDArray[np.int64],
     recipe: Recipe,
-    early_fraction: float,
     seed: int,
     bos: int,
     validation: tuple[Tensor, Tensor],
     folder: Path,
     device: torch.device | str = "cpu",
     progress: Callable[[int, float], None] | None = None,
+    batch_filter: BatchFilter | None = None,
 ) -> list[Checkpoint]:
-    """Train the proxy on a sample of the whole corpus and save its initial, early and final state.
+    """Train the proxy on a sample of the whole corpus and save its initial and its final state.
 
     Args:
         model: the proxy at its initial weights; left at its final ones.
         pool: all chunks.
         members: chunks to train on.
         recipe: optimiser, schedule and token budget.
-        early_fraction: share of the steps after which the early checkpoint is kept.
         seed: seed of the order.
         bos: id that starts each chunk.
         validation: rows (N, L + 1) and sizes (N,) of held-out chunks.
-        folder: parent folder of the three checkpoints.
+        folder: parent folder of the checkpoints.
         device: where to train.
         progress: told (tokens done, train loss) after every step.
+        batch_filter: leaves rows out of updates, as in `train_stacked`.
 
     Returns:
-        Checkpoints in the order initial, early, reference.
+        Checkpoints in the order initial, reference.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -95,7 +96,6 @@ def train_reference(
     rows = torch.from_numpy(
         packed_rows(pool, members, recipe.rows, recipe.chunk_tokens, bos, "reference", seed)
     )
-    early_step = min(recipe.steps - 1, max(0, round(early_fraction * recipe.steps) - 1))
     per_step = recipe.batch_sequences * recipe.chunk_tokens
     kept: dict[CheckpointRole, tuple[Parameters, int, float | None, float]] = {
         "initial": (initial, 0, None, 0.0)
@@ -106,15 +106,15 @@ def train_reference(
     def watch(step: int, losses: Tensor, weights: Parameters) -> None:
         window.append(float(losses[0]))
         smooth = float(np.mean(window[-20:]))
-        saved: dict[CheckpointRole, int] = {"early": early_step, "reference": recipe.steps - 1}
-        for role, at in saved.items():
-            if step == at:
-                state = {name: p[0].detach().cpu().clone() for name, p in weights.items()}
-                kept[role] = (state, (step + 1) * per_step, smooth, time.perf_counter() - begun)
+        if step == recipe.steps - 1:
+            state = {name: p[0].detach().cpu().clone() for name, p in weights.items()}
+            kept["reference"] = (state, (step + 1) * per_step, smooth, time.perf_counter() - begun)
         if progress is not None:
             progress((step + 1) * per_step, smooth)
 
-    train_stacked(objective, initial, [rows], recipe, ["the reference proxy"], device, watch)
+    train_stacked(
+        objective, initial, [rows], recipe, ["the reference proxy"], device, watch, batch_filter=batch_filter
+    )
     total = int(validation[1].sum())
     checkpoints = []
     for role, (state, tokens, train_loss, seconds) in kept.items():

@@ -11,12 +11,14 @@ import torch
 
 from grasp_pipeline.arrays import Bools, Floats
 from grasp_pipeline.corpus.pool import ChunkPool, HeldOut, TaskPool
+from grasp_pipeline.engine import Engine, SerialEngine
 from grasp_pipeline.progress import Listener, Progress, silent
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.proxy.packing import ExampleStream
 from grasp_pipeline.proxy.retrain import Job, Outcome, Run, retrain
 from grasp_pipeline.proxy.training import Recipe
-from grasp_pipeline.seeds import digest
+from grasp_pipeline.proxy.work import core_seconds
+from grasp_pipeline.seeds import digest, generator
 
 KEEP_EVERY = 64
 """Retrainings kept at a time: a killed run loses at most these."""
@@ -52,11 +54,16 @@ class MemoryStore:
         self._kept.setdefault(recipe, {}).update(values)
 
 
+def _serial(_: float) -> Engine:
+    return SerialEngine()
+
+
 @dataclass(frozen=True)
 class Trainer:
     """How subsets are retrained.
 
-    model: digest of the proxy's architecture and initial weights; stacked_models: models trained together.
+    model: digest of the proxy's architecture and initial weights; stacked_models: models trained together; engine:
+    told about how many seconds of one core the retrainings take, returns what they go through.
     """
 
     objective: Objective
@@ -65,6 +72,7 @@ class Trainer:
     model: str
     stacked_models: int = 16
     device: torch.device | str = "cpu"
+    engine: Callable[[float], Engine] = _serial
 
     def recipe_id(self, corpus: TaskPool) -> str:
         """Return the digest of all that a utility depends on besides the subset and the seed."""
@@ -108,31 +116,52 @@ class MeasuredRuns:
         Raises:
             TrainingError: a loss is not finite.
             ConfigError: a subset is empty.
+            EngineError: a worker died, or ran out of memory; what was kept before stays.
         """
         trainer, todo = self.trainer, self.missing(jobs)
         progress = Progress(what, len(todo), "models", listener)
-        for start in range(0, len(todo), KEEP_EVERY):
-            outcomes = retrain(
+        made: list[Outcome] = []
+        seconds = core_seconds(trainer.initial, len(todo) * trainer.recipe.tokens)
+        with trainer.engine(seconds) as engine:
+            for outcome in retrain(
                 trainer.objective,
                 trainer.initial,
                 self.stream,
-                todo[start : start + KEEP_EVERY],
+                todo,
                 trainer.recipe,
                 (self.held_out.rows, self.held_out.sizes),
                 trainer.stacked_models,
                 trainer.device,
                 progress.advance,
-            )
-            made = {outcome.run: outcome for outcome in outcomes}
-            values = {run: self.of(outcome) for run, outcome in made.items()}
-            self.store.keep(self.recipe, values, {run: outcome.seconds for run, outcome in made.items()})
-            self.values.update(values)
+                engine=engine,
+            ):
+                made.append(outcome)
+                if len(made) == KEEP_EVERY:
+                    self._keep(made)
+                    made = []
+        if made:
+            self._keep(made)
         return len(todo)
 
+    def _keep(self, made: Sequence[Outcome]) -> None:
+        """Put what retrainings gave into the store."""
+        values = {outcome.run: self.of(outcome) for outcome in made}
+        self.store.keep(self.recipe, values, {outcome.run: outcome.seconds for outcome in made})
+        self.values.update(values)
 
-def job_of(pool: ChunkPool, membership: Bools, seed: int) -> Job:
-    """Return the retraining of a subset (n,) of a pool."""
-    return Job(pool.subset_id(membership), np.flatnonzero(membership), seed)
+
+def job_of(pool: ChunkPool, membership: Bools, seed: int, cluster_share: float = 1.0) -> Job:
+    """Return the retraining of a subset (n,) of a pool.
+
+    cluster_share: below 1, the retraining is of a scale model. The training seed draws this share of the pool's
+    clusters of near duplicates, the same for every subset, and of the subset what lies in them is trained on:
+    redundancy within clusters and passes over the data stay as they are at full size.
+    """
+    members = membership
+    if cluster_share < 1:
+        drawn = generator("scale model", seed).random(int(pool.cluster.max()) + 1) < cluster_share
+        members = membership & drawn[pool.cluster]
+    return Job(pool.subset_id(membership), np.flatnonzero(members), seed)
 
 
 def measure(

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from grasp_pipeline.config import ProxyConfig
 from grasp_pipeline.errors import TrainingError
-from grasp_pipeline.proxy.head import stacked_cross_entropy
+from grasp_pipeline.proxy.batch_filter import BatchFilter
+from grasp_pipeline.proxy.head import StackedCrossEntropy
 from grasp_pipeline.proxy.objective import Objective, Parameters
 from grasp_pipeline.seeds import digest
 
@@ -97,6 +97,7 @@ def train_stacked(
     device: torch.device | str = "cpu",
     on_step: Callable[[int, Tensor, Parameters], None] | None = None,
     dtype: torch.dtype = torch.float32,
+    batch_filter: BatchFilter | None = None,
 ) -> Parameters:
     """Train K models from the same initial weights, each on its own rows, with AdamW.
 
@@ -113,6 +114,7 @@ def train_stacked(
         on_step: called after each step with (step, losses (K,), stacked parameters).
         dtype: bfloat16 autocasts the blocks, for CUDA; the output layer, the loss, weights, gradients and AdamW
             stay in the type of `initial`. float32 casts nothing. It changes results beyond rounding.
+        batch_filter: says before each update which rows of the batch count; None: all of them do.
 
     Returns:
         Stacked parameters, first axis K, detached.
@@ -136,21 +138,23 @@ def train_stacked(
     data = torch.stack([torch.as_tensor(r) for r in rows]).to(device)
     per_step = recipe.batch_sequences
     positions = per_step * recipe.chunk_tokens
-    token_weights = torch.full((models, positions), 1.0 / positions, device=device)
-    buffer: Tensor | None = None
-    hidden_of = vmap(objective.hidden)
+    even = token_weights = torch.full((models, positions), 1.0 / positions, device=device)
+    cross_entropy = StackedCrossEntropy(objective.output_weight(weights), positions)
     cast = nullcontext() if dtype == torch.float32 else torch.autocast(torch.device(device).type, dtype)
     for step in range(recipe.steps):
         batch = data[:, step * per_step : (step + 1) * per_step]
+        if batch_filter is not None:
+            keep = batch_filter.keep(objective, weights, batch, step).to(device)
+            rows_kept = keep.sum(1, keepdim=True)
+            token_weights = even * (keep * per_step / rows_kept).repeat_interleave(recipe.chunk_tokens, dim=1)
         with cast:
-            hidden = hidden_of(weights, batch[:, :, :-1]).reshape(models, positions, -1)
+            hidden = objective.stacked_hidden(weights, batch[:, :, :-1]).reshape(models, positions, -1)
         output = objective.output_weight(weights)
         hidden = hidden.to(output.dtype)
-        if buffer is None:
-            buffer = hidden.new_empty(positions, output.shape[1])
         targets = batch[:, :, 1:].reshape(models, positions)
-        losses = stacked_cross_entropy(hidden, output, targets, token_weights, buffer)
-        losses.sum().backward()
+        losses, d_hidden = cross_entropy(hidden, output, targets, token_weights)
+        output.grad = cross_entropy.d_weight
+        hidden.backward(d_hidden)  # adds to the output weight's gradient where it is the input embedding too
         _clip(weights, recipe.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step)
@@ -159,15 +163,17 @@ def train_stacked(
         if step % 20 == 0 or step == recipe.steps - 1:
             _check_finite(losses, names, step, recipe)
         if on_step is not None:
-            on_step(step, losses.detach(), weights)
+            on_step(step, losses, weights)
     return {name: p.detach() for name, p in weights.items()}
 
 
 @torch.no_grad()
 def _clip(weights: Parameters, largest: float) -> None:
     grads = [p.grad for p in weights.values() if p.grad is not None]
-    squares = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0)
-    factor = (largest / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    norms = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads]), dim=0
+    )
+    factor = (largest / (norms + 1e-6)).clamp(max=1.0)
     for g in grads:
         g.mul_(factor.view(-1, *[1] * (g.dim() - 1)))
 

@@ -19,7 +19,7 @@ def picture(figure: Figure | None, name: str, alt: str, caption: str) -> Html:
     if figure is None:
         return Html("")
     svg = Html(to_svg(figure, name, alt))
-    return element("figure", svg, element("figcaption", caption))
+    return element("figure", svg, element("figcaption", caption), tabindex="0")
 
 
 def pairs(*entries: tuple[str, object]) -> Html:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import re
 
+from grasp_pipeline.errors import visible
+
 MISSING = "-"
 """Stands for a value that was not measured."""
 
-_SPACES = re.compile(r"[\t\n\r]")
-_INVISIBLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 _SECRETS = re.compile(r"(?<=//)[^/@]*@|[?#].*$")
 
 
@@ -65,14 +63,6 @@ def compact(value: float) -> str:
         if abs(value) >= scale * 0.9995:
             return f"{value / scale:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def visible(value: object) -> str:
-    """Return text in which control characters, terminal escapes and overrides of the writing direction show.
-
-    They become the replacement character; tabs and line breaks become spaces.
-    """
-    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", _SPACES.sub(" ", str(value)))
 
 
 def plain(value: object) -> str:

@@ -32,6 +32,12 @@ DROP_REASONS: dict[str, str] = {
 TERMS: dict[str, str] = {
     "Nats per token": "The held-out loss: the average of minus the natural logarithm of the probability that the "
     "model gave to the token that came. Lower is better; 0.01 nats less is a perplexity about 1% lower.",
+    "Perplexity": "The exponential of the loss: between how many equally likely tokens the model is as good as "
+    "undecided. Lower is better.",
+    "Proxy": "The small model that is trained on every candidate corpus in place of the one that is planned. What "
+    "ranks first for it need not rank first for a model a thousand times as large.",
+    "Pass": "Training once on everything that is kept. A training shorter than the planned one hides what repetition "
+    "costs.",
     "Arm": "A candidate corpus. Every arm is trained on for the same number of tokens, from the same initial "
     "weights.",
     "Certificate": "What can be said of the picked corpus against a baseline: the improvement in nats per token "

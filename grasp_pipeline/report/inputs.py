@@ -1,4 +1,4 @@
-"""What the report and the summary are made from: small frames of counts and results, never a document's text."""
+"""What the report and the summary are made from: small frames of counts and results, and a few sampled texts."""
 
 from __future__ import annotations
 
@@ -43,8 +43,43 @@ SCHEMAS: dict[str, Schema] = {
     "arm_losses": {"arm": pl.String, "task": pl.String, "loss": pl.Float64},
     "margins": {"arm": pl.String, "task": pl.String, "margin": pl.Float64, "standard_error": pl.Float64},
     "timings": {"stage": pl.String, "seconds": pl.Float64},
+    "funnel": {"place": pl.Int64, "stage": pl.String, "source": pl.String, "documents": pl.Int64},
+    "values": {
+        "score": pl.String,
+        "outcome": pl.String,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "chunks": pl.Int64,
+        "threshold": pl.Float64,
+    },
+    "predictions": {
+        "split": pl.String,
+        "task": pl.String,
+        "stratum": pl.String,
+        "predicted": pl.Float64,
+        "measured": pl.Float64,
+    },
 }
 """Columns of each frame of `ReportInputs`; any others are left out."""
+
+
+@dataclass(frozen=True)
+class ProxySize:
+    """At what size the corpora were compared.
+
+    Attributes:
+        architecture: of the proxy, as transformers names its type; empty: not known.
+        parameters: weights of the proxy, None where its files are not there.
+        tokens: that every candidate corpus was trained on for, None where none was.
+        passes: of such a training over the tokens kept, or over those of them that its scale model held.
+        cluster_share: of the clusters of near duplicates that a training saw; below 1 it was of a scale model.
+    """
+
+    architecture: str = ""
+    parameters: int | None = None
+    tokens: int | None = None
+    passes: float | None = None
+    cluster_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +87,7 @@ class ReportInputs:
     """Everything that the report shows.
 
     Any frame may be empty, with or without columns: its section then says that there is nothing yet. Every
-    frame is reduced to the columns of `SCHEMAS`, so that a document's text cannot reach the page.
+    frame is reduced to the columns of `SCHEMAS`, so that a document's text reaches the page by `samples` alone.
 
     Attributes:
         sources: the clean corpus per source: documents, bytes and tokens, and the tokens and chunks kept of it.
@@ -77,6 +112,14 @@ class ReportInputs:
             documents, in nats per token; tasks as in `arm_losses`.
         measured_elsewhere: table name -> what its evidence was measured for, where that is not the corpus that ships.
         more_queries: what more query documents would bring, a sentence; empty: not known.
+        curation: number of what ships, None where it has none.
+        proxy: at what size the corpora were compared.
+        time: when the certificate was issued, UTC, ISO 8601; empty: not known.
+        funnel: documents of every source left after each stage, as `explore.funnel` counts them.
+        values: chunks by score and value, as `explore.value_bins` counts them.
+        predictions: utilities of subsets as the chosen configuration predicted them and as they were measured; split
+            is calibration or sealed.
+        samples: texts to look at, as `samples.draw_samples` draws them; the only texts on the page.
 
     Raises:
         ValueError: a frame lacks a column, or a column cannot be cast; the message names the frame.
@@ -102,6 +145,13 @@ class ReportInputs:
     margins: pl.DataFrame = field(default_factory=pl.DataFrame)
     measured_elsewhere: dict[str, str] = field(default_factory=dict)
     more_queries: str = ""
+    curation: int | None = None
+    proxy: ProxySize = field(default_factory=ProxySize)
+    time: str = ""
+    funnel: pl.DataFrame = field(default_factory=pl.DataFrame)
+    values: pl.DataFrame = field(default_factory=pl.DataFrame)
+    predictions: pl.DataFrame = field(default_factory=pl.DataFrame)
+    samples: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -1,15 +1,18 @@
-"""The report: one self-contained HTML page, without scripts or anything from elsewhere."""
+"""The report: one self-contained HTML page with one script of its own, and nothing from elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from grasp_pipeline.report.formats import count, share
+from grasp_pipeline.report import answer
+from grasp_pipeline.report.blocks import numeric, pairs
+from grasp_pipeline.report.formats import count, number, share
 from grasp_pipeline.report.inputs import ReportInputs, task_label
-from grasp_pipeline.report.markup import Html, element, named
+from grasp_pipeline.report.markup import Column, Html, element, named, table
 from grasp_pipeline.report.sections.certificates import certificates
 from grasp_pipeline.report.sections.decision import decision
 from grasp_pipeline.report.sections.evaluation import evaluation, fidelity
+from grasp_pipeline.report.sections.explore import embedded, explore, policy, texts
 from grasp_pipeline.report.sections.lineage import lineage
 from grasp_pipeline.report.sections.reading import reading
 from grasp_pipeline.report.sections.tokens import tokens
@@ -20,6 +23,8 @@ def render(inputs: ReportInputs) -> str:
     """Return the report as an HTML document; equal inputs give equal text."""
     sections: list[tuple[str, str, Callable[[ReportInputs], Sequence[Html]]]] = [
         ("decision", "What was decided and why", decision),
+        ("explore", "Explore", explore),
+        ("texts", "Kept, dropped and rejected texts", texts),
         ("certificates", "Certificates", certificates),
         ("fidelity", "How well the surrogate ranks", fidelity),
         ("evaluation", "Sealed evaluation losses", evaluation),
@@ -34,7 +39,11 @@ def render(inputs: ReportInputs) -> str:
             "header",
             element("h1", "Corpus selection report"),
             element(
-                "p", "Target: ", named(task_label(inputs.target)), f". Run {inputs.run_id}.", class_="lead"
+                "p",
+                "Target: ",
+                named(task_label(inputs.target)),
+                f". {'' if inputs.curation is None else f'Curation {inputs.curation}. '}Run {inputs.run_id}.",
+                class_="lead",
             ),
             element("nav", element("ul", *links), aria_label="Sections"),
         ),
@@ -52,41 +61,56 @@ def render(inputs: ReportInputs) -> str:
         ),
     )
     head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
         f"<title>Corpus selection report</title><style>{STYLESHEET}</style>"
     )
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}{embedded(inputs)}</body></html>\n'
 
 
 def _verdict(inputs: ReportInputs) -> Html:
-    head = inputs.headline
-    if head is None:
-        title, words = "No certificate", "Nothing can be said yet of a pruned corpus against a random one."
-    else:
-        title, words = ("Certified" if inputs.certified else "Not certified"), head["statement"]
-    kept, whole = inputs.kept_tokens, inputs.tokens
-    if kept:
-        tokens = f"Kept {count(kept)} of {count(whole)} tokens ({share(kept, whole)})"
-        if head is not None and not inputs.certified:
-            tokens += ", published without a certificate because the run allowed it"
-        tokens += "."
-    else:
-        tokens = f"Nothing was published of {count(whole)} tokens."
     failing = [task_label(task) for task in inputs.failing_tasks]
+    shipped = ": ".join(part for part in (inputs.picked, answer.how_built(inputs)) if part)
     return element(
         "section",
-        element("strong", title),
-        element("p", words, class_="words"),
+        element("strong", answer.verdict(inputs).capitalize()),
+        element("p", answer.headline(inputs), class_="words"),
         *(
             [element("p", "Not certified against random on ", named(", ".join(failing)), ".")]
             if failing
             else []
         ),
-        element("p", tokens),
+        *_tasks(inputs),
+        pairs(
+            (
+                "What shipped",
+                shipped if inputs.kept_tokens else f"Nothing; picked was {shipped or 'nothing'}.",
+            ),
+            ("Why", " ".join(answer.why_plainly(inputs)) or "Nothing was compared yet."),
+            ("Measured with", " ".join([f"{answer.scale(inputs)}.", answer.scale_warning(inputs)])),
+            ("Cost", answer.cost(inputs)),
+            ("When", answer.when(inputs)),
+        ),
         class_="verdict certified" if inputs.certified else "verdict",
         aria_label="Verdict",
     )
+
+
+def _tasks(inputs: ReportInputs) -> list[Html]:
+    """Return a row for each task that something was certified on or not; none without a certificate."""
+    rows = [
+        [
+            named(task_label(row["task"])),
+            number(row["improvement"], signed=True),
+            number(row["lower_bound"], signed=True),
+            "yes" if row["certified"] else element("strong", "NOT CERTIFIED"),
+        ]
+        for row in answer.task_rows(inputs)
+    ]
+    columns = [Column("Task"), *numeric("Better than random text by", "At least"), Column("Certified")]
+    return [table("Nats per token, by task", columns, rows)] if rows else []
 
 
 def _facts(inputs: ReportInputs) -> Html:

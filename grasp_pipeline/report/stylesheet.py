@@ -29,6 +29,7 @@ border-radius:0 .3rem .3rem 0}
 .verdict strong:first-child{display:block;color:var(--fair);font-size:1.05rem}
 .verdict.certified strong:first-child{color:var(--good)}
 .verdict p{margin:.35rem 0;max-width:none}
+.verdict table{background:none}.verdict dl.pairs dd{max-width:46rem}
 .verdict .words{font-size:1.15rem;line-height:1.45}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.75rem;margin:1.25rem 0}
 .facts div{background:var(--panel);border-radius:.3rem;padding:.7rem .9rem}
@@ -62,6 +63,25 @@ dl.terms dd{margin:0}
 dl.pairs{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;margin:1rem 0}
 dl.pairs dt{margin:0;font-weight:500;color:var(--muted)}
 dl.pairs dd{margin:0;overflow-wrap:anywhere}
+.controls{display:flex;flex-wrap:wrap;gap:.5rem 1rem;margin:.6rem 0}
+.control{display:inline-flex;flex-direction:column;font-size:.86rem;color:var(--muted);min-width:0}
+select,input,button{font:inherit;color:var(--ink);background:var(--paper);border:1px solid var(--muted);
+border-radius:.3rem;padding:.3rem .5rem;max-width:17rem;min-height:2rem}
+button{cursor:pointer;margin:.6rem 0}
+:is(select,input,button,summary,figure):focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+.view figure{margin:.6rem 0}
+.view .reading{min-height:1.6em;color:var(--muted);font-size:.9rem;margin:.2rem 0}
+svg [data-told]:hover{opacity:.75}
+article{border:1px solid var(--grid);border-radius:.3rem;padding:.5rem .9rem;margin:.7rem 0}
+article p{margin:.3rem 0;max-width:none;overflow-wrap:anywhere}
+.facts-line{font-size:.92rem}
+.fate{border-radius:.2rem;padding:.05rem .4rem;background:var(--fair-tint);color:var(--fair)}
+.fate.kept{background:var(--good-tint);color:var(--good)}
+.text{white-space:pre-wrap;font-size:.95rem}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:1.2rem}
+.side-title{font-size:.86rem;color:var(--muted)}
+mark{background:var(--fair-tint);color:var(--fair);font-weight:600}
+@media (max-width:40rem){.pair{grid-template-columns:1fr}select,input{max-width:100%}}
 @media (max-width:40rem){main{padding:1rem .9rem 3rem}h1{font-size:1.4rem}h2{font-size:1.18rem;margin-top:2.2rem}
 .facts{grid-template-columns:1fr 1fr;gap:.5rem}.facts dd{font-size:1.15rem}.verdict .words{font-size:1.05rem}
 dl.pairs{grid-template-columns:1fr;gap:0}dl.pairs dd{margin-bottom:.4rem}}

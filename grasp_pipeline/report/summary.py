@@ -11,11 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from grasp_pipeline.names import RANDOM
 from grasp_pipeline.progress import duration
+from grasp_pipeline.report import answer
 from grasp_pipeline.report.formats import count, interval, number, plain, public_location, share
 from grasp_pipeline.report.inputs import BEST_SIMPLE, ReportInputs, task_label, totals
-from grasp_pipeline.report.why import why_it_won
 
 MOST_ROWS = 12
 
@@ -23,15 +22,14 @@ NOT_MEASURED = "Not measured yet: run the job fidelity."
 
 
 def print_summary(inputs: ReportInputs, console: Console, report: str = "") -> None:
-    """Print how sure the result is and why it is what it is, what came in and was kept, and where everything lies.
+    """Print the answer, then what came in and was kept, the evidence, and where everything lies.
 
     Args:
         inputs: as for the report.
         console: written to; readable from 80 columns on, with or without colour.
-        report: path of the HTML report.
+        report: path or URI of the HTML report.
     """
-    _certificate(inputs, console)
-    _why(inputs, console)
+    _answer(inputs, console)
     _corpus(inputs, console)
     _configuration(inputs, console)
     _fidelity(inputs, console)
@@ -155,17 +153,11 @@ def _timings(inputs: ReportInputs, console: Console) -> None:
     _table(console, ["stage", ">time"], rows, most=len(rows))
 
 
-def _certificate(inputs: ReportInputs, console: Console) -> None:
-    head = inputs.headline
-    verdict = "no certificate" if head is None else "certified" if inputs.certified else "not certified"
-    _heading(console, f"Certificate: {verdict}", "bold green" if inputs.certified else "bold yellow")
-    _line(
-        console,
-        head["statement"] if head else "Nothing can be said yet of a pruned corpus against a random one.",
-    )
+def _answer(inputs: ReportInputs, console: Console) -> None:
+    verdict = answer.verdict(inputs)
+    _heading(console, verdict.upper(), "bold green" if inputs.certified else "bold yellow")
+    _line(console, answer.headline(inputs))
     _elsewhere(inputs, "certificates", console)
-    against = inputs.certificates.filter(baseline=RANDOM)
-    target, failing = pl.col("task") == inputs.target, ~pl.col("certified")
     rows = [
         [
             task_label(row["task"]),
@@ -173,19 +165,38 @@ def _certificate(inputs: ReportInputs, console: Console) -> None:
             number(row["lower_bound"], signed=True),
             "yes" if row["certified"] else "NOT CERTIFIED",
         ]
-        for row in against.sort(target, failing, "task", descending=[True, True, False]).iter_rows(named=True)
+        for row in answer.task_rows(inputs)
     ]
     console.print()
-    _table(console, ["against random", ">improvement", ">lower bound", "certified"], rows, most=len(rows))
-    for row in inputs.certificates.filter(target, baseline=BEST_SIMPLE).iter_rows(named=True):
-        _line(console, row["statement"])
+    headings = ["task, against random text", ">better by (nats/token)", ">at least", "certified"]
+    _table(console, headings, rows, most=len(rows))
+    console.print()
+    shipped = ": ".join(part for part in (inputs.picked, answer.how_built(inputs)) if part)
+    for name, text in (
+        ("What shipped", shipped if inputs.kept_tokens else f"nothing; picked was {shipped or 'nothing'}"),
+        ("Why", " ".join(answer.why_plainly(inputs)) or "Nothing was compared yet."),
+        ("Measured with", " ".join([f"{answer.scale(inputs)}.", answer.scale_warning(inputs)])),
+        ("Cost", answer.cost(inputs)),
+        ("When", answer.when(inputs)),
+    ):
+        _pair(console, name, text)
+    target = pl.col("task") == inputs.target
+    statements = [] if inputs.headline is None else [inputs.headline["statement"]]
+    statements += inputs.certificates.filter(target, baseline=BEST_SIMPLE)["statement"].to_list()
+    if statements:
+        _heading(console, "The certificate")
+    for statement in statements:
+        _line(console, statement)
 
 
-def _why(inputs: ReportInputs, console: Console) -> None:
-    if sentences := why_it_won(inputs):
-        _heading(console, f"Why {inputs.picked}")
-        for sentence in sentences:
-            _line(console, sentence)
+def _pair(console: Console, name: str, text: str) -> None:
+    """Print a name and a text beside it, wrapped within its column."""
+    width = 15
+    lines = Text(plain(text)).wrap(console, max(console.width - 2 - width, 20))
+    for number_, line in enumerate(lines):
+        line.rstrip()
+        head = Text(f"  {name if number_ == 0 else '':<{width}}", style="dim" if number_ else "bold")
+        console.print(head + line, highlight=False)
 
 
 def _elsewhere(inputs: ReportInputs, table: str, console: Console) -> None:
@@ -196,6 +207,12 @@ def _elsewhere(inputs: ReportInputs, table: str, console: Console) -> None:
 
 def _places(inputs: ReportInputs, console: Console, report: str) -> None:
     _heading(console, "Where it lies")
+    if inputs.curation is not None:
+        _line(
+            console,
+            f"This is curation {inputs.curation}; `python -m grasp_pipeline explain FILE#ROW` says what became of a "
+            "document in it.",
+        )
     for name, place in (("tables", inputs.store), ("report", report)):
         if place:
             console.print(Text(f"  {name}  {public_location(place)}"), soft_wrap=True, highlight=False)

@@ -7,10 +7,6 @@ sentence.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from grasp_pipeline.calibration.budget import Budget
 from grasp_pipeline.calibration.designs import design_subsets
@@ -19,10 +15,6 @@ from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError, nearest
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.selection.target import Target
-from grasp_pipeline.sketch.build import early_sample
-
-LEAST_SAMPLED = 5.0
-"""Sampled chunks that a corpus at the budget must hold on average: fewer, and some corpus holds none at all."""
 
 
 def refusal(of: Callable[[], object]) -> str | None:
@@ -90,19 +82,3 @@ def too_few_subsets(config: SubsetsConfig, pool: ChunkPool, budget: int) -> str 
         if told is not None:
             return told
     return None
-
-
-def small_judge_sample(
-    chunk_ids: list[str], n_tokens: NDArray[np.integer[Any]], share: float, budget: int
-) -> str | None:
-    """So few chunks are sketched at the early checkpoint that a corpus at the budget may hold none of them."""
-    sampled = sum(early_sample(chunk_ids, share))
-    fewest = int((np.cumsum(np.sort(n_tokens)[::-1]) <= budget).sum())
-    expected = sampled / len(chunk_ids) * fewest
-    if expected >= LEAST_SAMPLED:
-        return None
-    return (
-        f"The corpus is too small for the judge's sample: of {len(chunk_ids):,} chunks {sampled:,} are sketched at the "
-        f"early checkpoint, {expected:.1f} of those that the budget keeps, and {LEAST_SAMPLED:g} are needed. Raise "
-        "sketchers.early_share or the budget, lower tokenizer.chunk_tokens, or add documents"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from grasp_pipeline.config import SketchConfig
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
 from grasp_pipeline.section import part_of
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.sketch.kinds import kind_of
+from grasp_pipeline.sketch.kinds import KINDS
 from grasp_pipeline.sketch.protocol import Sketcher
 from grasp_pipeline.sketch.run import sketch_chunks
 from grasp_pipeline.sketch.storage import power_of_two_scale
@@ -30,7 +29,7 @@ class StoredSettings(SketchConfig):
 
     def of_kind(self, name: str) -> dict[str, Any]:
         """Return the settings that a kind depends on: its own, the seed and the projection."""
-        own = {*kind_of(name).Settings.model_fields, "seed", "pca_dim", "projection_sha256"}
+        own = {*KINDS[name].Settings.model_fields, "seed", "pca_dim", "projection_sha256"}
         return self.model_dump(mode="json", include=own)
 
 
@@ -41,12 +40,12 @@ def build_sketcher(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Sketcher:
-    """Return the sketcher of a kind, by its stored name, at the objective's current weights.
+    """Return the sketcher of a kind at the objective's current weights.
 
     Raises:
         ConfigError: there is no such kind.
     """
-    kind = kind_of(name)
+    kind = KINDS[name]
     parameters: Parameters = {each: p.to(dtype) for each, p in objective.parameters().items()}
     return kind.build(objective, parameters, part_of(config, kind.Settings), config.seed, device)
 
@@ -69,9 +68,3 @@ def storage_scale(
     names = [f"probe {row}" for row in range(16)]
     sketches, _ = sketch_chunks(sketcher, draw.tolist(), names, bos, 16 * chunk_tokens, device=device)
     return power_of_two_scale(sketches)
-
-
-def early_sample(chunk_ids: list[str], share: float) -> list[bool]:
-    """Return which chunks are sketched at the early checkpoint: a fixed pseudo-random share, by the id's digest."""
-    limit = int(share * 2**32)
-    return [int.from_bytes(hashlib.blake2b(c.encode(), digest_size=4).digest()) < limit for c in chunk_ids]

@@ -16,6 +16,7 @@ In bfloat16 activations and output gradients are rounded as in the model's own p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.functional import embedding_bag, pad
 
+from grasp_pipeline.proxy.head import token_losses
 from grasp_pipeline.proxy.objective import CausalLM, Objective, Parameters
 from grasp_pipeline.seeds import seed_for
 from grasp_pipeline.sketch.gradients import BLOCK, ExampleGradients, Receiver, known_modules, row_blocks
@@ -251,20 +253,47 @@ class FullSketcher:
         losses = self._run(rows, sizes, receiver)
         return receiver.finish(), losses
 
+    def sum_gradient(self, rows: Tensor, sizes: Tensor) -> tuple[Parameters, Tensor]:
+        """Return the gradient of a batch's summed token loss, by one backward pass, and that loss in nats.
+
+        rows and sizes: as for `sketch`. The gradient is not projected: sums over batches are projected together.
+        """
+        weights = {name: p.requires_grad_() for name, p in self._detached().items()}
+        hidden = self._objective.hidden(weights, rows[:, :-1])
+        valid = torch.arange(hidden.shape[1], device=sizes.device).unsqueeze(0) < sizes.unsqueeze(1)
+        output = self._objective.output_weight(weights)
+        loss = token_losses(hidden[valid].to(self._dtype), output.to(self._dtype), rows[:, 1:][valid]).sum()
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        return dict(zip(weights, gradients, strict=True)), loss.detach()
+
+    def project(self, gradients: Sequence[Parameters]) -> Tensor:
+        """Return the sketches (G, d) float32 of G gradients: minus their projections."""
+        stacked = {name: torch.stack([each[name] for each in gradients]) for name in self._parameters}
+        receiver = _Sketch(self._projection, len(gradients), next(iter(stacked.values())).device, self._dtype)
+        self._give(stacked, receiver)
+        return receiver.finish()
+
+    def _detached(self) -> Parameters:
+        return {name: p.detach() for name, p in self._parameters.items()}
+
     def _run(self, rows: Tensor, sizes: Tensor, receiver: Receiver) -> Tensor:
         """Give the receiver all gradients of a batch; return the losses (B,) float32."""
         if self._hooks is not None:
             return self._hooks.run(rows, sizes, receiver).float()
         weights = token_weights(sizes, rows.shape[1] - 1, self._dtype)
         gradients, losses = self._per_example(self._parameters, rows[:, :-1], rows[:, 1:], weights)
+        self._give(gradients, receiver)
+        return losses.detach().float()
+
+    def _give(self, gradients: Parameters, receiver: Receiver) -> None:
+        """Give the receiver gradients that are formed already: stacked, (B, ...) by parameter."""
         for name, gradient in gradients.items():
             values = gradient.detach().to(self._dtype)
             if values.dim() < 3:
-                receiver.vector(name, values.reshape(len(rows), -1))
+                receiver.vector(name, values.reshape(len(values), -1))
                 continue
             for index, part in enumerate(row_blocks(values.shape[1:])):
                 receiver.matrix(name, index, values.flatten(2)[:, part])
-        return losses.detach().float()
 
     def _loss(self, parameters: Parameters, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         hidden = self._objective.hidden(parameters, inputs.unsqueeze(0))[0]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grasp_pipeline.arrays import Floats, TokenLists
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.proxy.objective import Objective, Parameters
@@ -29,7 +29,7 @@ class View:
 
     Attributes:
         sketches: (n, d) float32 of the pool.
-        targets, judges: (T, d) token-weighted means of the query and of the judge examples.
+        targets: (T, d) token-weighted means of the query examples.
         losses: (n,) mean token loss, nats.
         queries: (Q, d) of the query examples.
         dimension: d of the sketcher; after `compress` d itself is smaller. Dampings are in units of tr(C) / dimension.
@@ -37,7 +37,6 @@ class View:
 
     sketches: NDArray[np.float32]
     targets: Floats
-    judges: Floats
     losses: NDArray[np.float32]
     queries: NDArray[np.float32]
     dimension: int
@@ -92,13 +91,8 @@ def take_view(sketcher: Sketcher, corpus: TaskPool, batch_tokens: int = 4096) ->
         TrainingError: a sketch is not finite; the message names the example.
     """
     sketches, losses = _sketch(sketcher, corpus.rows, corpus.sizes, "pool", batch_tokens)
-    n_tasks = len(corpus.tasks)
-    means, queries = [], []
-    for held, what in ((corpus.query, "query"), (corpus.judge, "judge")):
-        values, _ = _sketch(sketcher, held.rows, held.sizes, what, batch_tokens)
-        means.append(held.task_means(values, n_tasks))
-        queries.append(values)
-    return View(sketches, means[0], means[1], losses, queries[0], sketcher.d)
+    queries, _ = _sketch(sketcher, corpus.query.rows, corpus.query.sizes, "query", batch_tokens)
+    return View(sketches, corpus.query.task_means(queries, len(corpus.tasks)), losses, queries, sketcher.d)
 
 
 def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
@@ -118,7 +112,6 @@ def join_views(views: Sequence[View], n_tokens: NDArray[np.int64]) -> View:
     return View(
         side_by_side("sketches").astype(np.float32),
         side_by_side("targets"),
-        side_by_side("judges"),
         views[-1].losses,
         side_by_side("queries").astype(np.float32)
         if len({len(view.queries) for view in views}) == 1
@@ -136,17 +129,10 @@ def ngram_view(corpus: TaskPool, dimension: int) -> View | None:
         return None
     features = NgramFeatures.fit(corpus.chunks, dimension)
     queries = np.concatenate([features.transform(part) for part in corpus.queries])
-
-    def means(parts: Sequence[TokenLists]) -> Floats:
-        weights = [part.lengths / part.lengths.sum() for part in parts]
-        return np.stack(
-            [share @ features.transform(part) for share, part in zip(weights, parts, strict=True)]
-        ).astype(np.float64)
-
+    targets = [part.lengths / part.lengths.sum() @ features.transform(part) for part in corpus.queries]
     return View(
         features.transform(corpus.chunks),
-        means(corpus.queries),
-        means(corpus.judges),
+        np.stack(targets).astype(np.float64),
         np.zeros(corpus.n, dtype=np.float32),
         queries[np.argsort(np.argsort(corpus.query.task, kind="stable"), kind="stable")],
         dimension,
@@ -169,20 +155,19 @@ def pca_view(view: View, n_tokens: NDArray[np.int64], dimension: int, seed: int)
         view,
         sketches=view.sketches @ basis,
         targets=view.targets @ basis,
-        judges=view.judges @ basis,
         queries=view.queries @ basis,
     )
 
 
 def compress(view: View) -> View:
-    """Return the view in the span of its sketches, targets and judges: fewer dimensions, the same inner products.
+    """Return the view in the span of its sketches and targets: fewer dimensions, the same inner products.
 
     Every method that works on inner products gives the same results; a pool of fewer examples than dimensions makes
     them much cheaper. A damping in units of the mean eigenvalue, tr(C) / d, means less of it at the smaller d: `Grid`
     corrects for that, rivals have theirs tuned. Query sketches are projected on that span, which is all that
     second moments acting on it see. Views of fewer dimensions are returned as they are.
     """
-    rows = np.concatenate([view.sketches.astype(np.float64), view.targets, view.judges])
+    rows = np.concatenate([view.sketches.astype(np.float64), view.targets])
     if len(rows) >= rows.shape[1]:
         return view
     basis, _ = np.linalg.qr(rows.T)
@@ -190,7 +175,6 @@ def compress(view: View) -> View:
         view,
         sketches=(view.sketches @ basis).astype(np.float32),
         targets=view.targets @ basis,
-        judges=view.judges @ basis,
         queries=(view.queries @ basis).astype(np.float32),
     )
 
@@ -216,7 +200,7 @@ def query_moments(
 
 
 def exact_view(objective: Objective, parameters: Parameters, corpus: TaskPool, batch: int = 16) -> View:
-    """Return an isometric view of the exact gradients: all their inner products, in n + 2T dimensions.
+    """Return an isometric view of the exact gradients: all their inner products, in n + T dimensions.
 
     The Gram matrix of the n gradients and of the tasks' mean gradients is factored by its eigenvectors, so every
     method that works on inner products gives what it would give on the gradients themselves, without a sketch. Query
@@ -225,30 +209,26 @@ def exact_view(objective: Objective, parameters: Parameters, corpus: TaskPool, b
     source = FullSketcher(objective, parameters, 1, 1, 0)
     gradients, losses = _gradients(source, corpus.rows, corpus.sizes, batch)
     n_tasks = len(corpus.tasks)
-    means = []
-    for held in (corpus.query, corpus.judge):
-        total = torch.zeros(n_tasks, gradients.shape[1])
-        share = held.sizes.float()
-        for start in range(0, len(held.rows), batch):
-            part, _ = _gradients(
-                source, held.rows[start : start + batch], held.sizes[start : start + batch], batch
-            )
-            total.index_add_(
-                0,
-                torch.from_numpy(held.task[start : start + batch]),
-                part * share[start : start + batch, None],
-            )
-        tokens = torch.zeros(n_tasks).index_add_(0, torch.from_numpy(held.task), share)
-        means.append(total / tokens[:, None])
-    joint = torch.cat([gradients, *means])
+    held, total = corpus.query, torch.zeros(n_tasks, gradients.shape[1])
+    share = held.sizes.float()
+    for start in range(0, len(held.rows), batch):
+        part, _ = _gradients(
+            source, held.rows[start : start + batch], held.sizes[start : start + batch], batch
+        )
+        total.index_add_(
+            0,
+            torch.from_numpy(held.task[start : start + batch]),
+            part * share[start : start + batch, None],
+        )
+    tokens = torch.zeros(n_tasks).index_add_(0, torch.from_numpy(held.task), share)
+    joint = torch.cat([gradients, total / tokens[:, None]])
     values, vectors = np.linalg.eigh((joint @ joint.T).double().numpy())
     kept = values > values[-1] * 1e-9
     embedded = vectors[:, kept] * np.sqrt(values[kept])
     n = corpus.n
     return View(
         embedded[:n].astype(np.float32),
-        embedded[n : n + n_tasks],
-        embedded[n + n_tasks :],
+        embedded[n:],
         losses,
         np.empty((0, embedded.shape[1]), dtype=np.float32),
         embedded.shape[1],

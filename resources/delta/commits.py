@@ -89,6 +89,11 @@ class Commit:
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
+    def holds_data(self) -> bool:
+        """Whether it wrote rows, and is not the table's creation or a note."""
+        return "partition" in self.metadata
+
+    @property
     def partition(self) -> dict[str, str] | None:
         """Partition written: {} for the whole table, None for the commit that created it."""
         label = self.metadata.get("partition")

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.tables import Table
 from resources.delta.commits import Commit, Partition, Provenance, Read, Settings
-from resources.delta.opening import TableFolders
+from resources.delta.opening import LostRace, TableFolders
 from resources.delta.predicates import partition_predicate
 
 
 class TableLogs(TableFolders):
-    """What the logs of all tables below one root tell, and the notes that are added to them."""
+    """What the logs of all tables below one root tell, and how commits and notes are added to them."""
+
+    def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
+        super().__init__(root, storage_options)
+        self._committing = threading.Lock()
+        self._logs: dict[str, tuple[list[dict[str, Any]], list[Commit]]] = {}
 
     def _log(self, table: Table) -> list[Commit]:
         """Return every commit, newest first; those that hold no data too. Empty when there is no table."""
         if not self.exists(table):
             return []
-        known = (
-            *("run_id", "asset_key", "code_version", "config_digest", "upstream", "partition"),
-            *("input_digest", "content_digest", "reads", "statistics", "settings", "operation"),
-        )
-        return [
-            Commit(
-                table.name, int(e["version"]), int(e["timestamp"]), {k: str(e[k]) for k in known if k in e}
-            )
-            for e in self._open(table).history()
-        ]
+        history = self.history(table)
+        told = self._logs.get(table.name)
+        if told is None or told[0] is not history:
+            told = self._logs[table.name] = history, [_commit_of(table, each) for each in history]
+        return told[1]
 
     def commits(self, table: Table) -> list[Commit]:
         """Return the table's data commits, newest first; empty when there is no table."""
-        return [commit for commit in self._log(table) if commit.partition is not None]
+        return [commit for commit in self._log(table) if commit.holds_data]
 
     def latest(self, table: Table, partition: Partition | None = None) -> Commit | None:
         """Return the newest commit that wrote (part of) a partition, or the table when none is given."""
-        for commit in self.commits(table):
-            if commit.touches(partition or {}):
+        for commit in self._log(table):
+            if commit.holds_data and commit.touches(partition or {}):
                 return commit
         return None
 
@@ -62,7 +66,7 @@ class TableLogs(TableFolders):
             if note.version <= newest.version:
                 break
             same = note.metadata.get("asset_key") == newest.metadata["asset_key"]
-            if same and note.partition is None and "reads" in note.metadata:
+            if same and not note.holds_data and "reads" in note.metadata:
                 return replace(note, version=newest.version)
         return newest
 
@@ -108,16 +112,86 @@ class TableLogs(TableFolders):
         if known != Settings(provenance.config_digest, json.loads(provenance.settings)):
             self._note(table, provenance)
 
+    def number(self, table: Table, curation: int, provenance: Provenance) -> None:
+        """Note the number of the curation that a table's content was published as."""
+        self._commit_metadata(table, provenance.metadata() | {"curation": str(curation)})
+
+    def curation(self, table: Table) -> int | None:
+        """Return the number of the curation that the newest content of a table was published as, None without one."""
+        newest = self.latest(table)
+        for note in self._log(table):
+            if newest is None or note.version < newest.version:
+                break
+            if "curation" in note.metadata:
+                return int(note.metadata["curation"])
+        return None
+
     def _note(self, table: Table, provenance: Provenance) -> None:
         """Commit metadata without data. Readers see no new version, so nothing is stale by it."""
+        self._commit_metadata(table, provenance.metadata() | provenance.standing())
+
+    def _commit_metadata(self, table: Table, metadata: dict[str, str]) -> None:
+        def commit(delta: Any, properties: Any) -> None:
+            delta.create_write_transaction(
+                [], "append", delta.schema(), list(table.partition_by), commit_properties=properties
+            )
+
+        self._commit(table, metadata, commit)
+
+    def _commit(self, table: Table, metadata: dict[str, str], action: Callable[[Any, Any], None]) -> Commit:
+        """Commit what `action` does to an open table under given commit properties; a lost race does it again.
+
+        Every try aims at one version, the next after the newest. delta-rs would try fifteen times more without a pause,
+        reading the log each time: with 64 writers those tries keep the store busier than the commits do. It also sees
+        no conflict between two writers that both found a partition empty.
+        """
         from deltalake import CommitProperties
 
-        metadata = provenance.metadata() | provenance.standing()
-        delta = self._open(table)
-        delta.create_write_transaction(
-            [],
-            "append",
-            delta.schema(),
-            list(table.partition_by),
-            commit_properties=CommitProperties(custom_metadata=metadata),
-        )
+        properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
+        opened: list[Any] = []
+
+        def attempt() -> Commit:
+            with self._committing:  # threads of one process take turns; conflicts are other processes'
+                if opened:
+                    with self._reading(table):
+                        opened[0].update_incremental()
+                else:
+                    opened.append(self._open(table))
+                version = opened[0].version() + 1
+                lost = None
+                try:
+                    with self._racing(table):
+                        action(opened[0], properties)
+                except LostRace as race:
+                    lost = race
+                # Where the answer to a put was lost, it is there though it seems lost.
+                made = self._commit_at(table, opened[0], version)
+            if made is None or not metadata.items() <= made.metadata.items():
+                raise lost or StoreError(
+                    f"version {version} of {table.name} was committed, and its log does not tell it; check that "
+                    f"nothing else writes to {self.uri(table)}"
+                )
+            return made
+
+        return self._persist(table, attempt)
+
+    def _commit_at(self, table: Table, delta: Any, version: int) -> Commit | None:
+        """Return the commit of a version by its own file in the log; None where there is none."""
+        from deltalake.fs import DeltaStorageHandler
+
+        log = DeltaStorageHandler.from_table(delta._table, delta._storage_options, {})
+        with self._reading(table, but=(FileNotFoundError,)), suppress(FileNotFoundError):
+            actions = log.open_input_file(f"_delta_log/{version:020}.json").read().splitlines()
+            told = next(each["commitInfo"] for each in map(json.loads, actions) if "commitInfo" in each)
+            return _commit_of(table, told | {"version": version})
+        return None
+
+
+def _commit_of(table: Table, told: Mapping[str, Any]) -> Commit:
+    """Return a commit from what the log says of it."""
+    known = (
+        *("run_id", "asset_key", "code_version", "config_digest", "upstream", "partition"),
+        *("input_digest", "content_digest", "reads", "statistics", "settings", "operation", "curation"),
+    )
+    metadata = {key: str(told[key]) for key in known if key in told}
+    return Commit(table.name, told["version"], int(told["timestamp"]), metadata)

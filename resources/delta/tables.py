@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from grasp_pipeline.errors import StoreError
+from grasp_pipeline.seeds import digest
 from grasp_pipeline.tables import ALL, Table
 from resources.delta.commits import Commit, Partition, Provenance, Read, data_metadata
 from resources.delta.content import content_digest
@@ -20,19 +20,25 @@ from resources.delta.log import TableLogs
 from resources.delta.partition_file import PartitionFile
 from resources.delta.predicates import check_partition, partition_predicate
 
-_RETRIES = 4
+KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.checkpointInterval": "10"}
+"""delta-rs would delete the log's entries after 30 days, and with them what old versions were made from. It would write
+a checkpoint after a hundred commits: until then a table takes longer to open with every one."""
+
+
+STANDING = ("code_version", "config_digest", "upstream", "input_digest", "reads", "settings")
+"""What a note says that content follows from."""
 
 
 class DeltaTables(TableLogs):
     """All tables below one root, a local folder or an object-store URI."""
 
-    def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
-        super().__init__(root, storage_options)
-        self._committing = threading.Lock()
-
     def read(self, table: Table, version: int, partition: Partition | None = None) -> pl.LazyFrame:
-        """Return a lazy frame of the table, or one partition of it, at a version."""
-        frame = pl.scan_delta(self.open_to_read(table, version), storage_options=self._options)
+        """Return a lazy frame of the table, or one partition of it, at a version; columns added since are null."""
+        opened = self.open_to_read(table, version)
+        frame = pl.scan_delta(opened, storage_options=self._options)
+        frame = frame.with_columns(
+            pl.lit(None, table.schema[name]).alias(name) for name in self.lacking(table, opened)
+        )
         for key, value in (partition or {}).items():
             frame = frame.filter(pl.col(key) == value)
         return frame.select(list(table.schema))
@@ -59,9 +65,11 @@ class DeltaTables(TableLogs):
         """
         delta = self.open_to_read(table, version)
         wanted = list(table.schema if columns is None else columns)
-        stored = [name for name in wanted if name not in table.partition_by]
+        new = dict.fromkeys(self.lacking(table, delta), pl.lit(None))
+        stored = [name for name in wanted if name not in table.partition_by and name not in new]
         for file in data_files(delta, partition):
             fixed = {name: pl.lit(file.partition[name]) for name in wanted if name in table.partition_by}
+            fixed |= {name: null for name, null in new.items() if name in wanted}
             for batch in file_batches(delta, file, stored, rows, buffered=True):
                 frame = pl.DataFrame(batch).with_columns(**fixed)
                 yield frame.select(pl.col(name).cast(table.schema[name]) for name in wanted)
@@ -70,20 +78,25 @@ class DeltaTables(TableLogs):
         """Create the table where it does not exist yet; concurrent writers start after this."""
         from deltalake import CommitProperties, DeltaTable
 
-        if self.exists(table):
-            return
         metadata = replace(provenance, settings="").metadata()
-        with self._writing(table):
-            DeltaTable.create(
-                self._address(table),
-                table.empty().to_arrow().schema,
-                mode="ignore",
-                partition_by=list(table.partition_by),
-                name=table.name,
-                description=table.description,
-                storage_options=self._options,
-                commit_properties=CommitProperties(custom_metadata=metadata),
-            )
+
+        def attempt() -> None:
+            if self.exists(table):
+                return
+            with self._racing(table):
+                DeltaTable.create(
+                    self._address(table),
+                    table.empty().to_arrow().schema,
+                    mode="ignore",
+                    partition_by=list(table.partition_by),
+                    name=table.name,
+                    description=table.description,
+                    configuration=KEEP_LOG,
+                    storage_options=self._options,
+                    commit_properties=CommitProperties(custom_metadata=metadata),
+                )
+
+        self._persist(table, attempt)
 
     def write(
         self,
@@ -102,8 +115,6 @@ class DeltaTables(TableLogs):
             StoreError: another writer kept winning the same partition.
             ValueError: the frame breaks the table's contract.
         """
-        from deltalake import WriterProperties, write_deltalake
-
         frame = table.conform(frame)
         check_partition(table, frame, partition)
         content = content_digest(frame)
@@ -113,17 +124,57 @@ class DeltaTables(TableLogs):
         self.create(table, provenance)
         metadata = data_metadata(provenance, partition or {}, content, statistics or {})
 
+        return self._commit(table, metadata, self._overwriting(table, frame, partition))
+
+    def _overwriting(
+        self, table: Table, frame: pl.DataFrame, partition: Partition | None = None
+    ) -> Callable[[Any, Any], None]:
+        """Return what replaces a partition, or the whole of an open table; the table gets columns added since."""
+        from deltalake import WriterProperties, write_deltalake
+
         def commit(delta: Any, properties: Any) -> None:
             write_deltalake(
                 delta,
                 frame,
                 mode="overwrite",
+                schema_mode="merge" if self.lacking(table, delta) else None,
                 predicate=partition_predicate(partition) if partition else None,
                 commit_properties=properties,
                 writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=65_536),
             )
 
-        return self._commit(table, metadata, commit)
+        return commit
+
+    def stamp(self, table: Table, curation: int) -> None:
+        """Write the number of its curation into every row of a published table that tells another one.
+
+        The commit tells of what it is made as the one before did, so that nothing is made anew for it.
+
+        Raises:
+            StoreError: another run published meanwhile.
+        """
+        newest, standing = self.latest(table), self.standing(table)
+        assert newest is not None
+        assert standing is not None
+        frame = self.read(table, newest.version).collect()
+        if (frame["curation"] == curation).fill_null(value=False).all():
+            return
+        frame = table.conform(frame.with_columns(curation=pl.lit(curation)))
+        same = {name: value for name, value in standing.metadata.items() if name in STANDING}
+        metadata = newest.metadata | same | {"content_digest": content_digest(frame)}
+        metadata = {name: value for name, value in metadata.items() if name not in ("operation", "curation")}
+        write = self._overwriting(table, frame)
+
+        def commit(delta: Any, properties: Any) -> None:
+            now = self.latest(table)
+            if now is None or now.version != newest.version:
+                raise StoreError(
+                    f"another run published {table.name} while this one gave it its number; that run gives its own. "
+                    "Launch this one again"
+                )
+            write(delta, properties)
+
+        self._commit(table, metadata, commit)
 
     def write_stream(
         self,
@@ -152,8 +203,6 @@ class DeltaTables(TableLogs):
             StoreError: another writer kept winning the same partition.
             ValueError: a frame breaks the table's contract, or the key is not unique over all of them.
         """
-        from deltalake import CommitProperties, Transaction
-
         from grasp_pipeline.sketch.storage import in_groups
 
         if sorted(partition) != sorted(table.partition_by):
@@ -176,21 +225,16 @@ class DeltaTables(TableLogs):
         if before is not None and before.says(provenance, told):
             file.discard()
             return before
-        writing = f"{table.name}/{partition_predicate(partition)}"
         metadata = data_metadata(provenance, partition, content, told)
 
-        def commit(delta: Any, _: Any) -> None:
-            # delta-rs sees no conflict between two writers that both found the partition empty; to have written the
-            # same application transaction is one.
+        def commit(delta: Any, properties: Any) -> None:
             delta.create_write_transaction(
                 [action] if action is not None else [],
                 "overwrite",
                 delta.schema(),
                 list(table.partition_by),
                 [(key, "=", value) for key, value in partition.items()],
-                commit_properties=CommitProperties(
-                    custom_metadata=metadata, app_transactions=[Transaction(writing, delta.version() + 1)]
-                ),
+                commit_properties=properties,
             )
 
         return self._commit(table, metadata, commit)
@@ -199,6 +243,22 @@ class DeltaTables(TableLogs):
         frame = table.conform(frame)
         check_partition(table, frame, partition)
         return frame
+
+    def stream_content(
+        self, table: Table, frames: Iterable[pl.DataFrame], partition: Partition, group_rows: int = 1024
+    ) -> tuple[str, int]:
+        """Return the digest that `write_stream` would store for rows, and how many there are; nothing is held."""
+        from grasp_pipeline.sketch.storage import in_groups
+
+        digests, rows = [], 0
+        for group in in_groups((self._checked(table, frame, partition) for frame in frames), group_rows):
+            digests.append(content_digest(group))
+            rows += group.height
+        return digest(digests), rows
+
+    def holds_content(self, table: Table, content: str, partition: Partition) -> bool:
+        """Return whether the last commit of the partition wrote rows of this digest."""
+        return self._holding(table, content, partition) is not None
 
     def holds(self, table: Table, frame: pl.DataFrame, partition: Partition | None = None) -> bool:
         """Return whether the last commit of the partition, or of the whole table, wrote exactly these rows."""
@@ -238,31 +298,37 @@ class DeltaTables(TableLogs):
 
         return self._commit(table, metadata, commit)
 
-    def _commit(self, table: Table, metadata: dict[str, str], action: Any) -> Commit:
-        from deltalake import CommitProperties
-        from deltalake.exceptions import CommitFailedError
+    def add_row(
+        self, table: Table, make: Callable[[pl.DataFrame], pl.DataFrame], provenance: Provenance
+    ) -> tuple[pl.DataFrame, bool]:
+        """Add rows to a small unpartitioned table that follow from those it has; a lost race makes them anew.
 
-        properties = CommitProperties(custom_metadata=metadata)
-        for attempt in range(_RETRIES):
-            try:
-                with self._committing:  # threads of one process take turns; conflicts are other processes'
-                    delta = self._open(table)
-                    before = delta.version()
-                    with self._writing(table, but=(CommitFailedError,)):
-                        action(delta, properties)
-            except CommitFailedError as error:
-                if attempt == _RETRIES - 1:
-                    raise StoreError(
-                        f"another writer kept changing {table.name} while it was written ({_RETRIES} tries); "
-                        "launch the step again when the other run has ended"
-                    ) from error
-                time.sleep(0.2 * 2**attempt)
-                continue
-            if delta.version() == before:
-                delta.update_incremental()
-            return next(
-                c
-                for c in self.commits(table)
-                if all(c.metadata.get(key) == value for key, value in metadata.items())
-            )
-        raise AssertionError("unreachable")
+        Args:
+            table: the table.
+            make: takes its rows, gives those to add; empty: there is nothing to add.
+            provenance: what they are made from.
+
+        Returns:
+            The table's rows afterwards, and whether any were added.
+
+        Raises:
+            StoreError: another writer kept winning.
+            ValueError: the rows break the table's contract.
+        """
+        from deltalake import write_deltalake
+
+        last = self.latest(table)
+        had = table.empty() if last is None else self.read(table, last.version).collect()
+        if make(had).is_empty():
+            return had, False
+        self.create(table, provenance)
+        rows = [had]
+
+        def commit(delta: Any, properties: Any) -> None:
+            before = self.read(table, delta.version()).collect()
+            rows[0] = table.conform(pl.concat([before, table.conform(make(before))]))
+            write_deltalake(delta, rows[0], mode="overwrite", commit_properties=properties)
+
+        metadata = data_metadata(provenance, {}, digest(provenance.run_id, time.time_ns()), {})
+        self._commit(table, metadata, commit)
+        return rows[0], True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from toys import toy_texts
 from workplace import CLEANED, Workplace, step_of, steps_up_to_date
 
@@ -25,7 +27,7 @@ from grasp_pipeline.tables import ALL
 Changes = dict[str, dict[str, Any]]
 QUICK: Changes = {
     "proxy_checkpoints": {"reference_tokens": 1_000},
-    "sketchers": {"kinds": ["output"], "early_share": 0.1},
+    "sketchers": {"kinds": ["output"]},
 }
 """Where a fault shows only after the proxy was trained."""
 
@@ -211,10 +213,6 @@ def floors_above_the_caps_of_all(place: Workplace) -> Changes:
     return {"finalists": {"constraints": {"source_caps": caps}}}
 
 
-def tiny_judge_sample(place: Workplace) -> Changes:
-    return {"sketchers": {"early_share": 0.001}}
-
-
 def whole_corpus_in_tokens(place: Workplace) -> Changes:
     return {"candidates": {"budget_tokens": place_tokens(place)}}
 
@@ -231,6 +229,10 @@ def place_tokens(place: Workplace) -> int:
     """Return the tokens of the clean corpus."""
     place.run(only=[*CLEANED, "tokenizer", "tokenized_shards"])
     return int(place.read(tables.TOKENIZED_SHARDS)["n_tokens"].sum())
+
+
+LAUNCH = "launch"
+"""In place of a step: refused before there is a run."""
 
 
 @dataclass(frozen=True)
@@ -275,11 +277,11 @@ FAULTS = [
     ),
     Fault(
         mistyped_target,
-        "task_documents",
+        LAUNCH,
         r"target is 'frensh', which is no task; did you mean 'french'\?(?!\.)",
     ),
-    Fault(weight_of_no_task, "task_documents", r"task_weights names nws, which .*; did you mean 'news'\?"),
-    Fault(no_such_device, "task_documents", r"device 'cuda:7' cannot be used .*device to auto or cpu"),
+    Fault(weight_of_no_task, LAUNCH, r"task_weights names nws, which .*; did you mean 'news'\?"),
+    Fault(no_such_device, LAUNCH, r"device 'cuda:7' cannot be used .*device to auto or cpu"),
     Fault(no_retraining_left, "task_documents", r"max_retrainings is 6; .*: raise it by 4, or lower"),
     Fault(
         unknown_floor,
@@ -290,9 +292,6 @@ FAULTS = [
         unknown_must_keep, "proxy_checkpoints", r"must_keep holds 1 ids .* such as no-such-document; correct"
     ),
     Fault(floors_above_the_caps_of_all, "proxy_checkpoints", r"the caps .*"),
-    Fault(
-        tiny_judge_sample, "proxy_checkpoints", r"too small for the judge's sample: of [\d,]+ chunks .* Raise"
-    ),
     Fault(
         whole_corpus_in_tokens,
         "proxy_checkpoints",
@@ -323,7 +322,7 @@ FAULTS = [
     ),
     Fault(
         unknown_target,
-        "task_documents",
+        LAUNCH,
         r"candidates\.target is 'chess', which is no task; choose among french, mean, news, worst",
     ),
     Fault(
@@ -368,12 +367,14 @@ def test_a_fault_is_one_clear_sentence(
     assert place.run_in_terminal(changes) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "Traceback" not in said
-    told = re.search(rf"{fault.step} failed: (.*?) Run [0-9a-f-]{{36}}; see it with", said)
+    at_step = rf"{fault.step} failed: (.*?) Run [0-9a-f-]{{36}}; see it with"
+    told = re.search(r"^Error: (.*)$" if fault.step == LAUNCH else at_step, said)
     assert told, said
     assert re.search(fault.sentence, told[1]), told[1]
     assert len(told[1]) < 500
     written = {name for name, table in ALL.items() if place.delta.exists(table)}
-    assert written.isdisjoint(tables_after(fault.step))
+    after = set(ALL) if fault.step == LAUNCH else tables_after(fault.step)
+    assert written.isdisjoint(after)
     assert list(place.store.rglob(".new-*")) == []
 
 
@@ -400,7 +401,11 @@ def test_a_fault_is_one_clear_sentence(
             {"finalists": {"constraints": {"source_flors": {}}}},
             r"finalists\.constraints\.source_flors: there is no such field; did you mean 'source_floors'\?",
         ),
-        ({"subset": {"seed": 1}}, r"no step is named 'subset', did you mean 'subsets'\?"),
+        ({"subset": {"seed": 1}}, r"no step is named 'subset'; did you mean 'subsets'\?"),
+        (
+            {"subset": {"seed": 1}, "manifest": {"pathes": ["x"]}},
+            r"did you mean 'subsets'\?; manifest\.pathes: there is no such field",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -419,7 +424,9 @@ def test_a_setting_is_refused_before_anything_runs(
     [
         ("ops: [manifest]", r"`ops` in the configuration .* is not a mapping of steps; write"),
         ("just words", r"is not a mapping; start it with `ops:`"),
-        ("ops: {manifest: [", r"is not YAML .*; correct it"),
+        ("ops: {manifest: [", r"is not YAML in line 1, column 18: .*; correct it"),
+        ("ops:\n\tmanifest: {}", r"is not YAML in line 2, column 1: .*; correct it, indenting by spaces"),
+        ("ops: \x00", r"is not YAML \(.*\); correct it"),
         ("opz: {}", r'entry "opz" at the root; did you mean .ops.\?\. Correct it'),
         (
             "ops: {candidates: {budget_fraction: 0.1}}",
@@ -427,7 +434,7 @@ def test_a_setting_is_refused_before_anything_runs(
         ),
         (
             "resources: {store: {config: {folder: x}}}",
-            r'"folder" at path root:resources:store:config; choose among root, storage_options_from_env',
+            r'"folder" at path root:resources:store:config; choose among root, sample_text, storage_options_from_env',
         ),
         ("resources: {computer: {config: {device: cpu}}}", r'"computer" .*; did you mean .compute.\?'),
     ],
@@ -443,12 +450,82 @@ def test_a_configuration_file_that_cannot_be_used(
     assert re.search(sentence, said), said
 
 
+def test_a_home_that_is_not_there(
+    place: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(place.folder / "nowhere"))
+    assert place.run_in_terminal() == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"Error: DAGSTER_HOME is '.*nowhere'; set it to the absolute path of an existing folder", said
+    )
+
+
 def test_a_home_that_is_not_set(
     place: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    """Without the variable the checkout's folder is taken; in a package without one a sentence says what to set."""
+    import dagster as dg
+
+    from assets import run
+
+    monkeypatch.setenv("DAGSTER_HOME", "for the fixture to take back")
+    monkeypatch.delenv("DAGSTER_HOME")
+    monkeypatch.setattr(run, "HOME", place.folder / "nowhere")
     assert place.run_in_terminal() == 1
     assert re.search(r"Error: DAGSTER_HOME is None; set it", " ".join(capsys.readouterr().out.split()))
+    monkeypatch.setattr(run, "HOME", place.folder)
+    with run.this_instance() as instance:
+        assert isinstance(instance, dg.DagsterInstance)
+        assert instance.root_directory == str(place.folder)
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence_before_any_work(
+    place: Workplace, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    # A name this long is no folder, for an administrator neither.
+    config = place.run_config()
+    config["resources"]["store"]["config"]["root"] = str(place.folder / ("x" * 300))
+    path = place.folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert place.run_file(path) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert len(re.findall(r"the store .+? cannot be written \(", said)) == 1
+    assert "make the folder writable, or set GRASP_STORE to another" in said
+    assert said.count(" failed: ") == 1
+
+
+def test_an_unknown_job_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    from assets.run import main
+
+    with pytest.raises(SystemExit):
+        main(["recurat"])
+    assert "there is no job 'recurat'; did you mean 'recurate'?" in capsys.readouterr().err
+
+
+class TestPorts:
+    def test_a_taken_port_is_told_with_a_free_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from assets.ui import is_free, main
+
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            assert main(["--port", str(port)]) == 1
+            told = re.search(
+                r"port (\d+) of 127\.0\.0\.1 is taken.*make ui PORT=(\d+)", capsys.readouterr().err
+            )
+        assert told is not None
+        assert int(told[1]) == port
+        assert is_free(int(told[2]))
+
+    @pytest.mark.parametrize("given", ["0", "65536", "web", "-1"])
+    def test_what_is_no_port_is_told(self, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+        from assets.ui import main
+
+        with pytest.raises(SystemExit):
+            main([f"--port={given}"])
+        assert f"'{given}' is no port" in capsys.readouterr().err
 
 
 class TestRejectedRows:

@@ -132,7 +132,7 @@ class Store:
         self.documents()
         self.put(tables.REJECTED_DOCUMENTS, {"doc_id": "r"})
         self.chunks()
-        self.put(tables.SKETCHERS, {"sketch_kind": "output", "d": D, "share": 1.0})
+        self.put(tables.SKETCHERS, {"sketch_kind": "output", "d": D})
         self.sketches()
         self.put(tables.CANDIDATES, {"budget_tokens": 8})
         self.kept("c1", "c2")
@@ -278,12 +278,6 @@ PASSING: dict[str, dict[str, Callable[[Store], None]]] = {
     "certificate_above_zero": {"another task's bound is below 0": lambda s: s.certify(True, other=False)},
     "corpus_accounted_for": {
         "the whole corpus, above any budget": lambda s: (s.kept("c1", "c2", "c3", tokens=9), s.dropped())
-    },
-    "sketches_complete": {
-        "a sample of the chunks": lambda s: (
-            s.put(tables.SKETCHERS, {"sketch_kind": "output", "d": D, "share": 0.5}),
-            s.sketches(("c1",)),
-        )
     },
     "reasons_can_be_followed": {
         "redundant with a kept chunk": lambda s: s.dropped("c3", reason="redundant"),

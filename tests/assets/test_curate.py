@@ -45,6 +45,7 @@ CONTRACT: dict[str, tuple[str, str, str]] = {
         "rank_correlation ci_low ci_high paired_gain paired_ci_low paired_ci_high n_subsets noise_ceiling",
         "corpus",
     ),
+    "curations": ("curation", "time run_id configuration inputs versions arm certificate", ""),
     "certificates": ("arm baseline task", "tokens improvement lower_bound seeds", ""),
 }
 """Section 4 of the design: key, columns at least, partition columns. A task has a query and a judge sketch."""
@@ -180,7 +181,7 @@ class TestTables:
     def test_sketches_are_two_bytes_a_value_and_finite(self, curated: Curated) -> None:
         sketches = curated.place.read(tables.GRADIENT_SKETCHES)
         chunks = curated.place.read(tables.TOKENIZED_SHARDS)
-        assert set(sketches["sketch_kind"]) == {"output", "full", "output_early"}
+        assert set(sketches["sketch_kind"]) == {"output", "full"}
         assert (sketches["sketch"].bin.size() == 2 * sketches["d"]).all()
         for kind, d in (("output", 64), ("full", 64)):
             part = sketches.filter(sketch_kind=kind)
@@ -239,7 +240,6 @@ class TestFidelity:
         lacking = {
             "TracIn",
             "LoGRA influence",
-            "GGDA, k-means on representations",
             "second-order group influence",
         }
         expected = {
@@ -280,7 +280,7 @@ class TestFiles:
     def test_the_manifest_of_the_export_has_the_digests(self, curated: Curated) -> None:
         folder = curated.place.store / "export"
         manifest = json.loads((folder / "manifest.json").read_text())
-        assert set(manifest["files"]) == {"corpus.parquet", "corpus.jsonl.zst", "README.md"}
+        assert set(manifest["files"]) == {"corpus.parquet", "corpus.jsonl.zst", "README.md", "curation.yaml"}
         for name, about in manifest["files"].items():
             data = (folder / name).read_bytes()
             assert len(data) == about["bytes"]
@@ -307,14 +307,20 @@ class TestFiles:
             joined = exported.sort("doc_id", "part").group_by("doc_id").agg(pl.col("text").str.join())
             assert dict(joined.iter_rows()) == expected
 
-    def test_the_report_holds_the_statement_and_no_text_of_a_document(self, curated: Curated) -> None:
+    def test_the_report_holds_the_statement_and_texts_as_samples_alone(self, curated: Curated) -> None:
         page = (curated.place.store / "report" / "report.html").read_text(encoding="utf-8")
         visible = " ".join(html.unescape(re.sub("<[^>]*>", "", page)).split())
         (statement,) = curated.place.read(tables.CERTIFICATES).filter(task="mean", baseline="random")[
             "statement"
         ]
         assert " ".join(statement.split()) in visible
-        assert [piece for piece in pieces_of_text(curated.place) if piece in visible] == []
+        pieces = pieces_of_text(curated.place)
+        assert any(piece in visible for piece in pieces)
+        (data,) = re.findall('id="explore-data">(.*?)</script>', page, re.DOTALL)
+        samples = json.loads(data)["samples"]
+        assert {row["outcome"] for row in samples} == {"kept", "dropped", "rejected"}
+        apart = " ".join(html.unescape(re.sub("<[^>]*>", "", page.replace(data, ""))).split())
+        assert [piece for piece in pieces if piece in apart] == []
 
     def test_no_scratch_folder_is_left(self, curated: Curated) -> None:
         assert list(curated.place.store.rglob(".new-*")) == []

@@ -22,14 +22,14 @@ from grasp_pipeline.tables import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {"corpus", "tokens", "proxy", "sketches", "calibration", "selection", "publication"}
-GROUPS |= {"filtering", "evidence", "vision"}
-FILES = {"export", "report"}
+GROUPS |= {"filtering", "evidence", "vision", "attribution"}
+FILES = {"export", "report", "attribution_proof"}
 ROWS = {"vision_fidelity"}
 """Assets that write rows of a table that another asset is named after."""
 
 
 def specs() -> list[dg.AssetSpec]:
-    return list(defs.resolve_all_asset_specs())
+    return sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key)  # the same in every process
 
 
 def definitions() -> list[dg.AssetsDefinition]:
@@ -52,7 +52,14 @@ class TestCodeLocation:
     def test_everything_resolves_and_the_jobs_are_named(self) -> None:
         dg.Definitions.validate_loadable(defs)
         names = {name for name in defs.get_repository_def().job_names if not name.startswith("__")}
-        assert names == {"curate", "recurate", "fidelity", "apply_filter", "curate_vision"}
+        assert names == {
+            "curate",
+            "recurate",
+            "fidelity",
+            "apply_filter",
+            "curate_vision",
+            "prove_attribution",
+        }
         assert all(defs.resolve_job_def(name).description for name in names)
 
     def test_the_demo_configuration_fits_every_job(self) -> None:
@@ -169,10 +176,10 @@ class TestAutomation:
         assert landing_folder.job_name == weekly_recuration.job_name == "recurate"
 
     def test_the_schedule_launches_recurate_with_the_configured_corpus(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, home: Path
     ) -> None:
         monkeypatch.chdir(ROOT)
-        context = dg.build_schedule_context()
+        context = dg.build_schedule_context(dg.DagsterInstance.get())
         data = weekly_recuration.evaluate_tick(context)
         (request,) = data.run_requests or []
         assert request.tags.items() >= WHOLE_RANGE.items()

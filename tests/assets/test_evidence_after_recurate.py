@@ -45,20 +45,22 @@ def test_old_evidence_is_told_after_recurate(
     assert now is not None
     assert now.version > before.version
     told = (
-        rf"Measured for an earlier corpus, not for the one that ships: version {before.version} of tokenized_shards "
-        rf".*; what ships is of version {now.version} of tokenized_shards .*\. The job curate measures it again\."
+        r"Measured on curation 1, for an earlier corpus, not for the one that ships: "
+        rf"version {before.version} of tokenized_shards \(curation 1, .*; what ships is of "
+        rf"version {now.version} of tokenized_shards \(curation 2, .*\. The job curate measures it again\."
     )
     inputs = report_inputs(copied.delta)
     assert set(inputs.measured_elsewhere) == {"fidelity", "evaluation_losses", "selected_config"}
     assert all(re.fullmatch(told, sentence) for sentence in inputs.measured_elsewhere.values())
     assert inputs.tokens == copied.read(tables.TOKENIZED_SHARDS)["n_tokens"].sum()
     summary = " ".join(capsys.readouterr().out.split())
-    assert summary.count("Measured for an earlier corpus") == 3
+    assert summary.count("Measured on curation 1") == 3
     assert "(picked)" not in summary
+    assert "This is curation 2;" in summary
     page = (copied.store / "report" / "report.html").read_text()
-    assert page.count("Measured for an earlier corpus") == 3
+    assert page.count("Measured on curation 1") == 3
     card = (copied.store / "export" / "README.md").read_text()
-    assert card.count("Measured for an earlier corpus") == 1
+    assert card.count("Measured on curation 1") == 1
 
 
 def test_a_later_run_that_published_nothing_does_not_lend_its_certificate(copied: Workplace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.errors import DagsterUserCodeProcessError
 from toys import WORDS, toy_texts
 
 from assets.evidence import export
@@ -163,5 +164,6 @@ def test_a_failed_export_leaves_the_one_before(store: DeltaStore) -> None:
 
 
 def test_folders_are_refused_on_an_object_store_before_anything_is_read() -> None:
-    with pytest.raises(ConfigError, match=r"huggingface, tokens.*s3://bucket/store"):
+    with pytest.raises(DagsterUserCodeProcessError, match=r"huggingface, tokens.*s3://bucket/store") as told:
         run(DeltaStore(root="s3://bucket/store"), formats=FORMATS)
+    assert isinstance(told.value.__cause__, ConfigError)

@@ -90,5 +90,5 @@ def test_every_commit_of_a_run_names_what_its_stage_declares(curated: Curated) -
             needed = {each for each in stage.reads if not each.optional and not each.carried}
             assert needed <= set(declared), (stage.name, table.name)
             seen.add(stage.name)
-    apart = {"export", "report", "filtered_shards", "vision_fidelity"}
+    apart = {"export", "report", "attribution_proof", "filtered_shards", "vision_fidelity"}
     assert seen >= set(STAGES) - apart

@@ -12,7 +12,9 @@ import yaml
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
-from assets.landing import TRIES, landing_folder
+from assets.jobs import weekly_recuration
+from assets.landing import landing_folder
+from assets.launches import NOTHING, RESULT_TAG, STORE_TAG, TRIES, end_as_skip
 from assets.partitions import WHOLE_RANGE
 from grasp_pipeline.definitions import defs
 from grasp_pipeline.errors import ConfigError
@@ -84,12 +86,12 @@ def configure(folder: Path, *paths: str) -> None:
 
 def test_every_change_is_a_run_also_one_back_to_an_earlier_state(daemon: Daemon, corpus: Path) -> None:
     daemon.ends(daemon.launched())
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
     (corpus / "b.jsonl").write_text('{"text": "b"}\n')
     daemon.ends(daemon.launched())
     (corpus / "b.jsonl").unlink()
     daemon.ends(daemon.launched())
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
     (corpus / "b.jsonl").write_text('{"text": "b"}\n')
     daemon.ends(daemon.launched())
 
@@ -130,7 +132,7 @@ def test_a_failed_run_is_tried_again_and_not_for_ever(daemon: Daemon, corpus: Pa
     assert f"{TRIES} runs failed on these files" in str(daemon.tick())
     (corpus / "a.jsonl").write_text('{"text": "mended"}\n')
     daemon.ends(daemon.launched())
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
 
 
 def test_a_canceled_run_is_left_to_who_canceled_it(daemon: Daemon, corpus: Path) -> None:
@@ -138,11 +140,20 @@ def test_a_canceled_run_is_left_to_who_canceled_it(daemon: Daemon, corpus: Path)
     assert "was canceled; launch recurate by hand" in str(daemon.tick())
 
 
+def test_a_run_that_found_nothing_to_do_was_not_canceled(daemon: Daemon, corpus: Path) -> None:
+    run = daemon.launched()
+    daemon.instance.add_run_tags(run.run_id, {RESULT_TAG: NOTHING})
+    daemon.ends(run)
+    (ended,) = daemon.instance.get_runs()
+    assert end_as_skip(daemon.instance, ended)
+    assert "nothing has changed since" in str(daemon.tick())
+
+
 def test_a_lost_cursor_launches_nothing_again(daemon: Daemon, corpus: Path) -> None:
     daemon.ends(daemon.launched())
     daemon.cursor = None
     daemon.tick()
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
 
 
 def test_only_files_of_the_corpus_are_watched(daemon: Daemon, corpus: Path) -> None:
@@ -151,7 +162,7 @@ def test_only_files_of_the_corpus_are_watched(daemon: Daemon, corpus: Path) -> N
     (corpus / ".b.jsonl.part").write_text("hidden while it is copied")
     (corpus.parent / "data" / "landing").mkdir(parents=True)
     (corpus.parent / "data" / "landing" / "c.jsonl").write_text('{"text": "c"}\n')
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
 
 
 def test_what_cannot_be_watched_is_said(daemon: Daemon, corpus: Path) -> None:
@@ -177,6 +188,78 @@ def test_a_landing_folder_must_lie_in_the_corpus(
     configure(corpus.parent, "corpus/*.jsonl", "landing")
     daemon.ends(daemon.launched())
     (corpus / "a.jsonl").write_text('{"text": "elsewhere"}\n')
-    assert "have not changed" in str(daemon.tick())
+    assert "nothing has changed since" in str(daemon.tick())
     os.utime(landing / "new.jsonl", (1, 1))
     daemon.ends(daemon.launched())
+
+
+def test_a_changed_configuration_or_code_is_a_state_of_its_own(
+    daemon: Daemon, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from assets.stages import STAGES
+
+    daemon.ends(daemon.launched())
+    content = yaml.safe_load((corpus.parent / "run.yaml").read_text())
+    content["ops"]["finalists"] = {"config": {"random_draws": 7}}
+    (corpus.parent / "run.yaml").write_text(yaml.safe_dump(content))
+    daemon.ends(daemon.launched())
+    content["ops"]["finalists"] = {"config": {"random_draws": 7, "shortlist": 5}}
+    shortlist = STAGES["finalists"].section.model_fields["shortlist"].default  # type: ignore[union-attr]
+    content["ops"]["finalists"]["config"]["shortlist"] = shortlist
+    (corpus.parent / "run.yaml").write_text(yaml.safe_dump(content))
+    assert "nothing has changed since" in str(daemon.tick()), "a default written out is no change"
+    monkeypatch.setitem(STAGES, "documents", replace(STAGES["documents"], code_version="next"))
+    daemon.ends(daemon.launched())
+
+
+def test_stores_on_one_instance_keep_their_histories_apart(
+    daemon: Daemon, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRASP_STORE", "one")
+    first = daemon.launched()
+    other = Daemon(daemon.instance)
+    monkeypatch.setenv("GRASP_STORE", "two")
+    second = other.launched()
+    assert (first.tags[STORE_TAG], second.tags[STORE_TAG]) == tuple(
+        str(corpus.parent / name) for name in ("one", "two")
+    )
+    other.ends(second)
+    assert "nothing has changed since" in str(other.tick())
+    monkeypatch.setenv("GRASP_STORE", "one")
+    assert f"run {first.run_id} is still at it" in str(daemon.tick())
+    daemon.ends(first, Status.FAILURE)
+    assert isinstance(daemon.tick(), DagsterRun)
+
+
+class TestSchedule:
+    @pytest.fixture
+    def daemon(self, home: Path) -> Daemon:
+        """A schedule wants an instance that is stored; the runs of other tests are of other stores."""
+        return Daemon(dg.DagsterInstance.get())
+
+    def ticked(self, daemon: Daemon) -> dg.RunRequest | str:
+        told = weekly_recuration.evaluate_tick(dg.build_schedule_context(daemon.instance))
+        return told.run_requests[0] if told.run_requests else str(told.skip_message)
+
+    def test_it_launches_once_for_a_state_and_counts_the_sensors_runs(
+        self, daemon: Daemon, corpus: Path
+    ) -> None:
+        asked = self.ticked(daemon)
+        assert isinstance(asked, dg.RunRequest)
+        assert asked.run_key is not None
+        assert asked.run_key == self.ticked(daemon).run_key  # type: ignore[union-attr]
+        run = daemon.launched()
+        assert f"run {run.run_id} is still at it" in self.ticked(daemon)
+        daemon.ends(run)
+        assert f"nothing has changed since run {run.run_id}" in self.ticked(daemon)
+        (corpus / "b.jsonl").write_text('{"text": "b"}\n')
+        later = self.ticked(daemon)
+        assert isinstance(later, dg.RunRequest)
+        assert later.run_key != asked.run_key
+
+    def test_what_cannot_be_told_before_the_run_is_launched(self, daemon: Daemon, corpus: Path) -> None:
+        daemon.ends(daemon.launched())
+        configure(corpus.parent, "corpus/*.jsonl", "hf://some/set")
+        assert isinstance(self.ticked(daemon), dg.RunRequest)

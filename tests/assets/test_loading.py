@@ -23,6 +23,7 @@ from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import SketchBlocks, project
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.corpus.row_keys import RowKeys
 from grasp_pipeline.errors import StoreError
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.storage import decode
@@ -90,6 +91,10 @@ def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+def ids_of(corpus: StoredPool) -> list[str]:
+    return corpus.ids(np.ones(corpus.n, dtype=bool))
+
+
 def results(sketches: SketchBlocks, corpus: StoredPool) -> list[NDArray[np.float64]]:
     """Return what the steps compute from sketches."""
     draw = generator("loading")
@@ -110,7 +115,7 @@ class TestSketches:
         corpus = load_corpus(step)
         blocks = load_sketches(step, corpus, kind)
         stored = curated.place.read(tables.GRADIENT_SKETCHES).filter(sketch_kind=kind).sort("chunk_id")
-        assert stored["chunk_id"].to_list() == corpus.frame["chunk_id"].to_list()
+        assert stored["chunk_id"].to_list() == ids_of(corpus)
         assert stored["shard"].is_sorted() is False, (
             "the order of the corpus is another than that of the files"
         )
@@ -159,9 +164,9 @@ class TestSketches:
         delta.write(tables.TOKENIZED_SHARDS, shard.slice(3), BY_HAND, {"shard": "shard-0000"})
         corpus = load_corpus(reader(copied))
         blocks = load_sketches(reader(copied), corpus, "output")
-        ids = corpus.frame["chunk_id"]
+        ids = ids_of(corpus)
         stored = copied.read(tables.GRADIENT_SKETCHES).filter(sketch_kind="output").sort("chunk_id")
-        kept = stored.filter(pl.col("chunk_id").is_in(ids.to_list()))
+        kept = stored.filter(pl.col("chunk_id").is_in(ids))
         assert kept.height == stored.height - 3
         expected = decode(kept["sketch"], kept["d"][0], kept["scale"][0])
         np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), expected)
@@ -198,7 +203,13 @@ class TestSketches:
             document=one,
             cluster=one,
             version=0,
-            frame=pl.DataFrame({"chunk_id": ids}),
+            keys=RowKeys.distinct([pl.Series(ids)], 24),
+            places=one.astype(np.int32),
+            survivors=one == 0,
+            shard=one.astype(np.int16),
+            sources=("s",),
+            shards=("x",),
+            delta=step.tables,
         )
         monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 0)
         tracemalloc.start()
@@ -216,7 +227,7 @@ class TestCorpus:
     def test_every_chunk_has_its_own_tokens(self, curated: Curated, held: str) -> None:
         corpus = load_corpus(reader(curated.place))
         chunks = curated.place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")
-        assert corpus.frame["chunk_id"].to_list() == chunks["chunk_id"].to_list()
+        assert ids_of(corpus) == chunks["chunk_id"].to_list()
         expected = chunks["input_ids"].to_list()
         assert [corpus.text.chunk(i) for i in range(corpus.n)] == expected
         assert corpus.text.tokens.dtype == np.int32
@@ -229,14 +240,16 @@ class TestCorpus:
     )
     def test_codes_follow_the_sorted_values(self, curated: Curated, column: str, name: str) -> None:
         corpus = load_corpus(reader(curated.place))
-        values = corpus.frame[column].to_list()
+        chunks = curated.place.read(tables.TOKENIZED_SHARDS).sort("chunk_id")
+        documents = curated.place.read(tables.DOCUMENTS).select("doc_id", "cluster")
+        values = chunks.join(documents, on="doc_id", how="left", maintain_order="left")[column].to_list()
         places = {value: code for code, value in enumerate(sorted(set(values)))}
         assert getattr(corpus, name).tolist() == [places[value] for value in values]
 
     def test_ids_are_those_of_the_subset(self, curated: Curated) -> None:
         corpus = load_corpus(reader(curated.place))
         membership = generator("ids").random(corpus.n) < 0.3
-        everything = corpus.frame["chunk_id"].to_list()
+        everything = ids_of(corpus)
         assert corpus.ids(membership) == [everything[i] for i in np.flatnonzero(membership)]
 
     def test_a_chunk_that_is_shorter_than_it_says_is_refused(self, copied: Workplace) -> None:

@@ -6,6 +6,8 @@ import json
 import re
 import unicodedata
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import polars as pl
 import pytest
@@ -31,9 +33,11 @@ def test_every_job_runs_in_a_folder_of_any_name(
     place.sections["export"] = {"formats": ["parquet", "jsonl", "huggingface", "tokens"]}
     assert place.run_in_terminal() == 0
     told = capsys.readouterr().out
-    printed = re.search(r"report  (.*report\.html)", told)
+    printed = re.search(r"report  (file://.*report\.html)", told)
     assert printed is not None
-    assert Path(printed[1]).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    report = Path(url2pathname(urlsplit(printed[1]).path))
+    assert report == place.store / "report" / "report.html"
+    assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert f"tables  {place.store}" in told
     assert [path.name for path in tmp_path.iterdir()] == ["my folder"]
 

@@ -208,7 +208,7 @@ class TestMapping:
 
     def pool(self, step: Any, corpus: StoredPool, members: dict[str, list[str]], recipe: str = "same") -> int:
         """Add subsets of a corpus to the pool; returns its version."""
-        ids = corpus.frame["chunk_id"].to_list()
+        ids = corpus.ids(np.ones(corpus.n, dtype=bool))
         rows = [
             {
                 "subset_id": name,

@@ -66,12 +66,11 @@ class TestText:
             assert read(rows) == {split}
 
     def test_who_ranks_by_which_task_sketches(self, witness: Witness) -> None:
-        """The judge's own view alone takes the judge's: whoever builds takes the query's."""
+        """Whoever builds takes the query's; the judge hears texts, and nobody the judge's sketches."""
         assert witness.vectors == {
             ("subsets", "query"),
             ("surrogates", "query"),
             ("finalists", "query"),
-            ("finalists", "judge"),
             ("certificates", "query"),
             ("pruned_corpus", "query"),
             ("sealed_evaluation", "query"),

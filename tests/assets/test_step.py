@@ -34,8 +34,9 @@ def step(tmp_path: Path) -> Step:
     store.tables.write(tables.TASKS, chunks(), Provenance("run", "tasks", "1", ""))
     named = SimpleNamespace(op=SimpleNamespace(name="reader"))
     run = SimpleNamespace(run_id="run", job_name="reader", tags={}, run_config={})
-    job = SimpleNamespace(nodes=[], all_node_defs=[])
-    context: Any = SimpleNamespace(op_execution_context=named, run=run, job_def=job)
+    job = SimpleNamespace(nodes=[], all_node_defs=[], config_mapping=None)
+    instance = SimpleNamespace(add_run_tags=lambda *given: None)
+    context: Any = SimpleNamespace(op_execution_context=named, run=run, job_def=job, instance=instance)
     return Step(context, store, stage=READER)
 
 
@@ -77,7 +78,9 @@ def test_a_step_that_begins_before_what_it_reads_is_refused(step: Step) -> None:
     context = cast(Any, step.context)
     done: list[Any] = []
     context.job_def = SimpleNamespace(
-        nodes=[SimpleNamespace(name="reader"), SimpleNamespace(name="tasks")], all_node_defs=[]
+        nodes=[SimpleNamespace(name="reader"), SimpleNamespace(name="tasks")],
+        all_node_defs=[],
+        config_mapping=None,
     )
     context.instance = SimpleNamespace(get_run_step_stats=lambda run, steps: done)
     reads = Stage("reader", "1", (Reading(tables.TASKS, "query"),))

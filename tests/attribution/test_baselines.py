@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from second_order import SecondOrderGroup
 
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks
-from grasp_pipeline.attribution.grouped import Grouped
+from grasp_pipeline.attribution.grouped import Grouped, group_means
 from grasp_pipeline.attribution.log_term import AdditiveLogTerm, fit_log_term
 from grasp_pipeline.attribution.methods.block_influence import BlockInfluence
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
@@ -291,7 +291,7 @@ def streamed(s: Setting, blocks: SketchBlocks) -> list[AdditiveAttributor]:
         TracIn([(blocks, s.targets)], [1.0], s.tokens),
         Trak(blocks, s.tokens, s.targets, s.losses, 0.5),
         BlockInfluence(blocks, s.tokens, s.targets, LAYERS),
-        Grouped(lambda means, sizes: GradDot(means, sizes, s.targets), blocks, s.tokens, labels),
+        Grouped(lambda g: GradDot(g.sketches, g.sizes, s.targets), group_means(blocks, s.tokens, labels)),
     ]
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.read_ahead import ReadAhead
 from grasp_pipeline.attribution.blocks import (
     TILE_ROWS,
     ArrayBlocks,
-    ReadAhead,
     StackedBlocks,
     gather,
     mean_token_norm,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks
-from grasp_pipeline.attribution.grouped import Grouped, group_means
+from grasp_pipeline.attribution.group_gradients import group_gradients
+from grasp_pipeline.attribution.grouped import Grouped, Groups, group_means
 from grasp_pipeline.attribution.methods.damped_influence import DampedInfluence
 from grasp_pipeline.attribution.methods.grad_dot import GradDot
-from grasp_pipeline.attribution.partition import group_count, kmeans_groups, random_groups
+from grasp_pipeline.attribution.methods.grouped_trak import grouped_trak
+from grasp_pipeline.attribution.partition import group_count, kmeans_groups, random_groups, streaming_groups
 from grasp_pipeline.attribution.protocol import AdditiveAttributor
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
+from grasp_pipeline.sketch.full import FullSketcher
+from grasp_pipeline.sketch.run import Texts, sketch_chunks
 
 N, D, T, M, RHO = 60, 5, 2, 7, 0.5
 FORMS: list[Form] = ["mean", "sum"]
@@ -31,8 +37,11 @@ class Corpus:
         self.membership = draw.random((M, N)) < 0.5
         self.membership[:, 0] = True
 
-    def influence(self, means: np.ndarray, sizes: np.ndarray) -> AdditiveAttributor:
-        return DampedInfluence(means, sizes, self.targets, RHO)
+    def influence(self, groups: Groups) -> AdditiveAttributor:
+        return DampedInfluence(groups.sketches, groups.sizes, self.targets, RHO)
+
+    def groups(self, labels: np.ndarray | None = None) -> Groups:
+        return group_means(self.sketches, self.tokens, self.labels if labels is None else labels)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -49,7 +58,7 @@ def test_grouped_influence_equals_loops_over_groups(form: Form) -> None:
     scores = np.array(
         [[c.tokens[i] * (r @ damped @ means[c.labels[i]]) for r in c.targets] for i in range(N)]
     )
-    method = Grouped(c.influence, c.sketches, c.tokens, c.labels, form)
+    method = Grouped(c.influence, c.groups(), form)
     assert isinstance(method, AdditiveAttributor)
     np.testing.assert_allclose(method.scores(), scores, rtol=1e-3, atol=1e-3)
     for j, members in enumerate(c.membership):
@@ -64,7 +73,7 @@ def test_grouped_influence_equals_loops_over_groups(form: Form) -> None:
 def test_groups_of_one_change_nothing(seed: int, form: Form) -> None:
     c = Corpus(seed)
     labels = generator("singletons", seed).permutation(N) * 3 - 40
-    alone = Grouped(c.influence, c.sketches, c.tokens, labels, form)
+    alone = Grouped(c.influence, c.groups(labels), form)
     plain = DampedInfluence(c.sketches, c.tokens, c.targets, RHO, form)
     expected = plain.predict(c.membership)
     np.testing.assert_allclose(alone.predict(c.membership), expected, atol=1e-5 * np.abs(expected).max())
@@ -74,11 +83,13 @@ def test_groups_of_one_change_nothing(seed: int, form: Form) -> None:
 @given(st.integers(0, 1000))
 def test_whole_groups_have_their_groups_score(seed: int) -> None:
     c = Corpus(seed)
-    means, sizes, codes = group_means(c.sketches, c.tokens, c.labels)
-    inner = GradDot(means, sizes, c.targets, "sum")
-    method = Grouped(lambda m, w: GradDot(m, w, c.targets), c.sketches, c.tokens, c.labels, "sum")
-    of_groups = np.eye(len(sizes))
-    np.testing.assert_allclose(method.predict(of_groups[:, codes]), inner.predict(of_groups), rtol=1e-9)
+    groups = c.groups()
+    inner = GradDot(groups.sketches, groups.sizes, c.targets, "sum")
+    method = Grouped(lambda g: GradDot(g.sketches, g.sizes, c.targets), groups, "sum")
+    of_groups = np.eye(len(groups.sizes))
+    np.testing.assert_allclose(
+        method.predict(of_groups[:, groups.codes]), inner.predict(of_groups), rtol=1e-9
+    )
 
 
 def test_random_groups_are_even_and_named_by_their_seed() -> None:
@@ -124,10 +135,12 @@ def test_normalised_kmeans_groups_by_direction() -> None:
 
 def test_refusals() -> None:
     c = Corpus()
+    with pytest.raises(InputError, match="one of each for every chunk"):
+        c.groups(c.labels[1:])
     with pytest.raises(InputError, match="one for each of 60"):
-        Grouped(c.influence, c.sketches, c.tokens, c.labels[1:])
+        group_means(c.sketches, c.tokens[1:], c.labels)
     with pytest.raises(InputError, match="scores of shape"):
-        Grouped(lambda m, w: GradDot(m[:2], w[:2], c.targets), c.sketches, c.tokens, c.labels)
+        Grouped(lambda g: GradDot(g.sketches[:2], g.sizes[:2], c.targets), c.groups())
     c.tokens[c.labels == "kk"] = 0
     with pytest.raises(InputError, match="group kk holds no tokens"):
         group_means(c.sketches, c.tokens, c.labels)
@@ -140,19 +153,53 @@ def test_refusals() -> None:
         kmeans_groups(np.full((3, 2), np.nan), 2)
 
 
-def test_exact_groups_are_no_worse_and_repeatable() -> None:
-    rng = np.random.default_rng(5)
-    centres = rng.normal(size=(12, 90)) * 3
-    features = (centres[np.arange(240) % 12] + rng.normal(size=(240, 90))).astype(np.float32)
+def test_streaming_groups_find_separate_clouds_whatever_the_blocks() -> None:
+    draw = generator("streamed clouds")
+    truth = draw.integers(0, 4, 2000)
+    points = (30 * np.eye(4, 90)[truth] + draw.standard_normal((2000, 90))).astype(np.float32)
+    labels = streaming_groups(points, 24, "stream")
+    assert all(len(set(truth[labels == g].tolist())) <= 1 for g in range(24))
+    np.testing.assert_array_equal(labels, streaming_groups(ArrayBlocks(points, block_rows=7), 24, "stream"))
+    unit = streaming_groups(points * draw.uniform(0.01, 100, (2000, 1)), 24, "stream", normalise=True)
+    assert all(len(set(truth[unit == g].tolist())) <= 1 for g in range(24))
+    with pytest.raises(InputError, match="not all finite"):
+        streaming_groups(np.full((3, 2), np.nan), 2)
+    with pytest.raises(ConfigError, match="between 1 and"):
+        streaming_groups(points, 0)
 
-    def spread(labels: np.ndarray) -> float:
-        return float(
-            sum(np.square(features[labels == g] - features[labels == g].mean(0)).sum() for g in set(labels))
-        )
 
-    exact = kmeans_groups(features, 12, "x", exact_values=features.size)
-    np.testing.assert_array_equal(exact, kmeans_groups(features, 12, "x", exact_values=features.size))
-    assert spread(exact) <= spread(kmeans_groups(features, 12, "x"))
-    np.testing.assert_array_equal(
-        kmeans_groups(features, 12, "x"), kmeans_groups(features, 12, "x", exact_values=features.size - 1)
-    )
+@pytest.mark.parametrize("batch_tokens", [10_000, 30])
+def test_one_backward_pass_per_group_gives_the_means_of_its_chunks(batch_tokens: int) -> None:
+    model = toys.tiny_model("llama")
+    draw = generator("group gradients")
+    chunks = [draw.integers(0, toys.VOCAB, draw.integers(1, toys.LENGTH + 1)).tolist() for _ in range(14)]
+    labels = np.array([3, 3, 1, 1, 1, 9, 3, 1, 9, 9, 3, 1, 3, 1])
+    sketcher = FullSketcher(model, model.parameters(), 32, 2, 0)
+    sketches, losses = sketch_chunks(sketcher, chunks, [str(i) for i in range(14)], 0, 512)
+    expected = group_means(sketches, [len(c) for c in chunks], labels, losses)
+    found = group_gradients(sketcher, Texts(TokenLists.of(chunks), 0), labels, batch_tokens)
+    np.testing.assert_allclose(found.sketches, expected.sketches, rtol=1e-4, atol=1e-5)
+    assert found.losses is not None
+    assert expected.losses is not None
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    np.testing.assert_array_equal(found.sizes, expected.sizes)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    assert found.passes == 3 if batch_tokens > 1000 else found.passes > 3
+
+
+def test_trak_of_groups_is_trak_of_their_summed_gradients() -> None:
+    c = Corpus()
+    losses = generator("losses").uniform(0.5, 4, N)
+    groups = group_means(c.sketches, c.tokens, c.labels, losses)
+    assert groups.losses is not None
+    sums = groups.sketches * groups.sizes[:, None]
+    kernel = 0.0
+    for total, loss in zip(sums, groups.losses, strict=True):
+        kernel = kernel + np.outer(total, total) / (1 - np.exp(-loss)) ** 2
+    inverse = np.linalg.pinv(np.asarray(kernel) + 2.0 * np.eye(D))
+    method = Grouped(grouped_trak(c.targets, lambda _: 2.0), groups, "sum")
+    expected = [
+        [r @ inverse @ sums[g] * w / groups.sizes[g] for r in c.targets]
+        for g, w in zip(groups.codes, c.tokens, strict=True)
+    ]
+    np.testing.assert_allclose(method.scores(), expected, rtol=1e-3, atol=1e-7)

@@ -78,7 +78,7 @@ def made_up_cell(seed: int) -> CellResult:
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: None) -> Path:
     pages = {
         "benchmarks.md": ["fidelity-fresh"],
-        "document.md": [f"fidelity-fresh-{what}" for what in ("methods", "gains", "kinds")],
+        "document.md": [f"fidelity-fresh-{what}" for what in ("methods", "controls", "gains", "kinds")],
         "readme.md": ["fidelity-fresh"],
     }
     for page, names in pages.items():
@@ -135,7 +135,9 @@ def test_tables_stand_between_their_markers_and_pictures_are_drawn(published: Pa
     assert "strongest rival there" in readme
     assert "Measured before" not in readme + document
     pictures = sorted(path.name for path in (published / "figures").iterdir())
-    assert pictures == [f"fidelity-{what}.png" for what in ("lambda", "methods", "predicted", "strata")]
+    assert pictures == [
+        f"fidelity-{what}.png" for what in ("controls", "lambda", "methods", "predicted", "strata")
+    ]
     rows = json.loads((published / "methods" / "fidelity-fresh.json").read_text())
     assert {row["stratum"] for row in rows} >= {"all", "uniform", "tilted", OPTIMISED}
     assert all(row["gain"] == 0 for row in rows if (row["method"], row["form"]) == SELECTED)

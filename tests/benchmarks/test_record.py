@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import fidelity_tables, published, sketch, sources
+from benchmarks.family import MEMBERS, page
+from benchmarks.family.systems import SYSTEMS
 from benchmarks.published import README, RESULTS, Figure, table, with_table
 from grasp_pipeline.errors import ConfigError
 
@@ -19,6 +22,16 @@ FIELDS = {"figure", "value", "low", "high", "unit", "goal", "command", "machine"
 @pytest.fixture(autouse=True)
 def toy_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sources.SOURCES, "x", ("benchmarks/published.py",))
+
+
+@pytest.fixture
+def readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the page that results are published on, with the markers of the toy benchmark's table."""
+    page = tmp_path / "README.md"
+    page.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
+    monkeypatch.setattr(published, "README", page)
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+    return page
 
 
 def test_tables_are_replaced_between_their_markers() -> None:
@@ -38,11 +51,7 @@ def test_tables_are_replaced_between_their_markers() -> None:
 
 
 @pytest.mark.usefixtures("clean")
-def test_an_update_replaces_its_own_figures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
-    monkeypatch.setattr(published, "README", readme)
-    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+def test_an_update_replaces_its_own_figures_alone(readme: Path) -> None:
     published.save(
         "x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b[one]", 2.0, "s"), Figure("x.b[two]", 3.0, "s")]
     )
@@ -53,6 +62,22 @@ def test_an_update_replaces_its_own_figures_alone(tmp_path: Path, monkeypatch: p
     rows = json.loads(path.read_text())
     assert [(row["figure"], row["value"]) for row in rows] == [("x.a", 6.0), ("x.b[one]", 4.0), ("x.c", 5.0)]
     assert table("x", rows) in readme.read_text()
+
+
+@pytest.mark.usefixtures("clean")
+def test_an_update_of_one_part_leaves_the_others_figures_and_ages(
+    readme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, file in (("x-a", "launch"), ("x-b", "record")):
+        monkeypatch.setitem(sources.SOURCES, part, (f"benchmarks/{file}.py",))
+    published.update("x", "make x", [Figure("x.old", 1.0, "s"), Figure("x.a", 1.0, "s")], "x-a")
+    published.update("x", "make x", [Figure("x.b", 2.0, "s")], "x-b")
+    path = published.update("x", "make x", [Figure("x.a", 3.0, "s")], "x-a")
+    rows = json.loads(path.read_text())
+    assert {row["figure"]: row["value"] for row in rows} == {"x.a": 3.0, "x.b": 2.0}
+    assert "Measured before" not in table("x", rows)
+    monkeypatch.setitem(sources.SOURCES, "x-b", ("benchmarks/mutants.py",))
+    assert "**1 of 2 figures: Measured before changes" in table("x", rows)
 
 
 def test_a_table_names_every_commit_and_machine_once() -> None:
@@ -78,7 +103,7 @@ def test_results_follow_the_contract_and_stand_in_the_readme(path: Path) -> None
     rows = json.loads(path.read_text())
     assert rows
     for row in rows:
-        assert set(row) - {"sources"} == FIELDS
+        assert set(row) - {"sources", "what"} == FIELDS
         assert isinstance(row["value"], int | float)
         assert "/" not in row["machine"]
     assert table(path.stem, rows) in README.read_text(), "run make tables"
@@ -113,14 +138,26 @@ def test_the_sketch_page_is_that_of_the_result_file(tmp_path: Path, monkeypatch:
     assert copy.read_text() == before, "run make tables"
 
 
+def test_the_family_page_is_that_of_the_result_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = page.DOCUMENT.read_text()
+    copy = tmp_path / "family.md"
+    copy.write_text(before)
+    monkeypatch.setattr(page, "DOCUMENT", copy)
+    page.write_page()
+    assert copy.read_text() == before, "run make tables"
+
+
+def test_every_member_of_the_family_can_be_measured_and_every_system_answered() -> None:
+    for member in MEMBERS:
+        assert callable(import_module(f"benchmarks.family.{member}").figures)
+        assert f"family-{member}" in sources.SOURCES
+    assert all(each.figures and each.use and each.limits for each in SYSTEMS)
+
+
 @pytest.mark.usefixtures("clean")
 def test_a_table_says_when_the_code_it_describes_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    readme: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- generated from results/x.json -->\n<!-- end of x -->\n")
-    monkeypatch.setattr(published, "README", readme)
-    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
     rows = json.loads(
         published.save("x", "make x", [Figure("x.a", 1.0, "s"), Figure("x.b", 2.0, "s")]).read_text()
     )

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from benchmarks import selection, selection_filter
+from benchmarks.filter_agreement import filter_agreement
 from benchmarks.small_selection import CONSTRAINTS, SmallProblem, worst_errors
 from grasp_pipeline import tables
 from grasp_pipeline.attribution.blocks import ArrayBlocks, project_single
-from grasp_pipeline.selection.explanation.residual_filter import filter_agreement
 from grasp_pipeline.sketch.storage import encode_vector
 from resources.delta.commits import Provenance
 from resources.delta.tables import DeltaTables

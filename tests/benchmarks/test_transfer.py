@@ -175,8 +175,6 @@ def toy_proxy(kind: str, corpus: TaskPool) -> tuple[Trainer, Views]:
         kinds={"output": view},
         second_seed={},
         design=view,
-        early=view,
-        final=view,
         rivals={"output": view},
         checkpoints={},
         layers={},
@@ -300,7 +298,7 @@ def test_a_transfer_says_what_is_wrong(toy: tuple[TaskPool, CellResult]) -> None
         (attempt(cell, [0, 0]), "distinct numbers"),
         (attempt(cell, [21]), "from 0 to 20"),
         (attempt(cell, [0], seeds=0), "at least 1"),
-        (attempt(cell, [0], replace(views, kinds={"full": views.final})), "kind output"),
+        (attempt(cell, [0], replace(views, kinds={"full": views.design})), "kind output"),
     ]:
         with pytest.raises(ConfigError, match=message):
             wrong()

@@ -86,7 +86,7 @@ def test_a_compressed_view_predicts_what_the_whole_one_does(
     if joined:
         whole = join_views([whole, toy_view(corpus.n, 30, "early")], corpus.n_tokens)
     narrow = compress(whole)
-    assert narrow.sketches.shape[1] == corpus.n + 2 * len(TASKS) < whole.sketches.shape[1]
+    assert narrow.sketches.shape[1] == corpus.n + len(TASKS) < whole.sketches.shape[1]
     slow = Grid.of({"full": whole}, corpus.n_tokens, METRICS, LAMBDAS)
     found = Grid.of({"full": narrow}, corpus.n_tokens, METRICS, LAMBDAS).predict(membership)
     for configuration, fast, expected in zip(

@@ -44,7 +44,10 @@ def test_progress_never_wraps_and_a_sentence_stays_whole(width: int, terminal: b
     first, *rest = console.file.getvalue().splitlines()
     assert len(first) <= width
     assert first.startswith("  1 h 01 min    retraining")
-    assert max(map(len, rest)) <= width
+    if terminal:
+        assert max(map(len, rest)) <= width
+    else:  # in a pipe or a file a sentence is a line, as who searches it wants
+        assert len(rest) == 1
     assert " ".join(" ".join(rest).split()).endswith(sentence)
 
 

@@ -37,7 +37,7 @@ def frame_of(texts: list[str]) -> pl.DataFrame:
 @settings(max_examples=80, deadline=None)
 def test_chunks_tile_any_text(texts: list[str], length: int) -> None:
     documents = frame_of(texts)
-    chunks = chunk_documents(documents, ENCODER, length, batch=2)
+    chunks = chunk_documents(documents, ENCODER, length, batch_bytes=150)
     for row in documents.iter_rows(named=True):
         mine = chunks.filter(pl.col("doc_id") == row["doc_id"]).sort("position")
         assert "".join(row["text"][a:b] for a, b in mine.select("start", "end").iter_rows()) == row["text"]
@@ -71,7 +71,7 @@ def test_a_rest_too_short_to_judge_shares_the_chunk_before_it(n: int, sizes: lis
 def test_chunks_do_not_depend_on_batches_or_order() -> None:
     documents = frame_of(toy_texts("news", 30))
     whole = chunk_documents(documents, ENCODER, 16)
-    assert chunk_documents(documents[::-1], ENCODER, 16, batch=3).equals(whole)
+    assert chunk_documents(documents[::-1], ENCODER, 16, batch_bytes=90).equals(whole)
 
 
 def test_copies_have_chunks_of_their_own() -> None:

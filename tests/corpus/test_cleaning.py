@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline.config import CleaningConfig, InputConfig
-from grasp_pipeline.corpus.cleaning import STAGES, Cleaned, clean_documents
+from grasp_pipeline.corpus.clean_corpus import STAGES
+from grasp_pipeline.corpus.cleaning import Cleaned, clean_documents
 from grasp_pipeline.corpus.manifest import PLACED_SCHEMA, describe_blocks, extend_manifest, place_blocks
 from grasp_pipeline.corpus.normalize import document_id
 from grasp_pipeline.corpus.readers import read_corpus

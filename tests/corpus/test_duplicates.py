@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grasp_pipeline.corpus import duplicates
 from grasp_pipeline.corpus.duplicates import (
     PERMUTATIONS,
     RECALL,
@@ -16,6 +15,7 @@ from grasp_pipeline.corpus.duplicates import (
     minhash_digests,
     near_duplicate_clusters,
 )
+from grasp_pipeline.corpus.text_batch import TextBatch
 
 
 def slow_shingles(text: str) -> set:
@@ -75,12 +75,12 @@ def test_every_member_is_similar_to_a_survivor_that_came_before_it(texts: list[s
         assert (survivor == index) <= (similarity == 1)
 
 
-def test_the_batch_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_changes_no_digest() -> None:
     texts = corpus(9, 60)
-    whole = minhash_digests(texts)
-    monkeypatch.setattr(duplicates, "_BATCH_CHARACTERS", 50)
-    np.testing.assert_array_equal(minhash_digests(texts), whole)
-    np.testing.assert_array_equal(minhash_digests(texts[::-1])[::-1], whole)
+    whole = minhash_digests(TextBatch(texts))
+    parts = [minhash_digests(TextBatch(texts[start : start + 7])) for start in range(0, 60, 7)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(minhash_digests(TextBatch(texts[::-1]))[::-1], whole)
 
 
 def test_later_documents_change_nothing_for_earlier_ones() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from dataclasses import replace
@@ -24,7 +26,7 @@ from grasp_pipeline.corpus.chunking import chunk_documents
 from grasp_pipeline.corpus.export.card import Card, escape, reason_counts, render_card, source_counts
 from grasp_pipeline.corpus.export.files import Counts
 from grasp_pipeline.corpus.export.licences import find_licences, licence_rows
-from grasp_pipeline.corpus.export.spans import SPANS, KeptCorpus, span_blocks
+from grasp_pipeline.corpus.export.spans import LINEAGE, SPANS, KeptCorpus, span_blocks
 from grasp_pipeline.corpus.export.tokens import Vocabulary
 from grasp_pipeline.corpus.export.write import check_destination, finish_export, write_formats
 from grasp_pipeline.corpus.normalize import document_id, normalize_text
@@ -34,6 +36,9 @@ from grasp_pipeline.tables import DOCUMENTS, DROP_REASONS, PRUNED_CORPUS, REJECT
 
 ENCODER = train_bpe([text for source in WORDS for text in toy_texts(source, 20)], 300)
 VOCABULARY = Vocabulary(ENCODER.tokenizer_id, ENCODER.vocab_size, ENCODER.bos)
+NUMBER = 7
+"""Of the curation."""
+
 LOCAL = ["parquet", "jsonl", "huggingface", "tokens"]
 
 try:
@@ -49,8 +54,8 @@ needs_mds = pytest.mark.skipif(
 def documents_of(texts: list[str], source: str = "s") -> pl.DataFrame:
     texts = list(dict.fromkeys(normalize_text(text) for text in texts))
     rows = [
-        (document_id(t), t, source, "shard-0000", len(t.encode()), "f#0", document_id(t), True)
-        for t in texts
+        (document_id(t), t, source, "shard-0000", len(t.encode()), f"f#{row}", document_id(t), True)
+        for row, t in enumerate(texts)
         if t
     ]
     return DOCUMENTS.conform(pl.DataFrame(rows, schema=DOCUMENTS.schema, orient="row"))
@@ -62,35 +67,37 @@ def filled(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def kept_part(chunks: pl.DataFrame, seed: int, share: float = 0.5) -> pl.DataFrame:
-    """Rows of pruned_corpus: a random part of the chunks, at least one, in a random `order`."""
+    """Rows of pruned_corpus: a random part of the chunks, at least one, in a random `order`, one in five twice."""
     rng = np.random.default_rng(seed)
     mask = rng.random(chunks.height) < share
     mask[rng.integers(chunks.height)] = True
     kept = chunks.filter(pl.Series(mask)).select(
         "chunk_id", "doc_id", "source", "shard", kept_tokens="n_tokens"
     )
-    return filled(PRUNED_CORPUS, kept.with_columns(order=pl.Series(rng.permutation(kept.height))))
+    order, repeats = pl.Series(rng.permutation(kept.height)), pl.Series(1 + (rng.random(kept.height) < 0.2))
+    return filled(PRUNED_CORPUS, kept.with_columns(order=order, repeats=repeats, curation=pl.lit(NUMBER)))
 
 
 def slow_spans(pruned: pl.DataFrame, chunks: pl.DataFrame, documents: pl.DataFrame) -> list[dict[str, Any]]:
     """The contract, chunk by chunk."""
-    kept = set(pruned["chunk_id"])
+    kept = dict(pruned.select("chunk_id", "repeats").iter_rows())
     texts = {row["doc_id"]: row for row in documents.iter_rows(named=True)}
     spans: list[dict[str, Any]] = []
-    before: tuple[str, int] | None = None
+    before: tuple[str, int, int] | None = None
     for chunk in chunks.sort("doc_id", "position").iter_rows(named=True):
         if chunk["chunk_id"] not in kept:
             continue
         doc_id, position = chunk["doc_id"], chunk["position"]
-        document = texts[doc_id]
-        if before != (doc_id, position - 1):
+        document, repeats = texts[doc_id], kept[chunk["chunk_id"]]
+        if before != (doc_id, position - 1, repeats):
             part = spans[-1]["part"] + 1 if spans and spans[-1]["doc_id"] == doc_id else 0
-            new = {"doc_id": doc_id, "part": part, "source": document["source"]}
-            spans.append({**new, "text": "", "n_tokens": 0, "ids": []})
+            new = {"doc_id": doc_id, "part": part, "source": document["source"], "origin": document["origin"]}
+            told = {"repeats": repeats, "curation": NUMBER}
+            spans.append({**new, "text": "", "n_tokens": 0, **told, "ids": []})
         spans[-1]["text"] += document["text"][chunk["start"] : chunk["end"]]
         spans[-1]["n_tokens"] += chunk["n_tokens"]
         spans[-1]["ids"] += chunk["input_ids"]
-        before = (doc_id, position)
+        before = (doc_id, position, repeats)
     return spans
 
 
@@ -181,7 +188,13 @@ def test_fragments_are_left_out_and_counted(tmp_path: Path) -> None:
         | ((pl.col("doc_id") != most) & (pl.col("position") == 1))
     )
     pruned = chunks.filter(wanted).select(
-        "chunk_id", "doc_id", "source", "shard", kept_tokens="n_tokens", order=pl.int_range(pl.len())
+        "chunk_id",
+        "doc_id",
+        "source",
+        "shard",
+        kept_tokens="n_tokens",
+        order=pl.int_range(pl.len()),
+        repeats=1,
     )
     corpus = corpus_of(filled(PRUNED_CORPUS, pruned), chunks, documents)
     spans = pl.concat(list(span_blocks(corpus, tmp_path, tokens=True)))
@@ -259,9 +272,7 @@ def test_mosaicml_streaming_reads_the_shards(tmp_path: Path) -> None:
     for sample, span in zip(samples, spans, strict=True):
         assert sample["tokens"].dtype == np.uint16
         assert sample["tokens"].tolist() == [ENCODER.bos, *span["ids"]]
-        assert {key: sample[key] for key in sample if key != "tokens"} == {
-            key: span[key] for key in ("doc_id", "part", "source", "n_tokens")
-        }
+        assert {key: sample[key] for key in sample if key != "tokens"} == {key: span[key] for key in LINEAGE}
     streamed = streaming.StreamingDataset(
         local=str(tmp_path / "mds"), remote=None, batch_size=1, shuffle=False, validate_hash="sha256"
     )
@@ -308,7 +319,8 @@ def test_there_are_as_many_separators_as_documents_whatever_they_say(tmp_path: P
     ]
     documents = documents_of(["<|endoftext|>", "<|endoftext|>" * 3, *texts])
     chunks = chunk_documents(documents, ENCODER, 16)
-    exported(corpus_of(kept_part(chunks, 0, share=1.0), chunks, documents), tmp_path, ["tokens"])
+    kept = kept_part(chunks, 0, share=1.0).with_columns(repeats=pl.lit(1, pl.Int64))
+    exported(corpus_of(kept, chunks, documents), tmp_path, ["tokens"])
     tokens = np.memmap(tmp_path / "tokens" / "tokens.bin", dtype=VOCABULARY.dtype, mode="r")
     assert (tokens == VOCABULARY.bos).sum() == documents.height
     said = [ENCODER.backend.decode(ids[1:], skip_special_tokens=False) for ids in flat_sequences(tmp_path)]
@@ -386,6 +398,20 @@ def test_folders_need_a_local_store() -> None:
     check_destination(LOCAL, "/srv/store")
     with pytest.raises(ConfigError, match=r"huggingface, tokens.*s3://bucket/store cannot do"):
         check_destination(LOCAL, "s3://bucket/store")
+
+
+def test_the_files_open_as_the_page_says(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "exports.md"
+    shown = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    opened = [block for block in shown if "StreamingDataset" not in block]
+    assert len(opened) == 3
+    (tmp_path / "export").mkdir()
+    exported(corpus_of(*small_corpus()), tmp_path / "export", LOCAL)
+    with contextlib.chdir(tmp_path):
+        for block in opened:
+            space: dict[str, Any] = {}
+            exec(block, space)
+            assert len(space["third"]) if "third" in space else space["spans"] is not None
 
 
 class TestCard:

@@ -35,6 +35,7 @@ from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.experiment import Views, baseline_inputs
 from grasp_pipeline.evaluation.proxies import TWO_CHECKPOINTS
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import Form
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.views import View, join_views, query_moments
@@ -46,6 +47,7 @@ BOTH = {
     "TracIn",
     "TRAK, default damping",
     "TRAK, tuned damping",
+    "TRAK, k-means groups",
     "damped influence",
     "LoGRA influence",
     "GGDA, random groups",
@@ -60,6 +62,7 @@ BASELINES = {(name, form) for name in BOTH for form in FORMS} | {
     ("quadratic only", "mean"),
     ("datamodel on the mask", "sum"),
     ("additive + log(size)", "mean"),
+    ("AirRep", "mean"),
 }
 UNTUNED = ("random", "TRAK, default damping")
 TUNED_OVER_VIEWS = (
@@ -67,6 +70,7 @@ TUNED_OVER_VIEWS = (
     "GradDot",
     "TracIn",
     "TRAK, tuned damping",
+    "TRAK, k-means groups",
     "damped influence",
     "GGDA, random groups",
     "GGDA, k-means on sketches",
@@ -74,6 +78,7 @@ TUNED_OVER_VIEWS = (
     "second-order group influence",
 )
 WITHOUT_VIEWS = (
+    "AirRep",
     "random",
     "LoGRA influence",
     "distinct documents",
@@ -120,6 +125,16 @@ def quality(values: np.ndarray, inputs: BaselineInputs) -> float:
 
 def test_every_baseline_is_there_in_the_forms_it_has(found: dict[Method, np.ndarray]) -> None:
     assert set(found) == BASELINES
+
+
+def test_packed_subsets_are_predicted_as_booleans_are(
+    inputs: BaselineInputs, membership: np.ndarray, found: dict[Method, np.ndarray]
+) -> None:
+    packed = replace(inputs, calibration=Memberships.of(inputs.calibration, inputs.n))
+    again = values_of(baseline_predictions(packed, Memberships.of(membership, inputs.n)))
+    assert again.keys() == found.keys()
+    for method, values in found.items():
+        assert np.allclose(values, again[method], rtol=1e-9, atol=1e-12), method
 
 
 def test_predictions_are_finite_numbers_that_tell_subsets_apart(
@@ -430,6 +445,7 @@ def test_a_baseline_without_its_inputs_is_left_out_and_says_what_it_lacks(inputs
         name: lacks for name, each in baselines().items() if (lacks := each.lacks(bare))
     }
     assert lacking == {
+        "AirRep": ["representations", "query_representations", "query_shares"],
         "TracIn": ["checkpoints"],
         "LoGRA influence": ["layers"],
         "GGDA, k-means on representations": ["representations"],

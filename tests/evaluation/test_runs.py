@@ -13,7 +13,7 @@ from lab_toys import RECIPE, TASKS, CountingStore, toy_subsets
 import grasp_pipeline.proxy.runs as laboratory_measure
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.proxy.retrain import Job, Run, retrain
-from grasp_pipeline.proxy.runs import MemoryStore, RunStore, Trainer, measure
+from grasp_pipeline.proxy.runs import MemoryStore, RunStore, Trainer, job_of, measure
 from resources.delta.commits import Provenance
 from resources.delta.tables import DeltaTables
 from resources.runs import DeltaRuns
@@ -31,9 +31,10 @@ def retrained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Every (subset, seed) that is really retrained, as it happens."""
     runs: list[Run] = []
 
-    def watched(objective: Any, initial: Any, stream: Any, jobs: Any, *rest: Any) -> Any:
-        runs.extend((job.subset_id, job.seed) for job in jobs)
-        return retrain(objective, initial, stream, jobs, *rest)
+    def watched(*given: Any, **named: Any) -> Any:
+        for outcome in retrain(*given, **named):
+            runs.append(outcome.run)
+            yield outcome
 
     monkeypatch.setattr(laboratory_measure, "retrain", watched)
     return runs
@@ -113,6 +114,7 @@ def test_an_interruption_loses_at_most_one_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(laboratory_measure, "KEEP_EVERY", 4)
+    trainer = replace(trainer, stacked_models=4)
     whole = measure(trainer, corpus, membership, SEEDS, MemoryStore(), "toy")
     retrained.clear()
 
@@ -209,3 +211,25 @@ class TestDelta:
         np.testing.assert_array_equal(
             measure(trainer, corpus, membership, SEEDS, self.store(tmp_path), "toy"), whole
         )
+
+
+class TestScaleModel:
+    def test_clusters_are_whole_and_the_same_for_every_subset_of_a_seed(self, corpus: TaskPool) -> None:
+        full = np.ones(corpus.n, dtype=bool)
+        part = np.arange(corpus.n) % 3 > 0
+        seen: list[set[int]] = []
+        for seed in range(6):
+            members = set(job_of(corpus, full, seed, 0.5).members.tolist())
+            drawn = {int(corpus.cluster[i]) for i in members}
+            assert members == {i for i in range(corpus.n) if int(corpus.cluster[i]) in drawn}
+            assert job_of(corpus, part, seed, 0.5).members.tolist() == [i for i in sorted(members) if part[i]]
+            seen.append(drawn)
+        assert len({frozenset(drawn) for drawn in seen}) == 6
+        clusters = len(np.unique(corpus.cluster))
+        assert 0.3 < np.mean([len(drawn) for drawn in seen]) / clusters < 0.7
+
+    def test_it_is_named_like_the_whole(self, corpus: TaskPool) -> None:
+        """Its subset is the same one; the recipe under which a run is kept tells them apart."""
+        part = np.arange(corpus.n) % 3 > 0
+        assert job_of(corpus, part, 1, 0.5).run == job_of(corpus, part, 1).run
+        assert job_of(corpus, part, 1).members.tolist() == np.flatnonzero(part).tolist()

@@ -9,7 +9,6 @@ import pytest
 from lab_toys import TASKS, toy_subsets
 from toys import LENGTH
 
-from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.surrogate import Surrogate
 from grasp_pipeline.calibration.strata import OPTIMISED, budget_of
 from grasp_pipeline.calibration.subsets import Subsets
@@ -17,7 +16,6 @@ from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.evaluation.experiment import Views
 from grasp_pipeline.evaluation.selectors import LAMBDAS, judge_predictions, optimised_subsets
 from grasp_pipeline.selection.candidates import judge
-from grasp_pipeline.sketch.views import View
 
 ASKED = [0, 2]
 GRADIENT_SELECTORS, TEXT_SELECTORS = 8, 3
@@ -97,36 +95,25 @@ def test_pools_that_are_not_text_have_no_text_selectors_and_no_judge(
     known = {row.tobytes() for row in finalists.membership}
     assert {row.tobytes() for row in fewer.membership} < known
     assert 0 < finalists.m - fewer.m <= TEXT_SELECTORS * len(ASKED)
-    assert judge_predictions(without_text, views.early, views.final, fewer.membership) is None
+    assert judge_predictions(without_text, fewer.membership) is None
 
 
-def test_the_judge_is_that_of_the_pipeline(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
+def test_the_judge_is_that_of_the_pipeline(corpus: TaskPool, finalists: Subsets) -> None:
     """J from judge examples alone, against `grasp_pipeline.selection.candidates.judge` task by task."""
     assert corpus.chunks is not None
-    found = judge_predictions(corpus, views.early, views.final, finalists.membership)
+    found = judge_predictions(corpus, finalists.membership)
     assert found is not None
     assert found.shape == (finalists.m, len(TASKS))
-
-    def seen(view: View, task: int) -> judge.View:
-        return judge.View(ArrayBlocks(view.sketches), view.judges[task])
-
     for task, query in enumerate(corpus.judges):
         expected = judge.judge(
-            finalists.membership,
-            corpus.n_tokens,
-            judge.judge_coverage(corpus.chunks, query),
-            seen(views.early, task),
-            seen(views.final, task),
+            finalists.membership, corpus.n_tokens, judge.judge_coverage(corpus.chunks, query)
         )
-        np.testing.assert_allclose(found[:, task], expected.score, rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(found[:, task], expected.score)
 
 
-def test_the_judge_does_not_see_the_queries(corpus: TaskPool, views: Views, finalists: Subsets) -> None:
-    def blind(view: View) -> View:
-        return replace(view, targets=np.full_like(view.targets, np.nan), queries=view.queries[:0])
-
+def test_the_judge_does_not_see_the_queries(corpus: TaskPool, finalists: Subsets) -> None:
     unaware = replace(corpus, query=corpus.judge)
-    np.testing.assert_array_equal(
-        judge_predictions(unaware, blind(views.early), blind(views.final), finalists.membership),
-        judge_predictions(corpus, views.early, views.final, finalists.membership),
-    )
+    found = judge_predictions(unaware, finalists.membership)
+    np.testing.assert_array_equal(found, judge_predictions(corpus, finalists.membership))
+    deaf = replace(corpus, judge=corpus.query)
+    assert not np.array_equal(found, judge_predictions(deaf, finalists.membership))

@@ -17,8 +17,9 @@ from grasp_pipeline.corpus.ngrams import bucket, hash_bigrams
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import InputError, TrainingError
 from grasp_pipeline.evaluation.experiment import Views
-from grasp_pipeline.evaluation.proxies import NGRAMS, PCA, TWO_CHECKPOINTS, representations, take_views
+from grasp_pipeline.evaluation.proxies import NGRAMS, PCA, TWO_CHECKPOINTS, take_views
 from grasp_pipeline.proxy.objective import CausalLM, Parameters
+from grasp_pipeline.proxy.representations import representations
 from grasp_pipeline.proxy.runs import Trainer
 from grasp_pipeline.seeds import generator
 from grasp_pipeline.sketch.full import FullSketcher
@@ -66,8 +67,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> N
 
 def test_targets_are_the_mean_gradients_of_the_tasks(proxy: CausalLM, corpus: TaskPool) -> None:
     view = take_view(Gradients(proxy, proxy.parameters()), corpus, batch_tokens=50)
-    for found, held in ((view.targets, corpus.query), (view.judges, corpus.judge)):
-        close(found, task_descents(proxy, proxy.parameters(), held))
+    close(view.targets, task_descents(proxy, proxy.parameters(), corpus.query))
     for i in (0, 17, corpus.n - 1):
         close(
             view.sketches[i],
@@ -108,10 +108,10 @@ def test_the_exact_view_keeps_all_inner_products(proxy: CausalLM, corpus: TaskPo
     parameters = proxy.parameters()
     view = exact_view(proxy, parameters, corpus, batch=7)
     explicit = take_view(Gradients(proxy, parameters), corpus)
-    found = np.concatenate([view.sketches, view.targets, view.judges]).astype(np.float64)
-    expected = np.concatenate([explicit.sketches, explicit.targets, explicit.judges]).astype(np.float64)
+    found = np.concatenate([view.sketches, view.targets]).astype(np.float64)
+    expected = np.concatenate([explicit.sketches, explicit.targets]).astype(np.float64)
     close(found @ found.T, expected @ expected.T)
-    assert view.sketches.shape[1] <= corpus.n + 2 * len(corpus.tasks)
+    assert view.sketches.shape[1] <= corpus.n + len(corpus.tasks)
     assert view.queries.shape == (0, view.sketches.shape[1])
     close(view.losses, take_view(FullSketcher(proxy, parameters, 8, 1, 0), corpus).losses)
 
@@ -179,12 +179,11 @@ def test_a_cell_sees_every_kind_of_view(views: Views, corpus: TaskPool, trainer:
         *views.second_seed.values(),
         *views.rivals.values(),
         views.design,
-        views.early,
     ]
-    for view in [*every, views.final, *(view for view, _ in views.layers.values()), views.exact]:
+    for view in [*every, *(view for view, _ in views.layers.values()), views.exact]:
         d = view.sketches.shape[1]
         assert view.sketches.shape == (corpus.n, d)
-        assert view.targets.shape == view.judges.shape == (len(corpus.tasks), d)
+        assert view.targets.shape == (len(corpus.tasks), d)
         assert view.losses.shape == (corpus.n,)
         assert np.isfinite(view.sketches).all()
         assert d <= view.dimension
@@ -194,14 +193,15 @@ def test_a_cell_sees_every_kind_of_view(views: Views, corpus: TaskPool, trainer:
         alike = np.allclose(products(views.kinds[kind]), products(views.second_seed[kind]), rtol=0.1)
         assert alike == (kind == "ngrams"), "n-gram features have no projection"
         close(views.kinds[kind].losses, views.second_seed[kind].losses)
-    assert views.final.losses.mean() < views.early.losses.mean(), "the reference has learned more"
+    early, final = views.checkpoints["full" + TWO_CHECKPOINTS]
+    assert final.losses.mean() < early.losses.mean(), "the reference has learned more"
     hidden = trainer.objective.output_weight(trainer.initial).shape[1]
     assert views.representations.shape == (corpus.n, hidden)
 
 
 def products(view: View) -> np.ndarray:
-    """Return all inner products of sketches, targets and judges."""
-    rows = np.concatenate([view.sketches, view.targets, view.judges]).astype(np.float64)
+    """Return all inner products of sketches and targets."""
+    rows = np.concatenate([view.sketches, view.targets]).astype(np.float64)
     return rows @ rows.T
 
 
@@ -235,9 +235,9 @@ def test_kinds_and_rivals_are_what_their_names_say(
             close(products(kinds[kind + TWO_CHECKPOINTS + NGRAMS]), products(every), 1e-4)
     assert set(views.rivals) == set(views.kinds) - {"output" + PCA}
     assert all(view is views.kinds[kind] for kind, view in views.rivals.items())
-    assert next(iter(views.rivals.values())) is views.final, "the final checkpoint alone comes first"
+    assert next(iter(views.rivals.values())) is views.kinds["full"], "the final checkpoint alone comes first"
     assert {len(view.queries) for view in views.rivals.values()} == {len(corpus.query.rows)}
-    close(views.rivals["ngrams"].losses, views.final.losses)
+    close(views.rivals["ngrams"].losses, views.kinds["full"].losses)
     for kind, pair in views.checkpoints.items():
         close(products(join_views(pair, corpus.n_tokens)), products(views.kinds[kind]), 1e-4)
 
@@ -252,7 +252,7 @@ def test_pools_that_are_not_text_have_no_ngrams(
     assert set(less.kinds) <= set(less.seconds)
     assert less.exact is None
     assert list(less.rivals) == ["full", "output", "output" + TWO_CHECKPOINTS, "full" + TWO_CHECKPOINTS]
-    assert less.rivals["full"] is less.final is less.kinds["full"]
+    assert less.rivals["full"] is less.kinds["full"]
     assert set(less.layers) == {"layers", "layers" + TWO_CHECKPOINTS}
     for kind, view in less.kinds.items():
         close(products(view), products(views.kinds[kind]), 1e-4)
@@ -273,7 +273,6 @@ def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: TaskPo
         whole,
         sketches=whole.sketches @ first,
         targets=whole.targets @ first,
-        judges=whole.judges @ first,
     )
     close(products(reduced), products(slow), 1e-4)
     np.testing.assert_array_equal(reduced.losses, whole.losses)
@@ -284,13 +283,13 @@ def test_a_reduced_view_is_that_of_half_of_the_pool(views: Views, corpus: TaskPo
 def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: TaskPool) -> None:
     wide = toy_view(corpus.n, 200)
     narrow = compress(wide)
-    assert narrow.sketches.shape == (corpus.n, corpus.n + 2 * len(corpus.tasks))
+    assert narrow.sketches.shape == (corpus.n, corpus.n + len(corpus.tasks))
     assert narrow.dimension == wide.dimension == 200
     close(products(narrow), products(wide))
     close(narrow.losses, wide.losses)
     for one, other in ((narrow.sketches, wide.sketches), (narrow.targets, wide.targets)):
         close(narrow.queries @ one.T, wide.queries @ other.T)
-    rows = corpus.n + 2 * len(corpus.tasks)
+    rows = corpus.n + len(corpus.tasks)
     for few in (toy_view(corpus.n, 20), toy_view(corpus.n, rows)):
         assert compress(few) is few
     one_less = compress(toy_view(corpus.n, rows + 1))
@@ -299,14 +298,14 @@ def test_compression_keeps_inner_products_and_moments_in_the_span(corpus: TaskPo
         query_moments(view.queries, corpus.query.n_tokens, corpus.query.task, len(corpus.tasks))
         for view in (narrow, wide)
     )
-    close(narrow.targets @ one @ narrow.judges.T, wide.targets @ other @ wide.judges.T)
+    close(narrow.targets @ one @ narrow.targets.T, wide.targets @ other @ wide.targets.T)
 
 
 def test_compression_keeps_what_equal_examples_share(corpus: TaskPool) -> None:
     """Copies leave fewer independent rows than there are examples."""
     wide = toy_view(corpus.n, 200)
     copied = wide.sketches[np.arange(corpus.n) % 7]
-    wide = replace(wide, sketches=copied, judges=wide.targets)
+    wide = replace(wide, sketches=copied)
     narrow = compress(wide)
     close(products(narrow), products(wide))
     blind = compress(replace(wide, queries=wide.queries[:0]))
@@ -325,7 +324,7 @@ def mean_squared_norm(sketches: np.ndarray, corpus: TaskPool) -> float:
 def three_views(corpus: TaskPool) -> list[View]:
     """Return views of 8, 5 and 7 dimensions, the first with gradients 30 times as long."""
     large = toy_view(corpus.n, 8, "early")
-    longer = {name: 30 * getattr(large, name) for name in ("sketches", "targets", "judges", "queries")}
+    longer = {name: 30 * getattr(large, name) for name in ("sketches", "targets", "queries")}
     return [replace(large, **longer), toy_view(corpus.n, 5, "middle"), toy_view(corpus.n, 7, "final")]
 
 
@@ -360,7 +359,7 @@ def test_joining_keeps_the_dimensions_of_compressed_views(corpus: TaskPool) -> N
     wide = [toy_view(corpus.n, 90, "early"), toy_view(corpus.n, 110, "final")]
     narrow = join_views([compress(view) for view in wide], corpus.n_tokens)
     assert narrow.dimension == 200
-    assert narrow.sketches.shape[1] == 2 * (corpus.n + 2 * len(corpus.tasks))
+    assert narrow.sketches.shape[1] == 2 * (corpus.n + len(corpus.tasks))
     close(products(narrow), products(join_views(wide, corpus.n_tokens)))
 
 
@@ -395,11 +394,10 @@ def test_ngram_views_are_the_features_of_pooled_text(corpus: TaskPool) -> None:
         return features.transform(TokenLists.of([text]))[0].astype(np.float64)
 
     close(view.sketches, np.stack([feature(text) for text in texts(corpus.chunks)]))
-    for found, parts in ((view.targets, corpus.queries), (view.judges, corpus.judges)):
-        assert len(found) == len(parts) == len(corpus.tasks)
-        for direction, part in zip(found, parts, strict=True):
-            total = sum(len(text) * feature(text) for text in texts(part))
-            close(direction, total / len(part.tokens))
+    assert len(view.targets) == len(corpus.queries) == len(corpus.tasks)
+    for direction, part in zip(view.targets, corpus.queries, strict=True):
+        total = sum(len(text) * feature(text) for text in texts(part))
+        close(direction, total / len(part.tokens))
     pool, slow = texts(corpus.chunks), np.zeros(50)
     for first, second in pairwise(pool[3]):
         holding = sum((first, second) in pairwise(text) for text in pool)

@@ -18,9 +18,12 @@ from grasp_pipeline.corpus.images import (
 )
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.evaluation import image_contexts
 from grasp_pipeline.evaluation.experiment import SELECTED, Protocol
+from grasp_pipeline.evaluation.image_contexts import LabelledImages, cluster_coverages, soft_counts
 from grasp_pipeline.evaluation.vision import (
-    cluster_coverages,
+    BOTH,
+    SOFT,
     prepare,
     protocol,
     run_vision,
@@ -143,6 +146,11 @@ def test_a_cell_runs_and_measures_nothing_twice() -> None:
     assert {c.rho for c in first.configurations} == {1.0}
     assert {c.lam for c in first.configurations} == {0.0, 0.7}
     assert any("surrogate, exact gradients" in method for method, _ in first.predictions)
+    standard = [
+        (each - each.mean(axis=0)) / each.std(axis=0)
+        for each in (first.predictions[SELECTED], first.predictions[SOFT, "mean"])
+    ]
+    np.testing.assert_allclose(first.predictions[BOTH, "mean"], np.mean(standard, axis=0))
     kept = store.known(lab.trainer.recipe_id(lab.corpus))
     assert len(kept) == 12 + 2 * len(first.strata)
 
@@ -157,7 +165,11 @@ def test_log_coverage_of_clusters_reads_labels_within_clusters(pool: TaskPool) -
     asked = pool.query.rows[:, 1].numpy()
     # Clusters that are the tasks' own: each of the pool's sources has a direction of its own.
     corner = np.eye(8, dtype=np.float32)
-    found = cluster_coverages(pool, corner[pool.source], corner[pool.query.task])
+    found = cluster_coverages(
+        LabelledImages(
+            corner[pool.source], labels, corner[pool.query.task], asked, pool.query.task, len(pool.tasks)
+        )
+    )
     assert set(found) == {"log-coverage of clusters, joint", "log-coverage of clusters, conditional"}
     rng = np.random.default_rng(0)
     membership = rng.random((5, pool.n)) < 0.4
@@ -172,6 +184,35 @@ def test_log_coverage_of_clusters_reads_labels_within_clusters(pool: TaskPool) -
     token = joint.counts.keys & 0xFFFFFFFF
     assert (token[events.argmax(axis=1)] == labels)[events.any(axis=1)].all()
     assert set(token.tolist()) == set(asked.tolist())
+
+
+def test_soft_clusters_count_an_image_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    images = LabelledImages(
+        rng.standard_normal((90, 6)).astype(np.float32),
+        rng.integers(0, 4, 90),
+        rng.standard_normal((14, 6)).astype(np.float32),
+        rng.integers(0, 5, 14),
+        np.arange(14) % 2,
+        2,
+    )
+    counts = soft_counts(images, clusterings=3)
+    events, shares = counts.events.toarray(), counts.contexts.toarray()
+    np.testing.assert_allclose(shares.sum(axis=1), 3)
+    np.testing.assert_allclose(counts.weights.sum(axis=1), 1)
+    label = counts.keys & 0xFFFFFFFF
+    for i in range(90):
+        np.testing.assert_allclose(events[i], shares[i][counts.context] * (label == images.labels[i]))
+    assert ((shares > 0.01) & (shares < 0.99)).any()
+    # As the sharpness goes to 0 an image belongs to the nearest cluster of each clustering alone.
+    monkeypatch.setattr(image_contexts, "SHARPNESS", 1e-9)
+    hard = soft_counts(images, clusterings=3).contexts.toarray()
+    np.testing.assert_allclose(hard, np.round(hard), atol=1e-6)
+    np.testing.assert_array_equal(hard.sum(axis=1).round(6), 3)
+    # Clusterings side by side are the mean of each alone: every one has an equal share of the queries.
+    for start in range(0, shares.shape[1], shares.shape[1] // 3):
+        part = slice(start * 5, (start + shares.shape[1] // 3) * 5)
+        np.testing.assert_allclose(counts.weights[:, part].sum(axis=1), 1 / 3)
 
 
 def test_a_missing_data_set_says_how_to_get_it(tmp_path: str) -> None:

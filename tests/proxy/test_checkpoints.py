@@ -66,18 +66,17 @@ def test_reference_training_saves_three_states_that_load_again(tmp_path: Path) -
         pool,
         np.arange(60),
         recipe,
-        0.33,
         0,
         0,
         held,
         tmp_path,
         progress=lambda t, _: seen.append(t),
     )
-    assert [c.role for c in checkpoints] == ["initial", "early", "reference"]
-    assert [c.tokens_seen for c in checkpoints] == [0, 10 * 4 * LENGTH, recipe.tokens]
+    assert [c.role for c in checkpoints] == ["initial", "reference"]
+    assert [c.tokens_seen for c in checkpoints] == [0, recipe.tokens]
     assert seen[-1] == recipe.tokens
-    assert checkpoints[2].validation_loss < checkpoints[0].validation_loss
-    assert len({c.sha256 for c in checkpoints}) == 3
+    assert checkpoints[1].validation_loss < checkpoints[0].validation_loss
+    assert len({c.sha256 for c in checkpoints}) == 2
     for checkpoint in checkpoints:
         assert file_digest(checkpoint.folder / "model.safetensors") == checkpoint.sha256
         assert not list(checkpoint.folder.glob("*.bin"))

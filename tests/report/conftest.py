@@ -258,7 +258,7 @@ def make_inputs(**changes: Any) -> ReportInputs:
         "fidelity": _fidelity(),
         "evaluation_losses": _evaluation_losses(),
         "checkpoints": pl.DataFrame(
-            [("initial", 0, None, 7.62), ("early", 330_000, 5.31, 5.4), ("reference", 1_000_000, 4.61, 4.72)],
+            [("initial", 0, None, 7.62), ("reference", 1_000_000, 4.61, 4.72)],
             schema=["role", "tokens_seen", "train_loss", "validation_loss"],
             orient="row",
         ),

@@ -43,7 +43,8 @@ def test_summary_says_what_matters(make_report_inputs: Make, width: int) -> None
         "Noise ceiling 0.985; 110 subsets.",
         "surrogate-ngrams-0.7 (picked) 4.392 0.012 +0.169 [+0.129, +0.209]",
         "subset_utilities 6 min 43 s",
-        "Certificate: certified At 200,000 tokens the pruned corpus",
+        "CERTIFIED Kept 1,225,000 of 4,900,000 tokens (25.0%). Chosen for: the mean of 3 tasks",
+        "The certificate At 200,000 tokens the pruned corpus",
         "95% lower bound 0.121.",
         "tables /srv/grasp/store",
         "report /srv/grasp/store/export/report.html",
@@ -61,7 +62,7 @@ def test_summary_of_an_uncertified_run(make_report_inputs: Make) -> None:
         timings=pl.DataFrame(),
     )
     text = printed(inputs)
-    assert "Certificate: not certified" in text
+    assert text.startswith("\nNOT CERTIFIED\n  Nothing was published")
     assert "Nothing was published." in text
     assert text.count("Not measured yet") == 2
     assert "Time" not in text
@@ -69,7 +70,7 @@ def test_summary_of_an_uncertified_run(make_report_inputs: Make) -> None:
 
 def test_summary_of_nothing(make_report_inputs: Make) -> None:
     text = printed(make_report_inputs(**dict.fromkeys(SCHEMAS, pl.DataFrame())))
-    assert "Certificate: no certificate" in text
+    assert text.startswith("\nNO CERTIFICATE\n")
 
 
 def test_data_cannot_steer_the_terminal(make_report_inputs: Make) -> None:
@@ -94,9 +95,9 @@ def test_the_certificate_comes_first_with_a_row_per_task(make_report_inputs: Mak
         lower_bound=pl.when(fails).then(-0.02).otherwise("lower_bound"),
     )
     text = printed(make_report_inputs(certificates=certificates))
-    assert text.split()[0] == "Certificate:"
-    lines = [" ".join(line.split()) for line in text[: text.index("Why")].splitlines()]
-    assert [line for line in lines if line.endswith(("yes", "CERTIFIED"))] == [
+    assert text.split()[0] == "CERTIFIED"
+    lines = [" ".join(line.split()) for line in text[: text.index("What shipped")].splitlines()]
+    assert [line for line in lines if line.endswith((" yes", " CERTIFIED"))] == [
         "mean over tasks +0.174 +0.121 yes",
         "programming_docs +0.142 -0.020 NOT CERTIFIED",
         "encyclopaedia_en +0.081 +0.028 yes",

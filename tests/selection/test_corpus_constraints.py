@@ -9,6 +9,7 @@ import pytest
 from constraint_toys import violations
 from pydantic import Field, ValidationError
 
+from grasp_pipeline.arrays import Bools
 from grasp_pipeline.config import ConstraintsConfig
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.section import Section, all_of
@@ -17,10 +18,18 @@ from grasp_pipeline.selection.constraints.kinds import CONSTRAINTS
 from grasp_pipeline.selection.constraints.kinds.constraint import Chunks, Constraint, Demands
 from grasp_pipeline.selection.constraints.kinds.listed_ids import listed_chunks
 
+CHUNKS, DOCUMENTS = np.array(["c0", "c1", "c2", "c3", "c4", "c5"]), np.array(["x", "x", "y", "z", "z", "v"])
+
+
+def listed(ids: tuple[str, ...]) -> tuple[Bools, set[str]]:
+    return np.isin(CHUNKS, ids) | np.isin(DOCUMENTS, ids), set(ids) - {*CHUNKS.tolist(), *DOCUMENTS.tolist()}
+
+
 CORPUS: dict[str, Any] = {
-    "chunk_ids": np.array(["c0", "c1", "c2", "c3", "c4", "c5"]),
-    "document_ids": np.array(["x", "x", "y", "z", "z", "v"]),
-    "sources": np.array(["web", "web", "web", "books", "books", "books"]),
+    "listed": listed,
+    "documents": np.unique(DOCUMENTS, return_inverse=True)[1],
+    "sources": np.array([1, 1, 1, 0, 0, 0]),
+    "source_names": ["books", "web"],
     "clusters": np.array(["x", "x", "x", "z", "z", "v"]),
     "positions": np.array([0, 0, 0, 0, 0, 0]),
 }
@@ -91,11 +100,11 @@ def test_documents_as_unit() -> None:
 
 
 def test_ids() -> None:
-    chunks, documents = CORPUS["chunk_ids"], CORPUS["document_ids"]
-    assert listed_chunks(["z", "c0"], chunks, documents, "must_keep").tolist() == [1, 0, 0, 1, 1, 0]
-    assert not listed_chunks([], chunks, documents, "must_keep").any()
+    chunks = Chunks(TOKENS, **CORPUS)
+    assert listed_chunks(["z", "c0"], chunks, "must_keep").tolist() == [1, 0, 0, 1, 1, 0]
+    assert not listed_chunks([], chunks, "must_keep").any()
     with pytest.raises(ConfigError, match=r"must_drop holds 1 ids .* such as q; correct or remove"):
-        listed_chunks(["q", "z"], chunks, documents, "must_drop")
+        listed_chunks(["q", "z"], chunks, "must_drop")
 
 
 def test_every_constraint_says_what_it_asks() -> None:

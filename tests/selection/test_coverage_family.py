@@ -9,10 +9,11 @@ from test_finalists import SELECTED, ingredients
 
 from grasp_pipeline.arrays import TokenLists
 from grasp_pipeline.attribution.log_coverage import LogCoverage
+from grasp_pipeline.corpus.events import previous_token
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families.log_coverage import SMOOTHINGS, LogCoverageFamily
-from grasp_pipeline.selection.candidates.family import Search
+from grasp_pipeline.selection.candidates.family import Choice, Search
 from grasp_pipeline.selection.candidates.finalists import build_finalists
 from grasp_pipeline.selection.target import Target
 
@@ -101,3 +102,26 @@ def test_one_task_of_several_counts_alone() -> None:
     kept = built(uneven("b", None))["log-coverage-3"].membership
     alone = replace(uneven("mean", {"b": 1.0}), target=Target.of("b", ["a", "b"]))
     np.testing.assert_array_equal(kept, built(alone)["log-coverage-3"].membership)
+
+
+def test_contexts_of_another_kind_are_covered_and_leave_no_table() -> None:
+    """Codes that a model could give: here a hash of the token's place in its chunk."""
+
+    def places(chunks: TokenLists, first: int) -> np.ndarray:
+        start = np.repeat(chunks.offsets[:-1], chunks.lengths)
+        return (1 << 22) + (np.arange(len(chunks.tokens)) - start) % 3
+
+    plain = uneven("mean")
+    both = replace(plain, contexts=(previous_token, places))
+    rates = [
+        LogCoverage(each.events, 3.0).predict(np.ones((1, 240), dtype=bool))[0]
+        for each in (plain, replace(plain, contexts=(places,)))
+    ]
+    joined = LogCoverage(both.events, 3.0).predict(np.ones((1, 240), dtype=bool))[0]
+    np.testing.assert_allclose(joined, np.mean(rates, axis=0))
+    made, family = built(both), LogCoverageFamily()
+    assert not np.array_equal(made["log-coverage-3"].membership, built(plain)["log-coverage-3"].membership)
+    kept = made["log-coverage-3"].membership
+    choice = Choice(kept, np.ones(240, dtype=bool), smoothing=3.0)
+    assert family.filter(both, choice) is None
+    assert family.filter(plain, choice) is not None

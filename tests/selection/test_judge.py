@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grasp_pipeline.arrays import TokenLists
-from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.errors import InputError
 from grasp_pipeline.seeds import generator
-from grasp_pipeline.selection.candidates.judge import View, combine, judge, judge_coverage, standardise
+from grasp_pipeline.selection.candidates.judge import judge, judge_coverage, standardise
 
 N, C = 50, 6
 
@@ -21,42 +20,28 @@ def test_judge_equals_its_formula() -> None:
     texts = [draw.integers(0, 9, 12).tolist() for _ in range(N)]
     tokens = draw.integers(5, 13, N)
     likelihood = judge_coverage(TokenLists.of(texts), TokenLists.of(texts[:5]))
-    sketches = [draw.standard_normal((N, 4)).astype(np.float32) for _ in range(2)]
-    targets = [draw.standard_normal(4) for _ in range(2)]
     membership = draw.random((C, N)) < 0.5
     optimised = np.array([True, True, True, False, True, False])
-    views = [View(ArrayBlocks(phi), r) for phi, r in zip(sketches, targets, strict=True)]
-    found = judge(membership, tokens, likelihood, views[0], views[1], optimised)
-
-    parts = [likelihood.predict(membership)[:, 0]]
-    for phi, r in zip(sketches, targets, strict=True):
-        values = []
-        for members in membership:
-            mean = np.average(phi[members], axis=0, weights=tokens[members])
-            values.append(r @ mean - 0.35 * mean @ mean)
-        parts.append(np.array(values))
-    expected = np.zeros(C)
-    for weight, part in zip((1, 0.5, 0.5), parts, strict=True):
-        expected += weight * (part - part[optimised].mean()) / part[optimised].std()
-    np.testing.assert_allclose(found.score, expected, rtol=1e-4, atol=1e-5)
-    for part, name in zip(parts, ("likelihood", "early", "final"), strict=True):
-        np.testing.assert_allclose(getattr(found, name), part, rtol=1e-4, atol=1e-5)
+    covered = likelihood.predict(membership)[:, 0]
+    found = judge(membership, tokens, likelihood, optimised)
+    np.testing.assert_array_equal(found.score, covered)
+    assert found.conditional is None
 
     gains = draw.standard_normal(N)
-    with_gains = judge(membership, tokens, likelihood, views[0], views[1], optimised, gains)
+    with_gains = judge(membership, tokens, likelihood, optimised, gains)
     mean = np.array([np.average(gains[members], weights=tokens[members]) for members in membership])
-    expected = found.score / 2 + (mean - mean[optimised].mean()) / mean[optimised].std()
+    expected = np.zeros(C)
+    for part in (covered, mean):
+        expected += (part - part[optimised].mean()) / part[optimised].std()
     np.testing.assert_allclose(with_gains.score, expected, rtol=1e-4, atol=1e-5)
     assert with_gains.conditional == pytest.approx(mean)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3), st.floats(-100, 100))
-def test_the_unit_of_a_part_changes_no_score(seed: int, unit: float, origin: float) -> None:
-    parts = generator("units", seed).standard_normal((3, 8))
-    score = combine(parts[0], parts[1], parts[2], None).score
-    moved = combine(unit * parts[0] + origin, parts[1], unit * parts[2], None).score
-    np.testing.assert_allclose(moved, score, atol=1e-6)
+def test_the_unit_of_a_part_changes_nothing(seed: int, unit: float, origin: float) -> None:
+    part = generator("units", seed).standard_normal(8)
+    np.testing.assert_allclose(standardise(unit * part + origin), standardise(part), atol=1e-6)
 
 
 def test_a_constant_part_is_silent() -> None:
@@ -64,14 +49,10 @@ def test_a_constant_part_is_silent() -> None:
     assert standardise(values, np.array([True, True, True, False])).tolist() == [0, 0, 0, 0]
     assert standardise(np.zeros(3)).tolist() == [0, 0, 0]
     informative = np.arange(4.0)
-    np.testing.assert_allclose(
-        combine(informative, np.full(4, 7.0), np.full(4, 1e9), None).score, standardise(informative)
-    )
     np.testing.assert_allclose(standardise(informative, np.zeros(4, dtype=bool)), standardise(informative))
 
 
 def test_an_empty_candidate_is_refused() -> None:
     likelihood = judge_coverage(TokenLists.of([[1, 2]]), TokenLists.of([[1, 2]]))
-    view = View(ArrayBlocks(np.ones((1, 2), dtype=np.float32)), np.ones(2))
     with pytest.raises(InputError, match="subset 0 holds no tokens"):
-        judge(np.zeros((1, 1), dtype=bool), [2], likelihood, view, view)
+        judge(np.zeros((1, 1), dtype=bool), [2], likelihood)

@@ -10,7 +10,6 @@ from grasp_pipeline.config import ConstraintsConfig, FinalistsConfig, ProtocolCo
 from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.selection import preflight
-from grasp_pipeline.sketch.build import early_sample
 
 CHUNKS = 400
 
@@ -102,23 +101,3 @@ def test_as_many_distinct_subsets_as_are_wanted_must_fit(calibration: int, evalu
     many = SubsetsConfig(calibration_subsets=calibration, evaluation_subsets=evaluation)
     assert told(40, 12, few) is None
     assert told(3, 1, many) is not None
-
-
-def test_a_corpus_at_the_budget_holds_enough_of_the_judge_s_sample() -> None:
-    """Of chunks of one size the budget keeps a known number; the sample's share of those is what is counted."""
-    ids = [f"chunk-{number}" for number in range(CHUNKS)]
-    sampled, sizes = sum(early_sample(ids, 0.5)), np.full(CHUNKS, 64)
-    enough = int(np.ceil(preflight.LEAST_SAMPLED * CHUNKS / sampled))
-    assert preflight.small_judge_sample(ids, sizes, 0.5, enough * 64) is None
-    said = preflight.small_judge_sample(ids, sizes, 0.5, (enough - 1) * 64) or ""
-    assert f"of {CHUNKS} chunks {sampled}" in said
-    assert f"{(enough - 1) * sampled / CHUNKS:.1f} of those" in said
-
-
-def test_the_judge_s_sample_is_counted_for_the_largest_chunks() -> None:
-    """Large chunks spend the budget first, so a corpus holds at least as many chunks as there are large ones in it."""
-    ids = [f"chunk-{number}" for number in range(CHUNKS)]
-    sizes = np.where(np.arange(CHUNKS) < 20, 640, 64)
-    alike = np.full(CHUNKS, 64)
-    assert preflight.small_judge_sample(ids, alike, 0.5, 20 * 64) is None
-    assert preflight.small_judge_sample(ids, sizes, 0.5, 20 * 64) is not None

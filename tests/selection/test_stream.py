@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from grasp_pipeline.attribution.blocks import ArrayBlocks, ReadAhead
+from benchmarks.read_ahead import ReadAhead
+from grasp_pipeline.attribution.blocks import ArrayBlocks
 from grasp_pipeline.attribution.metric import metric_matrix, second_moment
 from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.seeds import generator

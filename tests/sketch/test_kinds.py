@@ -12,7 +12,7 @@ from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.proxy.objective import CausalLM
 from grasp_pipeline.section import Section, all_of
 from grasp_pipeline.sketch.build import StoredSettings, build_sketcher
-from grasp_pipeline.sketch.kinds import EARLY, KINDS, checkpoint_role, kind_of
+from grasp_pipeline.sketch.kinds import KINDS
 from grasp_pipeline.sketch.kinds.kind import Kind
 from grasp_pipeline.sketch.output import OutputSketcher
 from grasp_pipeline.sketch.protocol import Sketcher
@@ -42,11 +42,6 @@ def test_a_toy_kind_is_configured_built_and_stored(llama: CausalLM) -> None:
 
         config = Config.model_validate({"kinds": ["toy_square", "full"], "width": 3})
         assert build_sketcher("toy_square", llama, config).d == 9
-        assert build_sketcher("toy_square_early", llama, config).d == 9
-        assert [checkpoint_role(name) for name in ("toy_square", "toy_square_early")] == [
-            "reference",
-            "early",
-        ]
         stored = Stored(**config.model_dump())
         assert stored.of_kind("toy_square") == {
             "pca_dim": 0,
@@ -59,11 +54,10 @@ def test_a_toy_kind_is_configured_built_and_stored(llama: CausalLM) -> None:
         SketchConfig(kinds=["toy_square"])
 
 
-@pytest.mark.parametrize("name", ["ouput", "ouput_early", "output_late", "outputs"])
+@pytest.mark.parametrize("name", ["ouput", "output_late", "outputs"])
 def test_an_unknown_kind_is_refused_by_name(llama: CausalLM, name: str) -> None:
     for ask in (
         lambda: build_sketcher(name, llama, SketchConfig()),
-        lambda: checkpoint_role(name),
         lambda: StoredSettings().of_kind(name),
     ):
         with pytest.raises(ConfigError, match=r"no kind of sketch 'ou.*; did you mean 'output'"):
@@ -73,6 +67,5 @@ def test_an_unknown_kind_is_refused_by_name(llama: CausalLM, name: str) -> None:
 def test_the_configuration_has_the_fields_of_every_kind() -> None:
     fields = list(SketchConfig.model_fields)
     own = [name for kind in KINDS for name in kind.Settings.model_fields]
-    assert fields == ["kinds", *own, "pca_dim", "seed", "early_share"]
+    assert fields == ["kinds", *own, "pca_dim", "seed"]
     assert len(set(own)) == len(own), "no two kinds share a field"
-    assert kind_of(EARLY) is KINDS["output"]

@@ -16,7 +16,6 @@ from grasp_pipeline.config import SketchConfig
 from grasp_pipeline.errors import InputError, StoreError
 from grasp_pipeline.proxy.objective import CausalLM
 from grasp_pipeline.sketch.build import StoredSettings, build_sketcher
-from grasp_pipeline.sketch.kinds import EARLY
 from grasp_pipeline.sketch.pca import (
     FILE,
     PcaSketcher,
@@ -125,7 +124,7 @@ def test_samples_of_two_seeds_differ_and_grow_with_the_dimension() -> None:
         sample_chunks([], 3, 0)
 
 
-@pytest.mark.parametrize("kind", ["output", "layers", "full", EARLY])
+@pytest.mark.parametrize("kind", ["output", "layers", "full"])
 def test_every_kind_is_projected_in_the_engine(llama: CausalLM, kind: str, tmp_path: Path) -> None:
     config = SketchConfig.model_validate(
         {"output_hidden_dim": 6, "output_vocab_dim": 6, "full_dim": 48, "full_sparsity": 1}
@@ -164,12 +163,9 @@ def test_a_kind_depends_on_its_own_settings() -> None:
     wider = stored.model_copy(update={"full_dim": 64})
     assert stored.of_kind("output") == wider.of_kind("output")
     assert stored.of_kind("full") != wider.of_kind("full")
-    assert stored.of_kind(EARLY) == stored.of_kind("output")
     for change in ({"seed": 1}, {"pca_dim": 5}, {"projection_sha256": "another"}):
         changed = stored.model_copy(update=change)
-        assert all(
-            changed.of_kind(kind) != stored.of_kind(kind) for kind in ("output", "layers", "full", EARLY)
-        )
+        assert all(changed.of_kind(kind) != stored.of_kind(kind) for kind in ("output", "layers", "full"))
     assert stored.of_kind("output") == stored.model_copy(update={"projection": "elsewhere"}).of_kind("output")
 
 

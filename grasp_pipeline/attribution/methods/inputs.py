@@ -10,13 +10,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from grasp_pipeline.arrays import Bools, Floats, Ints
+from grasp_pipeline.arrays import Codes, Floats, Ints
 from grasp_pipeline.attribution.additive import AdditiveScores
 from grasp_pipeline.attribution.blocks import SketchBlocks
 from grasp_pipeline.attribution.metric import second_moment
 from grasp_pipeline.attribution.protocol import Attributor, Membership
 from grasp_pipeline.attribution.surrogate import SubsetMeans, subset_means
 from grasp_pipeline.calibration.rank import task_level_spearman
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import Form
 from grasp_pipeline.sketch.views import Layers, View
 
@@ -72,19 +73,22 @@ class BaselineInputs:
         checkpoints: by kind, views at several checkpoints of the reference training, in order.
         layers: by kind, views by layers.
         representations: (n, h) mean final hidden states; None: there are none.
+        query_representations, query_shares: (Q, h) of the queries and (T, Q) their shares in a task; rows sum to 1.
         query_tokens, query_task: (Q,) tokens and task codes of the examples that `queries` of the views are of.
     """
 
     n_tokens: Ints
-    source: Ints
-    cluster: Ints
+    source: Codes
+    cluster: Codes
     tasks: int
     views: Mapping[str, Sketched]
-    calibration: Bools
+    calibration: Membership
     utilities: Floats
     checkpoints: Mapping[str, Sequence[View]] = field(default_factory=dict)
     layers: Mapping[str, Layers] = field(default_factory=dict)
     representations: NDArray[np.float32] | None = None
+    query_representations: NDArray[np.float32] | None = None
+    query_shares: Floats | None = None
     query_tokens: Ints | None = None
     query_task: Ints | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
@@ -107,9 +111,9 @@ class BaselineInputs:
 
     def means(self, kind: str, membership: Membership) -> SubsetMeans:
         """Return the mean sketches of subsets (m, n) in a view, read once per view."""
-        subsets = np.asarray(membership)
+        held = membership.bits if isinstance(membership, Memberships) else np.asarray(membership)
         return self.remember(
-            ("means", kind, subsets.shape, subsets.tobytes()),
+            ("means", kind, membership.shape, held.tobytes()),
             lambda: subset_means(self.views[kind].sketches, self.n_tokens, membership),
         )
 

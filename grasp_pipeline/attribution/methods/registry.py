@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
 
-from grasp_pipeline.arrays import Bools, Floats
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution import methods
 from grasp_pipeline.attribution.methods.inputs import BaselineInputs, Candidate
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.memberships import Membership
 from grasp_pipeline.names import Form
 
 Method = tuple[str, str]
@@ -88,7 +89,7 @@ class Prediction:
     kind: str
 
 
-def predict(each: Baseline, inputs: BaselineInputs, membership: Bools) -> dict[Method, Prediction]:
+def predict(each: Baseline, inputs: BaselineInputs, membership: Membership) -> dict[Method, Prediction]:
     """Return one baseline's predictions for (m, n) subsets, by (name, form)."""
     return {
         (each.name, form): Prediction(attributor.predict(membership), kind)
@@ -97,7 +98,7 @@ def predict(each: Baseline, inputs: BaselineInputs, membership: Bools) -> dict[M
 
 
 def baseline_predictions(
-    inputs: BaselineInputs, membership: Bools, chosen: Iterable[Baseline] | None = None
+    inputs: BaselineInputs, membership: Membership, chosen: Iterable[Baseline] | None = None
 ) -> dict[Method, Prediction]:
     """Return the predictions of every baseline that has its inputs for (m, n) subsets, by (name, form).
 
@@ -110,7 +111,7 @@ def baseline_predictions(
     return found
 
 
-def predictions_by_kind(inputs: BaselineInputs, membership: Bools) -> dict[Method, Prediction]:
+def predictions_by_kind(inputs: BaselineInputs, membership: Membership) -> dict[Method, Prediction]:
     """Return what baselines predict that may read one sketch kind alone, as "NAME, KIND sketch", for every kind."""
     readers = [each for each in baselines().values() if each.by_kind]
     found: dict[Method, Prediction] = {}

@@ -15,6 +15,7 @@ from grasp_pipeline.attribution.methods.registry import baseline
 from grasp_pipeline.attribution.protocol import Membership
 from grasp_pipeline.attribution.surrogate import check_form
 from grasp_pipeline.errors import InputError
+from grasp_pipeline.memberships import sums_over
 from grasp_pipeline.names import Form
 
 
@@ -46,7 +47,7 @@ class SourceDatamodel(RidgeDatamodel):
         columns = (codes[:, None] == np.arange(len(names))) * tokens[:, None]
 
         def features(subsets: Membership) -> Floats:
-            counts = np.asarray(subsets, dtype=np.float64) @ columns
+            counts = sums_over(subsets, columns)
             if form == "sum":
                 return counts
             sizes = counts.sum(axis=1)

@@ -13,11 +13,12 @@ gradients of f; here r_t is the direction that lowers the held-out loss, which u
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import pinvh
+from scipy.linalg import eigh
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.additive import AdditiveScores
@@ -29,11 +30,45 @@ from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.names import Form
 
 
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Eigenvalues (d,) and eigenvectors (d, d), in columns, of X'X: decomposed once for all dampings."""
+
+    values: Floats
+    vectors: Floats
+
+    @classmethod
+    def of(cls, gram: ArrayLike) -> Kernel:
+        """Return the decomposition of X'X (d, d).
+
+        Raises:
+            InputError: it is not square.
+        """
+        matrix = np.asarray(gram, dtype=np.float64)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"gram has shape {matrix.shape}; give a square one, that of the sketches")
+        values, vectors = eigh(matrix)
+        return cls(np.asarray(values), np.asarray(vectors))
+
+    @property
+    def mean(self) -> float:
+        """Mean eigenvalue, tr(X'X) / d."""
+        return float(self.values.mean())
+
+    def solve(self, targets: Floats, damping: float) -> Floats:
+        """Return r' (X'X + damping I)^+ for targets (T, d); eigenvalues below the resolution of X'X are dropped."""
+        damped = self.values + damping
+        kept = np.abs(damped) > float(np.finfo(np.float32).eps) * len(damped) * np.abs(damped).max()
+        inverse = np.divide(1, damped, out=np.zeros_like(damped), where=kept)
+        return (targets @ self.vectors * inverse) @ self.vectors.T
+
+
 class Trak(AdditiveScores):
     """TRAK from sketches (n, d), token counts (n,), task directions targets (T, d) and losses (n,).
 
     losses: nats per token, above 0. damping: added to the diagonal of X'X, in its unit, which grows with n; a
-    tuned one is best stated as a multiple of tr(X'X) / d. gram: X'X (d, d) from `trak_gram`, where it is known.
+    tuned one is best stated as a multiple of tr(X'X) / d. gram: X'X from `trak_gram`, where it is known: (d, d), or
+    its `Kernel`, which many dampings share.
 
     The inverse drops eigenvalues below float32's epsilon * d * the largest, the resolution of X'X. Without
     damping and with n < d, X'X is singular (traker inverts it all the same) and this is what defines the scores.
@@ -51,19 +86,18 @@ class Trak(AdditiveScores):
         losses: ArrayLike,
         damping: float = 0.0,
         form: Form = "mean",
-        gram: ArrayLike | None = None,
+        gram: ArrayLike | Kernel | None = None,
     ) -> None:
         if not damping >= 0:
             raise ConfigError(f"damping is {damping}; give 0 or more")
         blocks, tokens = as_blocks(sketches), np.asarray(n_tokens, dtype=np.float64)
-        known = trak_gram(blocks, losses) if gram is None else np.asarray(gram, dtype=np.float64)
-        if known.shape != (blocks.d, blocks.d):
+        known = trak_gram(blocks, losses) if gram is None else gram
+        kernel = known if isinstance(known, Kernel) else Kernel.of(known)
+        if kernel.vectors.shape != (blocks.d, blocks.d):
             raise InputError(
-                f"gram has shape {known.shape}; give that of the sketches: ({blocks.d}, {blocks.d})"
+                f"gram has shape {kernel.vectors.shape}; give that of the sketches: ({blocks.d}, {blocks.d})"
             )
-        cutoff = float(np.finfo(np.float32).eps) * blocks.d
-        inverse = np.asarray(pinvh(known + damping * np.eye(blocks.d), rtol=cutoff))
-        directions = np.atleast_2d(np.asarray(targets, dtype=np.float64)) @ inverse
+        directions = kernel.solve(np.atleast_2d(np.asarray(targets, dtype=np.float64)), damping)
         super().__init__(tokens[:, None] * project(blocks, directions.T), tokens, form)
 
 
@@ -104,6 +138,6 @@ def _build_tuned(inputs: BaselineInputs) -> dict[Form, Candidate]:
 
 def _trak(inputs: BaselineInputs, kind: str, rho: float) -> tuple[str, Trak]:
     view = inputs.views[kind]
-    gram = inputs.remember(("TRAK", kind), lambda: trak_gram(view.sketches, view.losses))
-    damping = rho * float(np.trace(gram)) / len(gram)
-    return kind, Trak(view.sketches, inputs.n_tokens, view.targets, view.losses, damping, gram=gram)
+    kernel = inputs.remember(("TRAK", kind), lambda: Kernel.of(trak_gram(view.sketches, view.losses)))
+    made = Trak(view.sketches, inputs.n_tokens, view.targets, view.losses, rho * kernel.mean, gram=kernel)
+    return kind, made

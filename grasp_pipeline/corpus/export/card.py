@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+import yaml
 
 from grasp_pipeline.corpus.export.files import Counts
+from grasp_pipeline.corpus.export.licences import NAME as NOTICES
 from grasp_pipeline.corpus.export.tokens import Vocabulary
 
 UNKNOWN = "unknown, see the source"
 
-FRONT_MATTER = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.parquet
----
-"""
-"""Tells `datasets.load_dataset` which files are which split."""
+SIZES = (
+    *((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")),
+    *((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B")),
+    *((10**12, "100B<n<1T"), (math.inf, "n>1T")),
+)
+"""Rows below which a data set is of a size category of the Hub."""
+
+
+def front_matter(rows: int, notices: bool) -> str:
+    """Return the YAML head of a card that the Hugging Face Hub reads, and `datasets.load_dataset` for its splits.
+
+    Its fields are those of `huggingface_hub.DatasetCardData`. The languages and the licence of a mixture are not known
+    to the pipeline: the licence is `other`, with the notices, or `unknown` without them.
+
+    Args:
+        rows: spans of the export.
+        notices: whether LICENSES.md goes with it.
+    """
+    licence = {"license": "unknown"}
+    if notices:
+        licence = {"license": "other", "license_name": "mixed", "license_link": NOTICES}
+    head = {
+        "pretty_name": "Pruned corpus",
+        **licence,
+        "task_categories": ["text-generation"],
+        "size_categories": [next(name for below, name in SIZES if rows < below)],
+        "tags": ["pretraining", "data-selection", "grasp-pipeline"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]},
+        ],
+    }
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n"
+
 
 _LOADING: dict[str, str] = {
     "parquet": """`corpus.parquet`: one row per span.

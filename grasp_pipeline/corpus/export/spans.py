@@ -17,10 +17,21 @@ SPANS: dict[str, pl.DataType | type[pl.DataType]] = {
     "doc_id": pl.String,
     "part": pl.Int64,
     "source": pl.String,
+    "origin": pl.String,
     "text": pl.String,
     "n_tokens": pl.Int64,
+    "repeats": pl.Int64,
+    "curation": pl.Int64,
 }
-"""Columns of a span. part: 0, 1... within the document; n_tokens: of its kept chunks, without BOS."""
+"""Columns of a span. part: 0, 1... within the document; origin: the document's file and row; n_tokens: of its kept
+chunks, without BOS; repeats: times that the span is to be trained on; curation: number of the result, 0 for one that
+was published before results were numbered."""
+
+OF_PRUNED = ("repeats", "curation")
+"""Those that `pruned_corpus` tells."""
+
+LINEAGE = tuple(name for name in SPANS if name != "text")
+"""Columns that go with a sequence of token ids."""
 
 BLOCK_BYTES = 64 * 2**20
 MAX_BLOCKS = 512
@@ -67,9 +78,9 @@ def span_blocks(
     columns = [*_CHUNK_COLUMNS, "input_ids"] if tokens else _CHUNK_COLUMNS
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".blocks-") as name:
         folder = Path(name)
-        _deal_out(corpus.pruned, ("chunk_id", "doc_id"), folder / "pruned", count)
+        _deal_out(corpus.pruned, ("chunk_id", "doc_id", "repeats", "curation"), folder / "pruned", count)
         _deal_out(corpus.chunks, columns, folder / "chunks", count)
-        _deal_out(corpus.documents, ("doc_id", "source", "text"), folder / "documents", count)
+        _deal_out(corpus.documents, ("doc_id", "source", "origin", "text"), folder / "documents", count)
         for number in range(count):
             paths = [folder / table / f"{number}.arrow" for table in ("pruned", "chunks", "documents")]
             spans = kept_spans(*(pl.read_ipc(path) for path in paths))
@@ -80,12 +91,12 @@ def span_blocks(
 
 
 def kept_spans(pruned: pl.DataFrame, chunks: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
-    """Return the kept text of some documents: one row per run of neighbouring kept chunks.
+    """Return the kept text of some documents: one row per run of neighbouring kept chunks with equal repeats.
 
     Args:
-        pruned: chunk_id and doc_id of the kept chunks.
+        pruned: chunk_id, doc_id, repeats and curation of the kept chunks.
         chunks: columns of `tables.TOKENIZED_SHARDS`, `input_ids` optional.
-        documents: doc_id, source and text.
+        documents: doc_id, source, origin and text.
 
     Returns:
         The columns `SPANS`, `whole` (whether the span is its document's whole text), and `input_ids` where the chunks
@@ -94,21 +105,28 @@ def kept_spans(pruned: pl.DataFrame, chunks: pl.DataFrame, documents: pl.DataFra
     Raises:
         StoreError: a kept chunk or its document is missing.
     """
-    kept = chunks.join(pruned.select("chunk_id"), on="chunk_id", how="semi").sort("doc_id", "position")
+    kept = chunks.join(pruned.select("chunk_id", *OF_PRUNED), on="chunk_id").sort("doc_id", "position")
     _check_complete(pruned, kept, "chunk_id", "tokenized_shards")
     _check_complete(kept, documents, "doc_id", "documents")
     gap = (pl.col("position") != pl.col("position").shift(1).over("doc_id") + 1).fill_null(value=True)
-    totals = [pl.col("start").min(), pl.col("end").max(), pl.col("n_tokens").sum()]
+    gap |= pl.col("repeats").ne_missing(pl.col("repeats").shift(1).over("doc_id"))
+    totals = [
+        pl.col("start").min(),
+        pl.col("end").max(),
+        pl.col("n_tokens").sum(),
+        pl.col(*OF_PRUNED).first(),
+    ]
     ids = ["input_ids"] if "input_ids" in chunks.columns else []
     return (
         kept.with_columns(part=gap.cast(pl.Int64).cum_sum().over("doc_id") - 1)
         .group_by("doc_id", "part")
         .agg(*totals, *(pl.col(name).explode() for name in ids))
-        .join(documents.select("doc_id", "source", "text"), on="doc_id")
+        .join(documents.select("doc_id", "source", "origin", "text"), on="doc_id")
         .with_columns(
             text=pl.col("text").str.slice(pl.col("start"), pl.col("end") - pl.col("start")),
             whole=(pl.col("start") == 0) & (pl.col("end") == pl.col("text").str.len_chars()),
         )
+        .with_columns(pl.col("curation").fill_null(0))
         .select(*(pl.col(name).cast(kind) for name, kind in SPANS.items()), "whole", *ids)
         .sort("doc_id", "part")
     )

@@ -19,10 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grasp_pipeline.corpus.export.files import Counts, Ledger, Write
-from grasp_pipeline.corpus.export.spans import arrow_schema
+from grasp_pipeline.corpus.export.spans import LINEAGE, SPANS, arrow_schema
 from grasp_pipeline.errors import ConfigError, StoreError
-
-_LINEAGE = ("doc_id", "part", "source", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,11 @@ def tokens_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary) -> Itera
     """Write `tokens/`: `tokens.bin`, `offsets.npy`, `sequences.parquet` and `index.json`.
 
     tokens.bin: all sequences, `Vocabulary.dtype`, no header. offsets.npy: (n + 1,) int64; sequence i is
-    `tokens[offsets[i]:offsets[i + 1]]`. sequences.parquet: doc_id, part, source and n_tokens of sequence i in row i.
+    `tokens[offsets[i]:offsets[i + 1]]`. sequences.parquet: the columns `LINEAGE` of sequence i in row i.
     """
     target = folder / "tokens"
     target.mkdir()
-    schema = arrow_schema(_LINEAGE)
+    schema = arrow_schema(LINEAGE)
     end = 0
     with (
         (target / "tokens.bin").open("wb") as flat,
@@ -82,7 +80,7 @@ def tokens_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary) -> Itera
             ids, lengths = vocabulary.sequences(spans)
             flat.write(ids.tobytes())
             offsets.write((end + np.cumsum(lengths)).astype("<i8").tobytes())
-            sequences.write_table(spans.select(_LINEAGE).to_arrow())
+            sequences.write_table(spans.select(LINEAGE).to_arrow())
             end += len(ids)
             for name in ("tokens.bin", "sequences.parquet"):
                 ledger.files[f"tokens/{name}"].add(spans)
@@ -107,7 +105,7 @@ def tokens_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary) -> Itera
 
 @contextmanager
 def mds_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary, shard_tokens: int) -> Iterator[Write]:
-    """Write `mds/` by MosaicML Streaming: columns doc_id, part, source, n_tokens and tokens (with BOS).
+    """Write `mds/` by MosaicML Streaming: the columns `LINEAGE`, and tokens (with BOS).
 
     A shard holds at most `shard_tokens` times the bytes of a token id, or one sequence that is larger.
 
@@ -119,10 +117,7 @@ def mds_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary, shard_token
     with writer_class(
         out=str(folder / "mds"),
         columns={
-            "doc_id": "str",
-            "part": "int",
-            "source": "str",
-            "n_tokens": "int",
+            **{name: "str" if SPANS[name] == pl.String else "int" for name in LINEAGE},
             "tokens": f"ndarray:{vocabulary.dtype.name}",
         },
         hashes=["sha256"],
@@ -132,7 +127,7 @@ def mds_folder(folder: Path, ledger: Ledger, vocabulary: Vocabulary, shard_token
         def write(spans: pl.DataFrame) -> None:
             ids, lengths = vocabulary.sequences(spans)
             pieces = np.split(ids, np.cumsum(lengths)[:-1])
-            rows = spans.select(_LINEAGE).iter_rows(named=True)
+            rows = spans.select(LINEAGE).iter_rows(named=True)
             for row, piece in zip(rows, pieces, strict=True):
                 writer.write({**row, "tokens": piece})
                 if len(writer.shards) == len(shards):

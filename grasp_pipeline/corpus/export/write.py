@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from grasp_pipeline.corpus.export.card import FRONT_MATTER
+from grasp_pipeline.corpus.export.card import front_matter
 from grasp_pipeline.corpus.export.files import Ledger, Write, huggingface_folder, jsonl_file, parquet_file
 from grasp_pipeline.corpus.export.licences import NAME as NOTICES
 from grasp_pipeline.corpus.export.spans import without_fragments
@@ -94,7 +94,7 @@ def finish_export(
     """
     folders = [folder / name for name in sorted(FOLDER_FORMATS) if (folder / name).is_dir()]
     for place in [folder, *folders]:
-        head = FRONT_MATTER if place.name == "huggingface" else ""
+        head = front_matter(ledger.total.rows, bool(notices)) if place.name == "huggingface" else ""
         (place / "README.md").write_text(head + card, encoding="utf-8")
         if notices:
             (place / NOTICES).write_text(notices, encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from pydantic import Field
 
 from grasp_pipeline.corpus.noise.compression_ratio import HighCompressionRatio, LowCompressionRatio
@@ -12,6 +13,7 @@ from grasp_pipeline.corpus.noise.repetition import Repetition
 from grasp_pipeline.corpus.noise.rule import Rejection, Rule
 from grasp_pipeline.corpus.noise.symbol_ratio import SymbolRatio
 from grasp_pipeline.corpus.noise.too_short import TooShort
+from grasp_pipeline.corpus.text_batch import TextBatch
 from grasp_pipeline.registry import Registry
 from grasp_pipeline.section import Section, all_of, part_of
 
@@ -45,3 +47,14 @@ def noise_rules(config: NoiseConfig) -> tuple[Rule, ...]:
 def first_rejection(text: str, rules: Iterable[Rule]) -> Rejection | None:
     """Return the first rule's rejection of a text, or None when all keep it."""
     return next(filter(None, (rule.check(text) for rule in rules)), None)
+
+
+def rejections(batch: TextBatch, rules: Sequence[Rule]) -> dict[int, Rejection]:
+    """Return the first rule's rejection of every text of a batch that is rejected: as `first_rejection` has it."""
+    suspected = np.zeros(len(batch.texts), dtype=bool)
+    for rule in rules:
+        suspected |= rule.suspects(batch)
+    found = {
+        index: first_rejection(batch.texts[index], rules) for index in np.flatnonzero(suspected).tolist()
+    }
+    return {index: rejection for index, rejection in found.items() if rejection is not None}

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
-
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from grasp_pipeline.corpus.noise.rule import Rule
+from grasp_pipeline.corpus.text_batch import TextBatch, compression_ratio
 from grasp_pipeline.section import Section
 
 _LONG_BYTES = 1_000
-
-
-def compression_ratio(text: str) -> float:
-    """Return zlib size over text size in bytes; 1 for the empty text."""
-    data = text.encode("utf-8", "surrogatepass")
-    return len(zlib.compress(data)) / len(data) if data else 1.0
 
 
 class LowCompressionSettings(Section):
@@ -40,6 +35,9 @@ class LowCompressionRatio(Rule):
 
     def measure(self, text: str) -> float:
         return compression_ratio(text)
+
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        return batch.compression < self.limit
 
 
 class HighCompressionSettings(Section):
@@ -66,3 +64,6 @@ class HighCompressionRatio(Rule):
 
     def measure(self, text: str) -> float:
         return compression_ratio(text) if len(text.encode("utf-8", "surrogatepass")) > _LONG_BYTES else 0.0
+
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        return (batch.compression > self.limit) & (batch.n_bytes > _LONG_BYTES)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from grasp_pipeline.corpus.noise.rule import Rule
+from grasp_pipeline.corpus.text_batch import SHINGLE_WORDS, TextBatch, repeated_share
 from grasp_pipeline.corpus.words import hash_ngrams, hash_words
 from grasp_pipeline.section import Section
-
-_NGRAM_WORDS = 5
 
 
 class RepetitionSettings(Section):
@@ -38,28 +38,19 @@ class Repetition(Rule):
     def measure(self, text: str) -> float:
         return max(self.lines(text), self.ngrams(text))
 
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        lines = np.fromiter(map(self.lines, batch.texts), dtype=np.float64, count=len(batch.texts))
+        return np.maximum(lines, batch.repeated(self.limit)) > self.limit
+
     @staticmethod
     def lines(text: str) -> float:
         """Return the share of characters in repeated lines, blank lines aside."""
-        seen: set[str] = set()
-        repeated = total = 0
-        for line in filter(None, map(str.strip, text.split("\n"))):
-            total += len(line)
-            if line in seen:
-                repeated += len(line)
-            seen.add(line)
-        return repeated / total if total else 0.0
+        lines = list(map(str.strip, text.split("\n")))
+        total = sum(map(len, lines))
+        return (total - sum(map(len, set(lines)))) / total if total else 0.0
 
     @staticmethod
     def ngrams(text: str) -> float:
         """Return the share of word characters covered by repeated word 5-grams."""
         words = hash_words([text])
-        windows = hash_ngrams(words.hashes, _NGRAM_WORDS)
-        repeated = np.ones(len(windows), dtype=bool)
-        repeated[np.unique(windows, return_index=True)[1]] = False
-        if not repeated.any():
-            return 0.0
-        covered = np.zeros(len(words.hashes), dtype=bool)
-        for place in range(_NGRAM_WORDS):
-            covered[place : place + len(windows)] |= repeated
-        return float(words.lengths[covered].sum() / words.lengths.sum())
+        return repeated_share(hash_ngrams(words.hashes, SHINGLE_WORDS), words.lengths)

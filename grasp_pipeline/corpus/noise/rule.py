@@ -6,6 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from grasp_pipeline.corpus.text_batch import TextBatch
 from grasp_pipeline.section import Section
 
 
@@ -48,6 +52,13 @@ class Rule(ABC):
     @abstractmethod
     def measure(self, text: str) -> float:
         """Return the value that is compared with the limit."""
+
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        """Return (n,) which texts of a batch `check` may reject: all of those that it does, and few others.
+
+        A rule that can tell it from what the batch measures once for all rules need not look at every text.
+        """
+        return np.ones(len(batch.texts), dtype=bool)
 
     def check(self, text: str) -> Rejection | None:
         """Return why the rule rejects the text, or None."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from grasp_pipeline.corpus.noise.rule import Rule
+from grasp_pipeline.corpus.text_batch import TextBatch
 from grasp_pipeline.corpus.words import SYMBOL, character_kinds, code_points
 from grasp_pipeline.section import Section
 
@@ -30,3 +33,6 @@ class SymbolRatio(Rule):
 
     def measure(self, text: str) -> float:
         return float((character_kinds()[code_points(text)] == SYMBOL).mean()) if text else 0.0
+
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        return batch.symbols > self.limit * batch.characters - 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from grasp_pipeline.corpus.noise.rule import Rule
+from grasp_pipeline.corpus.text_batch import TextBatch
 from grasp_pipeline.section import Section
 
 
@@ -25,3 +28,6 @@ class TooShort(Rule):
 
     def measure(self, text: str) -> float:
         return float(len(text))
+
+    def suspects(self, batch: TextBatch) -> NDArray[np.bool_]:
+        return batch.characters < self.limit

@@ -44,7 +44,7 @@ def certificates(inputs: ReportInputs) -> list[Html]:
     others = [
         row["statement"]
         for row in frame.iter_rows(named=True)
-        if row["task"] == inputs.target and row["baseline"] == BEST_SIMPLE
+        if row["task"] == inputs.target and row["baseline"] in (RANDOM, BEST_SIMPLE)
     ]
     return [
         *elsewhere(inputs, "certificates"),

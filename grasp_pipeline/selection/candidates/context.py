@@ -14,10 +14,11 @@ from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.attribution.blocks import ArrayBlocks, SketchBlocks, project
 from grasp_pipeline.attribution.metric import Metric, apply_metric, metric_matrix, second_moment
 from grasp_pipeline.attribution.surrogate import subset_means
-from grasp_pipeline.corpus.events import EventCounts, count_events
+from grasp_pipeline.corpus.events import Contexts, EventCounts, count_joined, previous_token
 from grasp_pipeline.corpus.ngram_features import NgramFeatures
 from grasp_pipeline.corpus.pool import ChunkPool
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.selection.candidates.learned import Learned
 from grasp_pipeline.selection.candidates.views import stack_views
 from grasp_pipeline.selection.constraints.feasible_sets import FeasibleSets
 from grasp_pipeline.selection.solver.budget import descending, fill_whole
@@ -60,6 +61,9 @@ class SelectionContext:
         feasible_sets: what an arm may hold.
         training_tokens: of a retraining. Chunks that count twice are offered where these reach the budget: a shorter
             training would never see a repeat, and measure nothing of it.
+        learned: what was read or trained beside the tables.
+        contexts: of log-coverage's events, side by side as in `count_joined`: `previous_token`, clusters of the proxy's
+            states (`proxy.token_states`), or both.
     """
 
     blocks: SketchBlocks
@@ -72,6 +76,8 @@ class SelectionContext:
     conditional: Floats | None
     feasible_sets: FeasibleSets
     training_tokens: int
+    learned: Learned = field(default_factory=Learned)
+    contexts: tuple[Contexts, ...] = (previous_token,)
     _stacked: dict[float, tuple[SketchBlocks, Floats]] = field(default_factory=dict, init=False, repr=False)
     _once: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -87,11 +93,14 @@ class SelectionContext:
         losses: Floats,
         conditional: Floats | None,
         training_tokens: int,
+        learned: Learned | None = None,
+        contexts: tuple[Contexts, ...] = (previous_token,),
     ) -> SelectionContext:
         """Return the context of a pool of text; queries: of each of the T tasks, whether it counts or not."""
         texts, task = target.texts(queries)
         made_of = (blocks, target, targets, pool.text, texts, task)
-        return cls(*made_of, losses, conditional, feasible_sets, training_tokens)
+        given = (losses, conditional, feasible_sets, training_tokens, learned or Learned(), contexts)
+        return cls(*made_of, *given)
 
     def once(self, name: str, compute: Callable[[], Computed]) -> Computed:
         """Return what a family computes from this, computed once; name: unique to it."""
@@ -131,7 +140,7 @@ class SelectionContext:
     def events(self) -> EventCounts:
         """Counts of the queries' events; its tasks are those that count."""
         place = np.searchsorted(self.counted, self.query_task)
-        return count_events(self.chunks, self.queries, place, len(self.counted))
+        return count_joined(self.chunks, self.queries, place, len(self.counted), self.contexts)
 
     @cached_property
     def ngrams(self) -> NgramFeatures:

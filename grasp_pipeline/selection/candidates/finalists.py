@@ -15,13 +15,14 @@ import numpy as np
 from grasp_pipeline.arrays import Floats, TokenLists
 from grasp_pipeline.calibration.lcb import Configuration
 from grasp_pipeline.errors import ConfigError
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import ArmRole
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.candidate import Candidate
 from grasp_pipeline.selection.candidates.context import SelectionContext
 from grasp_pipeline.selection.candidates.families import COMPARISON_ARMS, FAMILIES, OUTLYING, TWINS
 from grasp_pipeline.selection.candidates.family import DIRECTION, Search
-from grasp_pipeline.selection.candidates.judge import Judgement, View, judge, judge_coverage
+from grasp_pipeline.selection.candidates.judge import Judgement, judge, judge_coverage
 
 BUILT: tuple[ArmRole, ...] = ("full", "simple", "candidate")
 """Roles in the order in which their candidates are built. Of equal ones the first enters."""
@@ -60,8 +61,6 @@ def judge_finalists(
     context: SelectionContext,
     finalists: Sequence[Candidate],
     judges: Sequence[TokenLists],
-    early: View,
-    direction: Floats,
     conditional: Floats | None,
 ) -> Judgement:
     """Judge candidates by what the judge documents say, over the near ones.
@@ -70,16 +69,13 @@ def judge_finalists(
         context: what the candidates were built from.
         finalists: the candidates.
         judges: judge documents of each of the T tasks, whether it counts or not.
-        early: sketches at the early checkpoint.
-        direction: (d,) mean sketch of the judge documents among those of the context.
         conditional: (n,) loss reduction of every chunk by the judge documents, where it was measured.
     """
     texts, _ = context.target.texts(judges)
     likelihood = judge_coverage(context.chunks, texts)
     near = np.array([finalist.name not in OUTLYING for finalist in finalists])
-    membership = np.stack([finalist.membership for finalist in finalists])
-    final = View(context.blocks, direction)
-    return judge(membership, context.n_tokens, likelihood, early, final, near, conditional)
+    membership = Memberships.of((finalist.membership for finalist in finalists), len(context.n_tokens))
+    return judge(membership, context.n_tokens, likelihood, near, conditional)
 
 
 def _every(context: SelectionContext, search: Search) -> Iterator[Candidate]:

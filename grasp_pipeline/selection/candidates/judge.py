@@ -1,12 +1,10 @@
-"""The judge J: ranks optimised corpora by evidence that their optimiser did not see.
+"""The judge J: ranks candidate corpora by evidence that their optimiser did not see, texts of judge documents.
 
-    J = z(L) + z(F_early) / 2 + z(F_final) / 2                  without C
-    J = z(C) + z(L) / 2 + z(F_early) / 4 + z(F_final) / 4
+    J = L              or, where conditional losses were measured,    J = z(L) + z(C)
 
-L is the conditional log-coverage of judge texts (`attribution.log_coverage`); F_early the surrogate at an early
-checkpoint; F_final that at the final one; both F with r from judge documents, M = I, lambda = 0.7; C a corpus's mean
-conditional loss reduction by judge texts (see `proxy.conditional`). z is standardised over the optimised candidates.
-The weights with C were chosen on one corpus and measured on another (`benchmarks/README.md`, downstream).
+L is the conditional log-coverage of the judge documents (`attribution.log_coverage`); C a corpus's mean loss reduction
+by them (`proxy.conditional`). z is standardised over the optimised candidates. Why nothing else is heard:
+`docs/selection.md`.
 """
 
 from __future__ import annotations
@@ -17,12 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasp_pipeline.arrays import Floats, TokenLists
-from grasp_pipeline.attribution.blocks import SketchBlocks
 from grasp_pipeline.attribution.log_coverage import LogCoverage
-from grasp_pipeline.attribution.surrogate import predict_from_means, subset_means
 from grasp_pipeline.corpus.events import count_events
-
-LAMBDA = 0.7
+from grasp_pipeline.memberships import Membership
 
 SMOOTHING = 0.009
 """rho of L (chosen on one cell, `docs/fidelity.md`)."""
@@ -35,34 +30,18 @@ def judge_coverage(chunks: TokenLists, query: TokenLists) -> LogCoverage:
 
 
 @dataclass(frozen=True)
-class View:
-    """Sketches at one checkpoint and the mean sketch (d,) of the judge documents there.
-
-    rows: (k,) places in the pool of the chunks that are sketched, where they are a sample; None: all.
-    """
-
-    blocks: SketchBlocks
-    target: Floats
-    rows: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True)
 class Judgement:
-    """score: (c,) J; likelihood (nats per token), early, final, conditional (nats per token): (c,) parts before z."""
+    """score: (c,) J; likelihood, conditional: (c,) its parts before z, in nats per token."""
 
     score: Floats
     likelihood: Floats
-    early: Floats
-    final: Floats
     conditional: Floats | None = None
 
 
 def judge(
-    membership: NDArray[np.bool_],
+    membership: Membership,
     n_tokens: ArrayLike,
     likelihood: LogCoverage,
-    early: View,
-    final: View,
     optimised: NDArray[np.bool_] | None = None,
     conditional: Floats | None = None,
 ) -> Judgement:
@@ -73,34 +52,17 @@ def judge(
     Raises:
         InputError: shapes disagree or a candidate is empty.
     """
-    parts, every = [likelihood.predict(membership)[:, 0]], np.asarray(n_tokens)
-    for view in (early, final):
-        rows = slice(None) if view.rows is None else view.rows
-        means = subset_means(view.blocks, every[rows], membership[:, rows])
-        parts.append(predict_from_means(means, view.target, None, LAMBDA)[:, 0])
-    gained = None if conditional is None else mean_over_tokens(membership, n_tokens, conditional)
-    return combine(*parts, optimised=optimised, conditional=gained)
+    covered = likelihood.predict(membership)[:, 0]
+    if conditional is None:
+        return Judgement(covered, covered)
+    gained = mean_over_tokens(membership, n_tokens, conditional)
+    return Judgement(standardise(covered, optimised) + standardise(gained, optimised), covered, gained)
 
 
-def mean_over_tokens(membership: NDArray[np.bool_], n_tokens: ArrayLike, values: Floats) -> Floats:
+def mean_over_tokens(membership: Membership, n_tokens: ArrayLike, values: Floats) -> Floats:
     """Return the token-weighted mean of values (n,) over each of c memberships (c, n): (c,)."""
     tokens = np.asarray(n_tokens, dtype=np.float64)
     return np.array([tokens[kept] @ values[kept] / tokens[kept].sum() for kept in membership])
-
-
-def combine(
-    likelihood: Floats,
-    early: Floats,
-    final: Floats,
-    optimised: NDArray[np.bool_] | None,
-    conditional: Floats | None = None,
-) -> Judgement:
-    """Return the judgement from its parts, each (c,)."""
-    parts = [(1.0, likelihood), (0.5, early), (0.5, final)]
-    if conditional is not None:
-        parts = [(1.0, conditional), *((weight / 2, part) for weight, part in parts)]
-    score = sum(weight * standardise(part, optimised) for weight, part in parts)
-    return Judgement(np.asarray(score), likelihood, early, final, conditional)
 
 
 def standardise(values: Floats, reference: NDArray[np.bool_] | None = None) -> Floats:

@@ -12,13 +12,15 @@ error by more than a standard error (Breiman et al. 1984).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.surrogate import subset_means
+from grasp_pipeline.memberships import Memberships
 from grasp_pipeline.names import RANDOM, Dedup
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.selection.candidates.candidate import Candidate, CandidateSpec
@@ -44,7 +46,7 @@ def refit_finalists(
     context: SelectionContext,
     specs: Mapping[str, CandidateSpec],
     membership: Mapping[str, NDArray[np.bool_]],
-    draws: Sequence[NDArray[np.bool_]],
+    draws: Iterable[NDArray[np.bool_]],
     measured: Evidence,
     target: str,
     gap: float,
@@ -69,7 +71,7 @@ def refit_finalists(
     if not fitting:
         listener("no optimised corpus was retrained that a refit could start from")
         return {}
-    members = np.stack([*(membership[arm] for arm in names), *draws])
+    members = Memberships.of(chain((membership[arm] for arm in names), draws), len(context.n_tokens))
     made = {}
     for fold in (0, 1):
         loss = np.array(
@@ -89,7 +91,7 @@ def refit_finalists(
         better = LinearScore(linear.features, 0.0, linear.lam, linear.ngram_weight, corrected)
         made_of = CandidateSpec(f"{REFIT}{fold}", better, spec.dedup, spec.repeats)
         entry = optimised(context, made_of, gap, max_passes)
-        if (members == entry.membership).all(axis=1).any():
+        if members.has(entry.membership):
             listener(f"fold {fold}: refitted, {base} is a corpus that was retrained already")
             continue
         made[fold] = entry

@@ -23,7 +23,7 @@ def build_constraints(
     *,
     allowed: Bools | None = None,
     keep: Bools | None = None,
-    **corpus: NDArray[Any],
+    **corpus: Any,
 ) -> ConstraintSet:
     """Return the constraint set of a configuration for a corpus of n chunks.
 
@@ -38,7 +38,6 @@ def build_constraints(
     asked = Demands(np.zeros(len(n_tokens), dtype=np.bool_))
     for each in CONSTRAINTS:
         each.ask(part_of(config, each.Settings), chunks, asked)
-    names, source_codes = np.unique(chunks.sources, return_inverse=True)
     listed, drop = asked.keep, asked.drop
     dropped = np.logical_or.reduce(list(drop.values()))
     if allowed is not None:
@@ -47,8 +46,8 @@ def build_constraints(
         n_tokens,
         budget,
         documents=asked.documents,
-        sources=source_codes,
-        source_names=[str(name) for name in names],
+        sources=chunks.sources.astype(np.int64),
+        source_names=list(chunks.source_names),
         floors=asked.floors,
         caps=asked.caps,
         clusters=asked.clusters,

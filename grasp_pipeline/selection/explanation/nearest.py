@@ -6,13 +6,16 @@ arXiv 1603.09320; library usearch) holds every candidate in half precision.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.blocks import SketchBlocks, gather, tiles
+
+if TYPE_CHECKING:
+    from usearch.index import Index
 
 EXACT_ROWS = 250_000
 """Largest corpus, in chunks, that is searched exactly.
@@ -50,20 +53,11 @@ def nearest_by_graph(
     Memory: 2 d + about 200 bytes per candidate. Candidates are added one by one in order of their rows and with the
     library's fixed seed, so neither threads nor block sizes change the result.
     """
-    from usearch.index import Index
-
     rows = np.full(len(queries), -1, dtype=np.int64)
     cosines = np.full(len(queries), np.nan)
     if not candidates.any():
         return rows, cosines
-    graph = Index(
-        ndim=blocks.d,
-        metric="cos",
-        dtype="f16",
-        connectivity=_CONNECTIVITY,
-        expansion_add=_EXPANSION,
-        expansion_search=_EXPANSION,
-    )
+    graph = neighbour_graph(blocks.d)
     for start, tile in tiles(blocks):
         (used,) = np.nonzero(candidates[start : start + len(tile)] & tile.any(axis=1))
         if used.size:
@@ -84,6 +78,20 @@ def nearest_by_graph(
             1.0 - np.asarray(found.distances, dtype=np.float64).reshape(-1), -1.0, 1.0
         )
     return rows, cosines
+
+
+def neighbour_graph(d: int) -> Index:
+    """Return an empty graph for rows of d numbers, searched by cosine; add with one thread for the same graph again."""
+    from usearch.index import Index
+
+    return Index(
+        ndim=d,
+        metric="cos",
+        dtype="f16",
+        connectivity=_CONNECTIVITY,
+        expansion_add=_EXPANSION,
+        expansion_search=_EXPANSION,
+    )
 
 
 def nearest_by_cosine(

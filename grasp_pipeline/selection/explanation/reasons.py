@@ -42,15 +42,18 @@ TOKEN_BUDGET = "token budget"
 class DropReasons:
     """Reasons of the k chunks that were not kept, ascending by chunk.
 
-    chunk: (k,) row numbers; reason: (k,) names from REASONS; alignment: (k,) score per token.
-    score: (k,) name of what value and threshold are of, "" for duplicate.
-    value, threshold: (k,) the two sides of the test that `reason` names: the arm's score and the score at which the
-        budget is spent for low_alignment; marginal value and tau for redundant and quota (the former pair where there
-        is no marginal value); NaN for duplicate and for a random draw.
-    margin: (k,) value - threshold: by how much the chunk misses (negative) or passes (positive) the test.
-    quota: (k,) name of the constraint for quota, else "".
-    nearest_kept: (k,) row of the kept chunk most like it, for a duplicate with kept copies the nearest of them; -1
-        where nothing is kept; similarity: (k,) cosine of the two sketches, NaN where nothing is kept.
+    Attributes:
+        chunk: (k,) row numbers.
+        reason: (k,) names from REASONS.
+        alignment: (k,) score per token.
+        score: (k,) name of what value and threshold are of, "" for duplicate.
+        value: (k,) the side of the test that `reason` names: the arm's score for low_alignment; the marginal value for
+            redundant and quota (the score where there is no marginal value); NaN for duplicate and for a random draw.
+        threshold: (k,) its other side: the score at which the budget is spent, or tau.
+        quota: (k,) name of the constraint for quota, else "".
+        nearest_kept: (k,) row of the kept chunk most like it, for a duplicate with kept copies the nearest of them; -1
+            where nothing is kept.
+        similarity: (k,) cosine of the two sketches, NaN where nothing is kept.
     """
 
     chunk: NDArray[np.int64]
@@ -65,7 +68,7 @@ class DropReasons:
 
     @property
     def margin(self) -> Floats:
-        """(k,) value - threshold."""
+        """(k,) value - threshold: by how much the chunk misses (negative) or passes (positive) the test."""
         return self.value - self.threshold
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grasp_pipeline.registry import Registry
+from grasp_pipeline.selection.candidates.families.airrep import AirRepFamily
 from grasp_pipeline.selection.candidates.families.blend import Blend
 from grasp_pipeline.selection.candidates.families.conditional import Conditional
 from grasp_pipeline.selection.candidates.families.dsir import Dsir
@@ -13,6 +14,7 @@ from grasp_pipeline.selection.candidates.families.influence import Influence
 from grasp_pipeline.selection.candidates.families.log_coverage import LogCoverageFamily
 from grasp_pipeline.selection.candidates.families.lowest_loss import LowestLoss
 from grasp_pipeline.selection.candidates.families.middle_perplexity import MiddlePerplexity
+from grasp_pipeline.selection.candidates.families.quality_head import QualityFamily
 from grasp_pipeline.selection.candidates.families.random import Random
 from grasp_pipeline.selection.candidates.families.random_deduplicated import RandomDeduplicated
 from grasp_pipeline.selection.candidates.families.surrogate import Surrogate
@@ -30,8 +32,10 @@ FAMILIES: Registry[Family] = Registry(
         Dsir(),
         Ggda(),
         RandomDeduplicated(),
+        QualityFamily(),
         Conditional(),
         Blend(),
+        AirRepFamily(),
         Surrogate(),
         LogCoverageFamily(),
     ),

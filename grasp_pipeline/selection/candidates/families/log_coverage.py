@@ -11,7 +11,7 @@ import numpy as np
 
 from grasp_pipeline.arrays import Floats
 from grasp_pipeline.attribution.log_coverage import LogCoverage
-from grasp_pipeline.corpus.events import EventTable, row_sums
+from grasp_pipeline.corpus.events import EventTable, previous_token, row_sums
 from grasp_pipeline.names import Dedup
 from grasp_pipeline.selection.candidates.candidate import Candidate, tokens_of
 from grasp_pipeline.selection.candidates.context import SelectionContext, last_taken
@@ -76,8 +76,13 @@ class LogCoverageFamily(Family):
         by_task[:, context.counted] = _by_task(context, rho, mu)
         return Ranking(self.ranks_by, _worth(context, rho, context.events.pool_rate), marginal, tau, by_task)
 
-    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter:
-        """Return the values of events beside what is kept, as a table: tokens alone decide."""
+    def parts(self, context: SelectionContext, choice: Choice) -> ChunkFilter | None:
+        """Return the values of events beside what is kept, as a table: tokens alone decide.
+
+        None where contexts come from a model: a table has none.
+        """
+        if context.contexts != (previous_token,):
+            return None
         mu = context.events.rates(choice.kept[None])[0][0]
         worth = objective(context, choice.smoothing or MIDDLE).slope(mu)
         return ChunkFilter("event_table", events=EventTable(context.events.keys, worth.astype(np.float32)))

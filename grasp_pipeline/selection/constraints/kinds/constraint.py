@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,16 +16,18 @@ from grasp_pipeline.section import Section
 
 @dataclass(frozen=True)
 class Chunks:
-    """What constraints may look at of a corpus of n chunks; all (n,).
+    """What constraints may look at of a corpus of n chunks; arrays are (n,).
 
-    n_tokens: tokens; chunk_ids, document_ids, sources: names; clusters: near-duplicate clusters of their documents;
-    positions: places in these.
+    n_tokens: tokens; documents, sources: codes; clusters: near-duplicate clusters of their documents; positions: places
+    in these; source_names: of the codes, sorted; listed: of some ids gives which chunks (n,), or their documents, have
+    one, and the ids that nothing has.
     """
 
     n_tokens: NDArray[np.integer[Any]]
-    chunk_ids: NDArray[Any]
-    document_ids: NDArray[Any]
-    sources: NDArray[Any]
+    listed: Callable[[tuple[str, ...]], tuple[Bools, set[str]]]
+    documents: NDArray[np.integer[Any]]
+    sources: NDArray[np.integer[Any]]
+    source_names: Sequence[str]
     clusters: NDArray[Any]
     positions: NDArray[np.integer[Any]]
 

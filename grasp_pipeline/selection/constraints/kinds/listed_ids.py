@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from grasp_pipeline.arrays import Bools
@@ -38,28 +36,21 @@ class ListedIds(Constraint):
     Settings = ListedIdsSettings
 
     def ask(self, settings: ListedIdsSettings, chunks: Chunks, demands: Demands) -> None:
-        demands.keep |= listed_chunks(settings.must_keep, chunks.chunk_ids, chunks.document_ids, "must_keep")
-        demands.drop["must_drop"] = listed_chunks(
-            settings.must_drop, chunks.chunk_ids, chunks.document_ids, "must_drop"
-        )
+        demands.keep |= listed_chunks(settings.must_keep, chunks, "must_keep")
+        demands.drop["must_drop"] = listed_chunks(settings.must_drop, chunks, "must_drop")
 
 
-def listed_chunks(
-    ids: Sequence[str], chunk_ids: NDArray[Any], document_ids: NDArray[Any], field: str
-) -> Bools:
-    """Return (n,) whether a chunk, or its document, is in a list of ids; chunk_ids, document_ids: (n,) strings.
+def listed_chunks(ids: Sequence[str], chunks: Chunks, field: str) -> Bools:
+    """Return (n,) whether a chunk, or its document, is in a list of ids.
 
     Raises:
         ConfigError: an id is neither; names the first few.
     """
-    if not ids:
-        return np.zeros(len(chunk_ids), dtype=np.bool_)
-    wanted = np.array(sorted(set(ids)))
-    found = np.isin(wanted, chunk_ids.astype(str)) | np.isin(wanted, document_ids.astype(str))
-    if not found.all():
-        missing = wanted[~found]
+    found, unknown = chunks.listed(tuple(ids))
+    if unknown:
+        missing = sorted(unknown)
         raise ConfigError(
             f"{field} holds {len(missing):,} ids that are neither a document nor a chunk of the clean corpus, such as "
             f"{', '.join(missing[:3])}; correct or remove them (rejected_documents tells why a document was rejected)"
         )
-    return np.isin(chunk_ids.astype(str), wanted) | np.isin(document_ids.astype(str), wanted)
+    return found

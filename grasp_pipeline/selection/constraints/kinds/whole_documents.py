@@ -28,4 +28,4 @@ class WholeDocuments(Constraint):
 
     def ask(self, settings: UnitSettings, chunks: Chunks, demands: Demands) -> None:
         if settings.unit == "document":
-            demands.documents = np.unique(chunks.document_ids, return_inverse=True)[1]
+            demands.documents = np.unique(chunks.documents, return_inverse=True)[1]

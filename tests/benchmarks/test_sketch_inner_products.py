@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
+from benchmarks import sketch_inner_products as quality
+from benchmarks.sketch_inner_products import inner_product_distortion, seed_agreement
 from grasp_pipeline.errors import InputError
-from grasp_pipeline.sketch import quality
-from grasp_pipeline.sketch.quality import inner_product_distortion, seed_agreement
 
 
 def projected(gradients: np.ndarray, d: int, seed: int) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""The launchpad starts from the configuration in use, and a launch that must fail is refused before it is a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.errors import DagsterUserCodeProcessError
+from toys import write_toy_corpus
+from workplace import SMALLEST, Workplace
+
+from assets import ui
+from assets.launchpad import FILE, config_of, launched_config, prefilled
+from grasp_pipeline.definitions import defs
+from grasp_pipeline.errors import ConfigError
+
+CURATE = defs.resolve_job_def("curate")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    write_toy_corpus(tmp_path)
+    return Workplace(tmp_path)
+
+
+def plain_job() -> dg.JobDefinition:
+    from assets import jobs
+    from grasp_pipeline.definitions import define
+
+    return define(jobs.JOBS).resolve_job_def("curate")
+
+
+def default(job: dg.JobDefinition) -> Any:
+    """Return what the launchpad holds of `ops`."""
+    return job.run_config_schema.config_type.fields["ops"].default_value
+
+
+def test_the_launchpad_holds_the_file_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.yaml"
+    mine = {
+        "candidates": {"config": {"budget_fraction": 0.5}},
+        "filtered_shards": {"config": {"paths": ["x"]}},
+    }
+    path.write_text(yaml.safe_dump({"ops": mine, "resources": {"compute": {"config": {"device": "cpu"}}}}))
+    monkeypatch.setenv(FILE, str(path))
+    fields = prefilled(plain_job()).run_config_schema.config_type.fields
+    assert fields["ops"].default_value == {
+        "candidates": mine["candidates"]
+    }  # what the job has no step for is left out
+    assert fields["resources"].default_value["compute"] == {"config": {"device": "cpu"}}
+    monkeypatch.setenv(FILE, str(tmp_path / "missing.yaml"))
+    with pytest.raises(ConfigError, match=r"missing\.yaml cannot be read"):
+        config_of("curate", ["candidates"])
+    path.write_text(yaml.safe_dump({"ops": {"candidates": {"config": {"budget_fraction": 1.5}}}}))
+    assert "budget_fraction is 1.5; give a share" in str(ui.unusable(path))
+
+
+def test_a_launch_that_gives_steps_takes_no_other_from_the_file() -> None:
+    demo = yaml.safe_load(Path("config/demo.yaml").read_text())["ops"]
+    mapping: Any = CURATE.config_mapping
+
+    def limit(config: dict[str, Any]) -> int:
+        return config["ops"]["finalists"]["config"]["max_training_tokens"]
+
+    assert default(CURATE) == demo
+    assert limit(mapping.resolve_from_unvalidated_config({"ops": {}})) != limit({"ops": demo})
+    assert limit(mapping.resolve_from_unvalidated_config({})) == limit({"ops": demo})
+    # What the checks of a run look at is what it is executed with.
+    assert launched_config({}, CURATE)["ops"] == demo
+    assert launched_config({"ops": {}}, CURATE)["ops"] == {}
+
+
+def test_a_launch_asks_for_no_partition() -> None:
+    assert CURATE.partitions_def is None
+    assert CURATE.run_tags["dagster/asset_partition_range_start"] == "shard-0000"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"candidates": {"budget_fraction": 1.5}}, "budget_fraction is 1.5; give a share of the corpus"),
+        ({"candidates": {"target": "frnch"}}, "is 'frnch', which is no task; did you mean 'french'"),
+        ({"candidates": {"task_weights": {"newz": 1.0}}}, "did you mean 'news'"),
+    ],
+)
+def test_what_must_fail_is_never_a_run(
+    place: Workplace, changes: dict[str, dict[str, Any]], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    with pytest.raises(DagsterUserCodeProcessError, match=told) as refused:
+        CURATE.execute_in_process(run_config=place.run_config(changes), instance=place.instance)
+    (info,) = refused.value.user_code_process_error_infos
+    assert info.stack == []  # the web interface shows the sentence alone
+    assert place.instance.get_runs() == []
+    assert not place.store.exists()
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    config = {"ops": {}, "resources": {"compute": {"config": {"device": "cuda:91"}}}}
+    with (
+        dg.DagsterInstance.get() as instance,
+        pytest.raises(DagsterUserCodeProcessError, match="device 'cuda:91' cannot be used here"),
+    ):
+        CURATE.execute_in_process(run_config=config, instance=instance)
+
+
+def test_a_failed_step_is_told_by_its_sentence_alone(place: Workplace) -> None:
+    """An empty store: nothing was read that `documents` could be made from."""
+    result = place.run(only=["documents"], fails=True)
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    error = failure.step_failure_data.error
+    assert error is not None
+    assert error.stack == []
+    assert error.cause is None
+    assert "manifest" in error.message
+    assert error.cls_name == "StoreError"
+
+
+def test_a_run_of_the_terminal_is_in_the_timeline_of_its_job(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    place.sections = {**SMALLEST, "manifest": {"paths": ["corpus/none*"]}}
+    assert place.run_in_terminal() == 1
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+    assert run.remote_job_origin is not None
+    assert run.remote_job_origin.job_name == "curate"
+    assert run.remote_job_origin.repository_origin.code_location_origin.location_name == "grasp_pipeline"
