@@ -37,7 +37,7 @@ def parquet_rows(
     options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
     parquet = pq.ParquetFile(source, **options)
     _check_schema(uri, parquet.schema_arrow, columns)
-    _check_expansion(uri, parquet.metadata, (columns.text, *columns.others))
+    _check_expansion(uri, parquet.metadata, source.size())
     if _is_string(_value_type(parquet.schema_arrow.field(columns.text).type)):
         # As a dictionary, one text that thousands of rows name is held once.
         options["read_dictionary"] = [columns.text]
@@ -51,19 +51,18 @@ def parquet_rows(
     yield from table_rows(uri, batches, columns, max_bytes)
 
 
-def _check_expansion(uri: str, metadata: pq.FileMetaData, names: Iterable[str]) -> None:
-    """Refuse a column that was made to fill the memory: no corpus of text is packed a thousandfold."""
-    wanted = set(names)
+def _check_expansion(uri: str, metadata: pq.FileMetaData, packed: int) -> None:
+    """Refuse a file of `packed` bytes that was made to fill the memory: no corpus of text is packed a thousandfold.
+
+    The sizes are those of row groups: pyarrow ends the process where the metadata of one column are broken.
+    """
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            packed, size = column.total_compressed_size, column.total_uncompressed_size
-            if column.path_in_schema in wanted and size > max(_EXPANDED_BYTES, _EXPANSION * packed):
-                raise InputError(
-                    f"The column {column.path_in_schema!r} of the input {uri!r} expands from {packed:,} bytes to "
-                    f"{size:,} in one row group, which no text does; remove the file, or write it in smaller row groups"
-                )
+        size = metadata.row_group(group).total_byte_size
+        if size > max(_EXPANDED_BYTES, _EXPANSION * packed):
+            raise InputError(
+                f"Row group {group} of the input {uri!r} expands to {size:,} bytes in a file of {packed:,}, "
+                "which no text does; remove the file, or write it in smaller row groups"
+            )
 
 
 def _check_schema(uri: str, schema: pa.Schema, columns: Columns) -> None:
