@@ -62,7 +62,7 @@ def described(delta: DeltaTables, table: Table, version: int) -> str:
     """Return a version of the chunks or of the certificates with its size or pick and its time."""
     import polars as pl
 
-    commit = next((commit for commit in delta.commits(table) if commit.version == version), None)
+    commit = delta.at(table, version)
     time = (
         ""
         if commit is None

@@ -26,8 +26,8 @@ def folder(store: DeltaStore) -> Path:
     return Path(tempfile.gettempdir(), f"grasp-turns-{digest(store.place)[:16]}")
 
 
-def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextManager[None]:
-    """Return what holds the turn at a step, or at the shards of it that a run makes.
+def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextManager[bool]:
+    """Return what holds the turn at a step, or at the shards of it that a run makes, and says whether it waited.
 
     It is taken before the step pins what it reads, so whoever comes later reads what is newer.
     """
@@ -37,7 +37,7 @@ def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextMana
     )
 
 
-def turn_of(context: Any, store: DeltaStore, names: list[str]) -> AbstractContextManager[None]:
+def turn_of(context: Any, store: DeltaStore, names: list[str]) -> AbstractContextManager[bool]:
     """Return what holds turns by their names.
 
     Raises:

@@ -17,7 +17,7 @@ from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.locations import is_local
 from grasp_pipeline.tables import ALL, Table
 from resources.delta.files import data_files
-from resources.delta.opening import compaction_after, numbered_history
+from resources.delta.history import compaction_after
 from resources.delta.tables import KEEP_LOG, DeltaTables
 
 
@@ -103,7 +103,7 @@ def vacuum(delta: DeltaTables, horizon_days: int, dry_run: bool, compact: bool =
         if doubled and not dry_run:
             opened.optimize.compact()
             opened = delta.open_to_care(table)
-        history = numbered_history(opened)
+        history = list(delta.history(table))
         kept = {version for version in named.get(table.name, ()) if version <= opened.version()}
         keep = sorted({compaction_after(version, history) or version for version in kept})
         given = {
