@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -189,10 +189,12 @@ def stage(
 Question = Callable[[Any, Any, bool], None]
 """Takes a step's context, the store, and whether it is asked again; raises where the run must be refused."""
 
+Asked = TypeVar("Asked", bound=Question)
+
 _questions: list[Question] = []
 
 
-def asked_before_turns(question: Question) -> Question:
+def asked_before_turns(question: Asked) -> Asked:
     """Have every step ask something before it waits for its turn, and again where it had to wait."""
     _questions.append(question)
     return question

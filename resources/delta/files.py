@@ -77,7 +77,7 @@ def file_batches(
     """
     import pyarrow.parquet as pq
 
-    with open_input(delta, file.path) as source:
+    with _open_input(delta, file.path) as source:
         parquet = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES if buffered else 0, pre_buffer=False)
         missing = sorted(set(columns) - set(parquet.schema_arrow.names))
         if missing:
@@ -89,8 +89,8 @@ def file_batches(
             yield batch.select(list(columns))
 
 
-def open_input(delta: DeltaTable, path: str) -> Any:
-    """Open a file of a table or of its log for reading; a local one without delta-rs between, at twice the speed."""
+def _open_input(delta: DeltaTable, path: str) -> Any:
+    """Open a file of a table for reading; a local one without the detour through delta-rs, at twice the speed."""
     import pyarrow as pa
     from deltalake.fs import DeltaStorageHandler
 

@@ -18,7 +18,6 @@ from grasp_pipeline.errors import StoreError, boundary
 from grasp_pipeline.locations import is_local, local_file, local_folder, tidy_root
 from grasp_pipeline.tables import Table
 from resources.delta.commits import Commit, commit_of
-from resources.delta.files import open_input
 from resources.delta.history import History, compaction_after
 
 PATIENCE = 600.0
@@ -150,9 +149,15 @@ class TableFolders:
 
     def _commit_at(self, table: Table, opened: Any, version: int) -> Commit | None:
         """Return the commit of a version by its own file in the log; None where there is none."""
+        from deltalake.fs import DeltaStorageHandler
+
         with self._reading(table, but=(FileNotFoundError,)), suppress(FileNotFoundError):
-            with open_input(opened, f"_delta_log/{version:020}.json") as file:
-                actions = file.read().splitlines()
+            if is_local(self.root):
+                content = Path(self._address(table), "_delta_log", _entry(version)).read_bytes()
+            else:
+                files = DeltaStorageHandler.from_table(opened._table, opened._storage_options, {})
+                content = files.open_input_file(f"_delta_log/{_entry(version)}").read()
+            actions = content.splitlines()
             told = (each["commitInfo"] for each in map(json.loads, actions) if "commitInfo" in each)
             return commit_of(table.name, version, next(told, {}))
         return None
