@@ -94,18 +94,41 @@ def prefilled(job: dg.JobDefinition) -> dg.JobDefinition:
         config_schema=dg.Shape(fields, field_aliases=schema.field_aliases),
         receive_processed_config_values=False,
     )
-    return dg.JobDefinition(
-        name=job.name,
-        graph_def=job.graph,
-        asset_layer=job.asset_layer,
-        resource_defs=job.resource_defs,
-        executor_def=job.executor_def,
-        config=mapping,
-        description=job.description,
-        tags=job.tags,
-        run_tags=job.run_tags,
-        metadata=job.metadata,
-    )
+    return Prefilled(job, mapping)
+
+
+class Prefilled(dg.JobDefinition):
+    """A job with a configuration of its own, of which every part has that too.
+
+    Dagster gives a part the partitions of its assets, and refuses a configuration beside them. Which shards a run makes
+    is in its tags, with or without.
+    """
+
+    def __init__(self, plain: dg.JobDefinition, config: dg.ConfigMapping) -> None:
+        """Take all but configuration and partitions from a job, or from a part of one."""
+        self._plain, self._config = plain, config
+        super().__init__(
+            name=plain.name,
+            graph_def=plain.graph,
+            asset_layer=plain.asset_layer,
+            resource_defs=plain.resource_defs,
+            executor_def=plain.executor_def,
+            config=config,
+            description=plain.description,
+            tags=plain.tags,
+            run_tags=plain.run_tags,
+            metadata=plain.metadata,
+            _subset_selection_data=plain.asset_selection_data or plain.op_selection_data,
+        )
+
+    def get_subset(self, **selected: Any) -> dg.JobDefinition:
+        """Return the part of the job that is selected, or itself."""
+        part = self._plain.get_subset(**selected)
+        return self if part is self._plain else Prefilled(part, self._config)
+
+    def as_ephemeral_job(self, *given: Any, **selected: Any) -> dg.JobDefinition:
+        """Return what is executed in this process."""
+        return Prefilled(self._plain.as_ephemeral_job(*given, **selected), self._config)
 
 
 def prefill_materialize(defs: dg.Definitions) -> dg.Definitions:

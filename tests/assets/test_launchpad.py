@@ -98,6 +98,16 @@ def test_materialize_starts_from_the_file_in_use(place: Workplace, monkeypatch: 
         materialize("documents", run_config={"ops": {"documents": {"config": {"max_repetition": 1.5}}}})
 
 
+@pytest.mark.parametrize("name", ["curate", MATERIALIZE])
+def test_shards_alone_have_the_configuration_too(name: str) -> None:
+    key = dg.AssetKey("gradient_sketches")
+    part = defs.resolve_job_def(name).get_subset(asset_selection={key})
+    assert part.config_mapping is not None
+    assert {"gradient_sketches"} < {node.name for node in part.graph.nodes}  # and its checks
+    assert launched_config({}, part)["ops"]["sketchers"]["config"]["output_hidden_dim"] == 32
+    assert part.get_tags_for_partition_key("shard-0003", selected_asset_keys=[key])
+
+
 def test_materialize_takes_from_the_files_of_jobs_what_the_file_in_use_says_nothing_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
