@@ -15,6 +15,7 @@ import dagster as dg
 
 from assets.launches import about
 from assets.launchpad import launched_config
+from assets.partitions import names_shards
 from assets.settings import refuse_ignored
 from assets.stages import asked_before_turns, check_run_config, sections
 from grasp_pipeline import tables
@@ -116,7 +117,7 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     run, delta = context.run, store.tables
     run_config = launched_config(run.run_config, context.job_def)
     refuse_ignored(run.tags, run.job_name, delta)
-    faults: list[str | None] = []
+    faults: list[str | None] = [_no_shards(context)]
     if any(
         "compute" in node.required_resource_keys
         for node in context.job_def.all_node_defs
@@ -150,6 +151,20 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     if "candidates" in steps:
         protocol: Any = _section(context, "candidates")
         _refuse([preflight.wrong_target(protocol, tasks)])
+
+
+def _no_shards(context: dg.AssetExecutionContext) -> str | None:
+    """Return what to do where a launch makes shards and says of none which."""
+    assets = context.job_def.asset_layer
+    by_shard = [
+        key for key in sorted(assets.selected_asset_keys) if assets.get(key).partitions_def is not None
+    ]
+    if not by_shard or names_shards(context.run.tags):
+        return None
+    return (
+        f"{by_shard[0].to_user_string()} is made shard by shard, and this launch names no partition; launch the job "
+        "curate or recurate from its Launchpad, which takes every shard, or choose partitions"
+    )
 
 
 def _use_device(run_config: Mapping[str, Any]) -> None:

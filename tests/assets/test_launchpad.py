@@ -98,6 +98,15 @@ def test_materialize_starts_from_the_file_in_use(place: Workplace, monkeypatch: 
         materialize("documents", run_config={"ops": {"documents": {"config": {"max_repetition": 1.5}}}})
 
 
+def test_a_launch_of_shards_that_names_none_is_told_where_to_go(place: Workplace) -> None:
+    job, key = defs.resolve_implicit_global_asset_job_def(), dg.AssetKey("tokenized_shards")
+    given = {"run_config": {**place.run_config(), "ops": {}}, "instance": place.instance}
+    with pytest.raises(
+        DagsterUserCodeProcessError, match="launch the job curate or recurate from its Launchpad"
+    ):
+        job.execute_in_process(asset_selection=[key], **given)
+
+
 @pytest.mark.parametrize("name", ["curate", MATERIALIZE])
 def test_shards_alone_have_the_configuration_too(name: str) -> None:
     key = dg.AssetKey("gradient_sketches")
