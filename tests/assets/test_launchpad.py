@@ -89,6 +89,10 @@ def test_materialize_starts_from_the_file_in_use(place: Workplace, monkeypatch: 
     assert materialize("manifest")["text_column"] == "body"
     assert materialize("task_documents")["min_documents"] == 4
     assert materialize("documents")["min_characters"] == 3
+    materialize("tokenizer")
+    shards = [dg.AssetKey("tokenized_shards")]
+    job.execute_in_process(instance=place.instance, asset_selection=shards, partition_key="shard-0000")
+    assert set(place.read(tables.TOKENIZED_SHARDS)["shard"]) == {"shard-0000"}
     # A launch that gives steps is taken as it stands, here too.
     ops = {"documents": {"config": {"max_repetition": 0.5}}}
     given = {**place.run_config(), "ops": ops}
