@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grasp_pipeline import tables
 
 if TYPE_CHECKING:
+    from grasp_pipeline.lineage.curation import Curation
     from grasp_pipeline.tables import Table
     from resources.delta.commits import Commit
     from resources.delta.tables import DeltaTables
@@ -40,6 +41,20 @@ def measured_elsewhere(
                 f"{head} {what}, not for the one that ships: {described(delta, upstream, then)}; what "
                 f"ships is of {described(delta, upstream, now)}. The job {job} measures it again."
             )
+    return None
+
+
+def measured_on(
+    delta: DeltaTables, table: Table, curation: Curation, partition: Mapping[str, str] | None = None
+) -> Commit | None:
+    """Return the newest commit of sealed evidence as measured on a curation's corpus and pick; None where none was."""
+    names = (tables.CERTIFICATES.name, tables.TOKENIZED_SHARDS.name)
+    wanted = {name: curation.versions.get(name) for name in names}
+    standing = delta.standing(table, partition)
+    for commit in [*([] if standing is None else [standing]), *delta.commits(table)]:
+        same = all(commit.reads.get(name, version) == version for name, version in wanted.items())
+        if same and commit.touches(partition or {}):
+            return commit
     return None
 
 

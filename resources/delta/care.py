@@ -39,8 +39,8 @@ class Vacuumed:
 def named_versions(delta: DeltaTables) -> dict[str, set[int]]:
     """Return table -> versions that must stay.
 
-    These are the newest of every partition, those that a curation names, those that the newest commits read (their
-    content is looked up there again), and the chunks that stored subsets are numbered in.
+    These are the newest of every partition, those that a curation names or shows, those that the newest commits read
+    (their content is looked up there again), and the chunks that stored subsets are numbered in.
     """
     kept: defaultdict[str, set[int]] = defaultdict(set)
     for table in ALL.values():
@@ -58,9 +58,14 @@ def named_versions(delta: DeltaTables) -> dict[str, set[int]]:
                 for read, version in each.reads.items():
                     kept[read.split("/")[0]].add(version)
         kept[table.name] |= {commit.version for commit in delta.commits(table)[:1]}
-    for version in _stored(delta, tables.CURATIONS, "versions"):
-        for name, number in json.loads(version).items():
+    for told in _stored(delta, tables.CURATIONS, "versions"):
+        versions = json.loads(told)
+        for name, number in versions.items():
             kept[name].add(number)
+        for table in (tables.SURROGATES, tables.DOCUMENT_LOSSES):  # written beside what a curation reads
+            beside = delta.within(versions, table)
+            if beside is not None:
+                kept[table.name].add(beside.version)
     for table in (tables.SUBSETS, tables.CALIBRATION_POOL):
         kept[tables.TOKENIZED_SHARDS.name] |= set(_stored(delta, table, "pool_version"))
     return {name: versions for name, versions in kept.items() if name in ALL}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.tables import Table
+from grasp_pipeline.tables import CERTIFICATES, Table
 from resources.delta.commits import Commit, Partition, Provenance, Read, Settings
 from resources.delta.opening import LostRace, TableFolders
 from resources.delta.predicates import partition_predicate
@@ -79,6 +79,19 @@ class TableLogs(TableFolders):
                 continue
             if candidate.version == version or (version is None and candidate.timestamp <= commit.timestamp):
                 return candidate
+        return None
+
+    def within(
+        self, versions: Mapping[str, int], table: Table, partition: Partition | None = None
+    ) -> Commit | None:
+        """Return the commit of (a partition of) a table that belongs to a curation, by the versions that it names.
+
+        Of a table that is not named it is the newest of the time of the curation's certificate.
+        """
+        for commit in self.commits(CERTIFICATES):
+            if commit.version == versions.get(CERTIFICATES.name):
+                told = commit.metadata | {"reads": json.dumps(dict(versions))}
+                return self.beside(replace(commit, metadata=told), table, partition)
         return None
 
     def pin(self, table: Table, partition: Partition | None = None) -> Read:
