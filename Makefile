@@ -86,8 +86,8 @@ format: setup ## Format the code
 ui: setup ## Dagster's web interface and daemon on 127.0.0.1:$(PORT); CONFIG=FILE: what its launchpad starts from
 	@$(BIN)/python -m assets.ui --port $(PORT) $(if $(filter file,$(origin CONFIG)),,--config $(CONFIG))
 
-browse: setup ## A page over the whole store on 127.0.0.1:8321: search, query box, explain, two curations compared
-	@$(BIN)/python -m assets.browse
+browse: setup ## A page over the whole store on 127.0.0.1:8321 (PORT=NUMBER: another): search, views, query box, explain, compare
+	@$(BIN)/python -m assets.browse $(if $(filter command,$(origin PORT)),--port $(PORT))
 
 benchmark-report: setup ## The report at a million chunks, a search over ten million; writes benchmarks/results/report.json
 	$(BIN)/python -m benchmarks.report

@@ -1,4 +1,4 @@
-"""A local page over the whole store: search, one document's way, a query box, two curations compared.
+"""A local page over the whole store: search, the report's views, one document's way, a query box, two curations.
 
     python -m assets.browse --port 8321
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import ConfigError, GraspError, InputError
+from grasp_pipeline.report.formats import brief
 from grasp_pipeline.report.markup import Column, Html, element, named, table
 
 if TYPE_CHECKING:
@@ -143,23 +144,19 @@ def shown(frame: pl.DataFrame, caption: str) -> Html:
     numeric = [dtype.is_numeric() for dtype in frame.dtypes]
     columns = [Column(name, numeric=number) for name, number in zip(frame.columns, numeric, strict=True)]
     rows = [
-        [_cell(name, value) for name, value in zip(frame.columns, row, strict=True)]
+        [_linked(name, value) for name, value in zip(frame.columns, row, strict=True)]
         for row in frame.iter_rows()
     ]
     return table(caption, columns, rows) if rows else element("p", "Nothing was found.")
 
 
-def _cell(name: str, value: object) -> object:
+def _linked(name: str, value: object) -> object:
+    """Return a value as a cell of the page; an id leads to what became of it."""
     from urllib.parse import quote
 
-    if value is None:
-        return "–"
-    if isinstance(value, bytes):
-        return f"{len(value):,} bytes"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return f"{len(value)} values"
+    short = brief(value)
+    if short is not None:
+        return short
     if name in ("doc_id", "chunk_id", "nearest_kept", "duplicate_of"):
         return element("a", str(value)[:40], href=f"/explain?id={quote(str(value))}")
     text = str(value)
@@ -202,6 +199,7 @@ def page(title: str, *parts: Html) -> str:
 
     links = (
         ("/", "Search"),
+        ("/views", "Views"),
         ("/query", "Query"),
         ("/compare", "Compare"),
         ("/taught", "Taught"),
@@ -226,10 +224,15 @@ def page(title: str, *parts: Html) -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
-def make_app(delta: DeltaTables, indexes: Indexes | None = None) -> Starlette:
+def make_app(
+    delta: DeltaTables, indexes: Indexes | None = None, seconds: Callable[[str], pl.DataFrame] | None = None
+) -> Starlette:
     """Return the app over a store; it answers only where it is called by a name of this machine.
 
-    indexes: of the ids of the curation that is asked for most; None: an id is looked for among all.
+    Args:
+        delta: the store's tables.
+        indexes: of the ids of the curation that is asked for most; None: an id is looked for among all.
+        seconds: tells stage and seconds of a run by its id; None: the views do without.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -240,15 +243,17 @@ def make_app(delta: DeltaTables, indexes: Indexes | None = None) -> Starlette:
     def answering(build: Callable[[Mapping[str, str]], str]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             try:
-                return HTMLResponse(build(request.query_params), headers=HEADERS)
+                return HTMLResponse(build(request.query_params), headers=headers())
             except GraspError as error:
                 told = page("That cannot be answered", element("p", str(error), role="alert"))
-                return HTMLResponse(told, status_code=400, headers=HEADERS)
+                return HTMLResponse(told, status_code=400, headers=headers())
 
         return answer
 
+    views = Views(delta, seconds)
     pages = {
         "/": lambda asked: search_page(delta, asked, indexes),
+        "/views": views.page,
         "/explain": lambda asked: explain_page(delta, asked),
         "/query": lambda asked: query_page(delta, asked),
         "/compare": lambda asked: compare_page(delta, asked),
@@ -268,11 +273,14 @@ def make_app(delta: DeltaTables, indexes: Indexes | None = None) -> Starlette:
     return Starlette(routes=[*routes, Route("/report", report)], middleware=[hosts])
 
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+def headers() -> dict[str, str]:
+    """Return what every page is sent with: the one script that may run is that of the report's views."""
+    from grasp_pipeline.report.sections.explore import policy
+
+    return {
+        "Content-Security-Policy": f"{policy(forms='self')}; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 def _curation(delta: DeltaTables, asked: Mapping[str, str], name: str = "curation") -> Curation:
@@ -333,6 +341,51 @@ def search_page(delta: DeltaTables, asked: Mapping[str, str], indexes: Indexes |
     return page(f"Curation {curation.number}", *parts, shown(found, caption))
 
 
+class Views:
+    """The page with the report's interactive views, of any curation; what it counted is kept until a job adds to it."""
+
+    def __init__(self, delta: DeltaTables, seconds: Callable[[str], pl.DataFrame] | None) -> None:
+        self._delta, self._seconds = delta, seconds
+        self._made: dict[tuple[int, int | None], str] = {}
+
+    def page(self, asked: Mapping[str, str]) -> str:
+        """Return the page of the curation that is asked for."""
+        from assets.provenance import measured_on
+        from grasp_pipeline.evaluation.fidelity import TEXT
+
+        curation = _curation(self._delta, asked)
+        sealed = measured_on(self._delta, tables.FIDELITY, curation, {"corpus": TEXT})
+        key = curation.number, None if sealed is None else sealed.version
+        if key not in self._made:
+            self._made[key] = views_page(self._delta, curation, self._seconds)
+        return self._made[key]
+
+
+def views_page(
+    delta: DeltaTables, curation: Curation, seconds: Callable[[str], pl.DataFrame] | None = None
+) -> str:
+    """Return the report's interactive views of a curation."""
+    from assets.reporting import report_inputs
+    from grasp_pipeline.report.sections.explore import embedded, explore
+
+    run = str(curation.row["run_id"])
+    inputs = report_inputs(delta, None if seconds is None else seconds(run), curation=curation)
+    missing = []
+    if inputs.timings.is_empty():
+        missing.append(f"Cost per stage: run {run} is not in the history of DAGSTER_HOME.")
+    if inputs.predictions.filter(split="sealed").is_empty():
+        missing.append("Sealed subsets: none are stored for this curation; the job fidelity measures them.")
+    return page(
+        f"Views of curation {curation.number}",
+        element("p", str(curation.row["statement"]), class_="lead"),
+        _form("/views", "Show", _control("Curation", "curation", {"curation": str(curation.number)})),
+        element("h2", "The views of the report"),
+        *explore(inputs),
+        *(element("p", f"Not shown. {sentence}", class_="note") for sentence in missing),
+        embedded(inputs),
+    )
+
+
 def explain_page(delta: DeltaTables, asked: Mapping[str, str]) -> str:
     """Return what became of a document at every stage."""
     from grasp_pipeline.lineage.explain import explain, explanation_text
@@ -383,25 +436,23 @@ def taught_page(delta: DeltaTables, asked: Mapping[str, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the store of `GRASP_STORE` until it is interrupted; returns the exit status."""
-    import socket
-
     import uvicorn
 
+    from assets.reporting import run_seconds
+    from assets.run import this_instance
+    from assets.ui import port_number, taken
     from resources.store import DeltaStore
 
     parser = argparse.ArgumentParser(prog="python -m assets.browse", description=__doc__)
-    parser.add_argument("--port", type=int, default=8321)
+    parser.add_argument("--port", type=port_number, default=8321, help="port of 127.0.0.1")
     port = parser.parse_args(arguments).port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            print(f"Error: port {port} is taken; give another, such as --port {port + 1}", file=sys.stderr)
-            return 1
+    if (told := taken(port, "browse")) is not None:
+        print(f"Error: {told}", file=sys.stderr)
+        return 1
     try:
         delta = DeltaStore(root=os.environ.get("GRASP_STORE", "store")).tables
-        app = make_app(delta, _indexes(delta))
+        instance = this_instance()
+        app = make_app(delta, _indexes(delta), lambda run: run_seconds(instance, run))
     except GraspError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

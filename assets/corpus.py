@@ -169,7 +169,7 @@ def documents(
     """Clean the blocks that are new or changed, compare all documents and write the shards whose rows changed."""
     import polars as pl
 
-    from assets.plots import reasons_bars, reasons_chart
+    from assets.plots import reasons_chart
     from grasp_pipeline.config import InputConfig
 
     step = Step(context, store, config)
@@ -200,8 +200,7 @@ def documents(
         "documents": {"bytes": summary["n_bytes"][0], "rows_read": int(corpus.starts[-1])},
         "rejected_documents": {
             "by_reason": dg.MetadataValue.json({name: n for name, n, _ in counts.iter_rows()}),
-            "reasons": dg.MetadataValue.md(reasons_bars(counts)),
-            "chart": dg.MetadataValue.md(reasons_chart(counts)),
+            "reasons": dg.MetadataValue.md(reasons_chart(counts)),
         },
     }
     for table in both:

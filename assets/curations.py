@@ -209,7 +209,7 @@ def read_versions(delta: "DeltaTables", root: "Commit") -> dict[str, int]:
     What it does not follow from is told at the version that belongs to it: what its step wrote beside it, and rejected
     documents, at the newest of its time.
     """
-    versions, logs = {root.table: root.version}, {}
+    versions = {root.table: root.version}
     level = [root]
     while level:
         found: dict[str, int] = {}
@@ -219,12 +219,8 @@ def read_versions(delta: "DeltaTables", root: "Commit") -> dict[str, int]:
                 if name not in versions and name in tables.ALL:
                     found[name] = max(version, found.get(name, version))
         versions |= found
-        level = []
-        for name, version in found.items():
-            if name not in logs:
-                logs[name] = {each.version: each for each in delta.commits(tables.ALL[name])}
-            if version in logs[name]:
-                level.append(logs[name][version])
+        read = (delta.at(tables.ALL[name], version) for name, version in found.items())
+        level = [commit for commit in read if commit is not None]
     beside = [tables.REJECTED_DOCUMENTS]
     if root.table == tables.PRUNED_CORPUS.name:
         beside += [tables.DROP_REASONS, tables.RESIDUAL_FILTER]

@@ -84,7 +84,7 @@ def sealed_evaluation(
     from assets.data import hidden_states, load_corpus, load_held_out, load_subsets, load_utilities
     from assets.finalists import load_finalists
     from assets.methods import predict_methods
-    from assets.plots import fidelity_bars, fidelity_chart
+    from assets.plots import fidelity_chart
     from assets.retraining import Bench, evidence
     from grasp_pipeline.evaluation.arms import arm_rows
     from grasp_pipeline.evaluation.fidelity import TEXT, fidelity_rows
@@ -164,8 +164,7 @@ def sealed_evaluation(
         {
             "models_retrained": retrained,
             "methods_left_out": dg.MetadataValue.json(left_out),
-            "methods": dg.MetadataValue.md(fidelity_bars(frame)),
-            "correlations": dg.MetadataValue.md(fidelity_chart(frame)),
+            "methods": dg.MetadataValue.md(fidelity_chart(frame)),
         },
         retrained * proxy.recipe.tokens,
     )

@@ -38,7 +38,8 @@ def recurate_tags() -> dict[str, str]:
 curate = dg.define_asset_job(
     "curate",
     dg.AssetSelection.assets(*sorted(curated())),
-    description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report.",
+    description="Everything: from raw documents to a certified pruned corpus, its evidence, export and report. Launch "
+    "it from its Launchpad, which asks for no partition.",
     tags=WHOLE_RANGE,
 )
 

@@ -1,14 +1,14 @@
-"""The launchpad: every job starts from the configuration in use; what must be refused is refused before it is a run."""
+"""Launches: each starts from the configuration in use; what must be refused is refused before it is a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME as MATERIALIZE
 
 from assets.sentences import sentence
 from grasp_pipeline.config import ProtocolConfig, TasksConfig
@@ -46,15 +46,16 @@ def config_of(job: str, steps: Collection[str]) -> dict[str, Any]:
     """
     from assets.settings import read_config
 
-    asked = [file_in_use(), *([Path(OWN[job])] if job in OWN else [])]
-    for path in asked:
-        if not path.is_file() and not (path == asked[0] and FILE in os.environ):
-            continue
-        config = read_config(path)
-        ops = {name: section for name, section in config["ops"].items() if name in steps}
-        if ops or job not in OWN:
-            return {"ops": ops, **({"resources": config["resources"]} if config.get("resources") else {})}
-    return {}
+    own = [Path(file) for name, file in OWN.items() if job in (name, MATERIALIZE)]
+    config: dict[str, Any] = {}
+    for path in (file_in_use(), *own):
+        if path.is_file() or (path == file_in_use() and FILE in os.environ):
+            said = read_config(path)
+            ops = {name: section for name, section in said["ops"].items() if name in steps}
+            config = {**said, **config, "ops": ops | config.get("ops", {})}
+    if job in OWN and not config.get("ops"):
+        return {}
+    return {part: config[part] for part in WHOLE if config.get(part) is not None}
 
 
 def launched_config(run_config: Mapping[str, Any], job: dg.JobDefinition) -> Mapping[str, Any]:
@@ -67,7 +68,7 @@ def launched_config(run_config: Mapping[str, Any], job: dg.JobDefinition) -> Map
 
 
 def prefilled(job: dg.JobDefinition) -> dg.JobDefinition:
-    """Return a job whose launchpad holds the configuration in use, and whose launches are checked at once.
+    """Return a job whose launches start from the configuration in use, and are checked at once.
 
     Dagster asks the job for its configuration when a run is about to be created, so what is refused there was never
     launched. A launch that gives `ops` is taken as it stands: steps that it leaves out have their documented defaults,
@@ -77,37 +78,83 @@ def prefilled(job: dg.JobDefinition) -> dg.JobDefinition:
     """
     from assets.stages import check_run_config
 
-    steps = {node.name for node in job.graph.nodes}
-    config = config_of(job.name, steps)
+    config = config_of(job.name, {node.name for node in job.graph.nodes})
     check_run_config(config.get("ops") or {})
     schema = job.run_config_schema.run_config_schema_type
     assert isinstance(schema, dg.Shape)
-    fields = {
-        name: dg.Field(field.config_type, default_value=config[name], description=field.description)
-        if name in config
-        else field
-        for name, field in schema.fields.items()
+    fields = dict(schema.fields)
+    if job.name == MATERIALIZE:
+        fields["ops"] = _each_optional(fields["ops"])
+    fields |= {
+        name: dg.Field(fields[name].config_type, default_value=said, description=fields[name].description)
+        for name, said in config.items()
     }
     mapping = dg.ConfigMapping(
-        config_fn=partial(checked, steps),
+        config_fn=checked,
         config_schema=dg.Shape(fields, field_aliases=schema.field_aliases),
         receive_processed_config_values=False,
     )
-    return dg.JobDefinition(
-        name=job.name,
-        graph_def=job.graph,
-        asset_layer=job.asset_layer,
-        resource_defs=job.resource_defs,
-        executor_def=job.executor_def,
-        config=mapping,
-        description=job.description,
-        tags=job.tags,
-        run_tags=job.run_tags,
-        metadata=job.metadata,
-    )
+    return Prefilled(job, mapping)
 
 
-def checked(steps: Collection[str], config: Mapping[str, Any]) -> Mapping[str, Any]:
+class Prefilled(dg.JobDefinition):
+    """A job with a configuration of its own, of which every part has that too.
+
+    Dagster gives a part the partitions of its assets, and refuses a configuration beside them. Which shards a run makes
+    is in its tags, with or without.
+    """
+
+    def __init__(self, plain: dg.JobDefinition, config: dg.ConfigMapping) -> None:
+        """Take all but configuration and partitions from a job, or from a part of one."""
+        self._plain, self._config = plain, config
+        super().__init__(
+            name=plain.name,
+            graph_def=plain.graph,
+            asset_layer=plain.asset_layer,
+            resource_defs=plain.resource_defs,
+            executor_def=plain.executor_def,
+            config=config,
+            description=plain.description,
+            tags=plain.tags,
+            run_tags=plain.run_tags,
+            metadata=plain.metadata,
+            _subset_selection_data=plain.asset_selection_data or plain.op_selection_data,
+        )
+
+    def get_subset(self, **selected: Any) -> dg.JobDefinition:
+        """Return the part of the job that is selected, or itself."""
+        part = self._plain.get_subset(**selected)
+        return self if part is self._plain else Prefilled(part, self._config)
+
+    def as_ephemeral_job(self, *given: Any, **selected: Any) -> dg.JobDefinition:
+        """Return what is executed in this process."""
+        return Prefilled(self._plain.as_ephemeral_job(*given, **selected), self._config)
+
+
+def prefill_materialize(defs: dg.Definitions) -> dg.Definitions:
+    """Return the definitions, whose assets are materialized alone from the configuration in use, as by a job.
+
+    What "Materialize" launches, with nothing configured, is a part of a job over all assets, which Dagster makes
+    itself and takes no settings for.
+    """
+    made: Any = defs.get_repository_def()
+    jobs = made._repository_data._jobs._definitions
+    plain = jobs[MATERIALIZE]
+    jobs[MATERIALIZE] = lambda: prefilled(plain())
+    return defs
+
+
+def _each_optional(ops: dg.Field) -> dg.Field:
+    """Return the field of all steps of which a launch needs some: those that it leaves out have no configuration."""
+    steps: Any = ops.config_type
+    fields = {
+        name: dg.Field(step.config_type, is_required=False, description=step.description)
+        for name, step in steps.fields.items()
+    }
+    return dg.Field(dg.Permissive(fields), description=ops.description)
+
+
+def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a run configuration as it is.
 
     Raises:
@@ -115,18 +162,18 @@ def checked(steps: Collection[str], config: Mapping[str, Any]) -> Mapping[str, A
             task, a device that is not there; the sentence says what to do.
     """
     try:
-        _check(steps, config)
+        _check(config)
     except GraspError as error:
         raise sentence(error) from error
     return config
 
 
-def _check(steps: Collection[str], config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any]) -> None:
     from assets.stages import check_run_config, sections
 
     ops = config.get("ops") or {}
     check_run_config({name: section for name, section in ops.items() if name in sections()})
-    if {"task_documents", "candidates"} <= set(steps):
+    if {"task_documents", "candidates"} <= set(ops):
         _check_target(ops)
     settings = ((config.get("resources") or {}).get("compute") or {}).get("config") or {}
     device = settings.get("device", "auto")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Collection
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from grasp_pipeline.errors import ConfigError
 
@@ -30,6 +32,12 @@ WHOLE_RANGE = {
     "dagster/asset_partition_range_end": SHARDS.get_last_partition_key() or "",
 }
 """Run tags that make one run cover unpartitioned assets and every shard."""
+
+
+def names_shards(tags: Collection[str]) -> bool:
+    """Return whether a run's tags say which shards it makes."""
+    return bool({PARTITION_NAME_TAG, *WHOLE_RANGE}.intersection(tags))
+
 
 warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
 ONE_RUN = dg.BackfillPolicy.single_run()

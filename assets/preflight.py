@@ -1,7 +1,8 @@
 """What a run is refused for before anything is trained: asked by its first steps, however it was launched.
 
-`check` runs at the head of every step. What needs no corpus is asked by the first step of a run, before it reads or
-writes; what needs the chunks by the first step after they are written. Each is asked once in a process and run.
+What needs no corpus is asked by the first step of a run before it waits for another run, reads or writes; what needs
+the chunks by the first step after they are written. Each is asked once in a process and run, and what the store says
+again where it was waited for.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import dagster as dg
 
 from assets.launches import about
 from assets.launchpad import launched_config
+from assets.partitions import names_shards
 from assets.settings import refuse_ignored
-from assets.stages import check_run_config, sections
+from assets.stages import asked_before_turns, check_run_config, sections
 from grasp_pipeline import tables
 from grasp_pipeline.config import Section
 from grasp_pipeline.errors import ConfigError
@@ -35,8 +37,9 @@ ABOUT_CHUNKS = ("candidates", "subsets", "finalists")
 _passed: set[tuple[str, str]] = set()
 
 
-def check(context: dg.AssetExecutionContext, step: str, store: DeltaStore) -> None:
-    """Refuse the run where it must fail later.
+@asked_before_turns
+def check_start(context: dg.AssetExecutionContext, store: DeltaStore, again: bool = False) -> None:
+    """Refuse the run for what its configuration, the tasks' files, the device and the store say.
 
     Raises:
         ConfigError: a setting asks for what cannot be.
@@ -44,7 +47,20 @@ def check(context: dg.AssetExecutionContext, step: str, store: DeltaStore) -> No
         StoreError: a table is of another version.
     """
     steps = {node.name for node in context.job_def.nodes}
-    _once(context, "start", lambda: _start(context, steps, store))
+    if again:
+        _start(context, steps, store)
+    else:
+        _once(context, "start", lambda: _begin(context, steps, store))
+
+
+def check(context: dg.AssetExecutionContext, step: str, store: DeltaStore) -> None:
+    """Refuse the run where it must fail later.
+
+    Raises:
+        ConfigError, InputError, StoreError: as `check_start`.
+    """
+    check_start(context, store)
+    steps = {node.name for node in context.job_def.nodes}
     if step not in BEFORE_CHUNKS and steps.intersection(ABOUT_CHUNKS):
         _once(context, "chunks", lambda: _chunks(context, steps, store.tables))
 
@@ -80,6 +96,16 @@ def _section(context: dg.AssetExecutionContext, step: str) -> Section:
     return sections()[step].model_validate((ops.get(step) or {}).get("config") or {})
 
 
+def _begin(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
+    """Say in the run's tags what it is about, and ask `_start`."""
+    run = context.run
+    run_config = launched_config(run.run_config, context.job_def)
+    check_run_config(run_config.get("ops") or {})
+    store.check_writable()
+    context.instance.add_run_tags(run.run_id, about(run, run_config, steps))
+    _start(context, steps, store)
+
+
 def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore) -> None:
     """Ask what needs the configuration, the tasks' files, the device and the tables' logs alone."""
     from assets.learned import check_learned
@@ -90,11 +116,8 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
 
     run, delta = context.run, store.tables
     run_config = launched_config(run.run_config, context.job_def)
-    check_run_config(run_config.get("ops") or {})
-    store.check_writable()
-    context.instance.add_run_tags(run.run_id, about(run, run_config, steps))
     refuse_ignored(run.tags, run.job_name, delta)
-    faults: list[str | None] = []
+    faults: list[str | None] = [_no_shards(context)]
     if any(
         "compute" in node.required_resource_keys
         for node in context.job_def.all_node_defs
@@ -128,6 +151,20 @@ def _start(context: dg.AssetExecutionContext, steps: set[str], store: DeltaStore
     if "candidates" in steps:
         protocol: Any = _section(context, "candidates")
         _refuse([preflight.wrong_target(protocol, tasks)])
+
+
+def _no_shards(context: dg.AssetExecutionContext) -> str | None:
+    """Return what to do where a launch makes shards and says of none which."""
+    assets = context.job_def.asset_layer
+    by_shard = [
+        key for key in sorted(assets.selected_asset_keys) if assets.get(key).partitions_def is not None
+    ]
+    if not by_shard or names_shards(context.run.tags):
+        return None
+    return (
+        f"{by_shard[0].to_user_string()} is made shard by shard, and this launch names no partition; launch the job "
+        "curate or recurate from its Launchpad, which takes every shard, or choose partitions"
+    )
 
 
 def _use_device(run_config: Mapping[str, Any]) -> None:

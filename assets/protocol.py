@@ -273,7 +273,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         load_utilities,
         query_events,
     )
-    from assets.plots import bounds_bars, bounds_chart
+    from assets.plots import bounds_chart
     from assets.pool import STRATUM, load_pool
     from grasp_pipeline.calibration.grid_predictions import coverage_of, predict_grid
     from grasp_pipeline.calibration.lcb import Configuration, choose_configuration
@@ -373,8 +373,7 @@ def surrogates(context: dg.AssetExecutionContext, store: DeltaStore) -> Iterator
         commit,
         frame.height,
         {
-            "best_candidates": dg.MetadataValue.md(bounds_bars(frame)),
-            "bounds": dg.MetadataValue.md(bounds_chart(frame)),
+            "best_candidates": dg.MetadataValue.md(bounds_chart(frame)),
             "bootstrap_resamples": choice.resamples,
             "query_documents": "" if shares is None else shares.sentence,
             "calibration_pool_version": calibration.calibration_pool,

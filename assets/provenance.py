@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grasp_pipeline import tables
 
 if TYPE_CHECKING:
+    from grasp_pipeline.lineage.curation import Curation
     from grasp_pipeline.tables import Table
     from resources.delta.commits import Commit
     from resources.delta.tables import DeltaTables
@@ -43,6 +44,20 @@ def measured_elsewhere(
     return None
 
 
+def measured_on(
+    delta: DeltaTables, table: Table, curation: Curation, partition: Mapping[str, str] | None = None
+) -> Commit | None:
+    """Return the newest commit of sealed evidence as measured on a curation's corpus and pick; None where none was."""
+    names = (tables.CERTIFICATES.name, tables.TOKENIZED_SHARDS.name)
+    wanted = {name: curation.versions.get(name) for name in names}
+    standing = delta.standing(table, partition)
+    for commit in [*([] if standing is None else [standing]), *delta.commits(table)]:
+        same = all(commit.reads.get(name, version) == version for name, version in wanted.items())
+        if same and commit.touches(partition or {}):
+            return commit
+    return None
+
+
 def curation_of(delta: DeltaTables, table: Table, version: int) -> int | None:
     """Return the number of the newest published curation that read a version of a table; None where none is known."""
     import polars as pl
@@ -62,7 +77,7 @@ def described(delta: DeltaTables, table: Table, version: int) -> str:
     """Return a version of the chunks or of the certificates with its size or pick and its time."""
     import polars as pl
 
-    commit = next((commit for commit in delta.commits(table) if commit.version == version), None)
+    commit = delta.at(table, version)
     time = (
         ""
         if commit is None

@@ -34,7 +34,7 @@ def proxy_checkpoints(
     import polars as pl
 
     from assets.data import load_corpus, load_held_out
-    from assets.plots import loss_bars, loss_curve
+    from assets.plots import loss_curve
     from grasp_pipeline.proxy.batch_filter import BatchFilter
     from grasp_pipeline.proxy.presets import build_model, model_summary
     from grasp_pipeline.proxy.reference import shape_json, train_reference
@@ -107,7 +107,6 @@ def proxy_checkpoints(
         "validation_loss": dg.MetadataValue.json(losses),
         "model": dg.MetadataValue.json(model_summary(model)),
         "compute": dg.MetadataValue.json(compute.describe()),
-        "training": dg.MetadataValue.md(loss_bars(curve)),
         "training_curve": dg.MetadataValue.md(loss_curve(curve)),
     }
     if batch_filter is not None:

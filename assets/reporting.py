@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import polars as pl
 
+    from grasp_pipeline.lineage.curation import Curation
     from grasp_pipeline.report.inputs import ProxySize, ReportInputs
     from grasp_pipeline.tables import Table
     from resources.delta.commits import Commit
@@ -22,18 +23,24 @@ if TYPE_CHECKING:
 
 
 def report_inputs(
-    delta: DeltaTables, timings: pl.DataFrame | None = None, texts: int = 0, views: bool = True
+    delta: DeltaTables,
+    timings: pl.DataFrame | None = None,
+    texts: int = 0,
+    views: bool = True,
+    curation: Curation | None = None,
 ) -> ReportInputs:
-    """Read and count everything that the report shows, of the corpus that ships.
+    """Read and count everything that the report shows, of the corpus that ships or of a curation.
 
     Tables that the pruned corpus was made from are read as it saw them, the others at their newest version; what those
-    were measured for is told where it is not the corpus that ships.
+    were measured for is told where it is not the corpus that ships. Of a curation, tables are read at the versions
+    that it names, and sealed evidence where it was measured for it.
 
     Args:
         delta: the tables.
         timings: stage and seconds; None: not known.
         texts: of every source and reason that are drawn to look at; 0: none.
         views: whether to count what the page's interactive views draw.
+        curation: to show; None: what ships.
 
     Raises:
         StoreError: no certificate was written yet.
@@ -49,10 +56,13 @@ def report_inputs(
     from grasp_pipeline.selection.target import Target
 
     versions: dict[str, int] = {}
-    shipped = delta.standing(tables.PRUNED_CORPUS)
+    shipped = delta.standing(tables.PRUNED_CORPUS) if curation is None else None
+    number = delta.curation(tables.PRUNED_CORPUS) if curation is None else curation.number
     newest = (tables.PRUNED_CORPUS, tables.DROP_REASONS, tables.FIDELITY, tables.EVALUATION_LOSSES)
 
     def seen(table: Table, partition: Mapping[str, str] | None = None) -> Commit | None:
+        if curation is not None:
+            return _of_curation(delta, curation, table, partition)
         if shipped is None or table in newest:
             return delta.latest(table, partition)
         return delta.beside(shipped, table, partition)
@@ -146,7 +156,7 @@ def report_inputs(
         else pl.DataFrame(schema={"stage": pl.String, "seconds": pl.Float64}),
         margins=_margins(losses, finalists, picked[0] if len(picked) else "", shares),
         measured_elsewhere=_measured_elsewhere(delta, shipped),
-        curation=delta.curation(tables.PRUNED_CORPUS),
+        curation=number,
         more_queries=_more_queries(seen(tables.SURROGATES)),
         proxy=_proxy_size(
             delta.root,
@@ -157,8 +167,22 @@ def report_inputs(
         ),
         samples=drawn,
         **seen_views,
-        time=_time(delta, delta.curation(tables.PRUNED_CORPUS)),
+        time=_time(delta, number),
     )
+
+
+def _of_curation(
+    delta: DeltaTables, curation: Curation, table: Table, partition: Mapping[str, str] | None
+) -> Commit | None:
+    """Return the commit of a table as a curation read it, of sealed evidence the one that was measured for it."""
+    from assets.provenance import measured_on
+
+    if table in (tables.FIDELITY, tables.EVALUATION_LOSSES):
+        return measured_on(delta, table, curation, partition)
+    versions = curation.versions
+    if table in (tables.PRUNED_CORPUS, tables.DROP_REASONS) and table.name not in versions:
+        return None  # a refused one published nothing
+    return delta.within(versions, table, partition)
 
 
 def _predictions(calibration: Commit | None, sealed: Commit | None) -> pl.DataFrame:

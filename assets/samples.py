@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from grasp_pipeline.errors import GraspError, reason_in
+from grasp_pipeline.report.formats import brief
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,14 +33,9 @@ CUT = 40
 
 def cell(name: str, value: Any, width: int, texts: SampleText) -> str:
     """Return a value as a table's cell: document text only as far as it is allowed, lists and bytes by their size."""
-    if value is None:
-        return "–"
-    if isinstance(value, bytes):
-        return f"{len(value):,} bytes"
-    if isinstance(value, list):
-        return f"{len(value):,} values"
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    short = brief(value)
+    if short is not None:
+        return short
     told = " ".join(str(value).split())
     if name in TEXTS:
         if texts == "hide":

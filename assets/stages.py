@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -185,18 +186,41 @@ def stage(
     return declare
 
 
+Question = Callable[[Any, Any, bool], None]
+"""Takes a step's context, the store, and whether it is asked again; raises where the run must be refused."""
+
+Asked = TypeVar("Asked", bound=Question)
+
+_questions: list[Question] = []
+
+
+def asked_before_turns(question: Asked) -> Asked:
+    """Have every step ask something before it waits for its turn, and again where it had to wait."""
+    _questions.append(question)
+    return question
+
+
 def _in_turn(make: Callable[..., Any], by_shard: bool) -> Callable[..., Any]:
     """Return a step that waits until other runs have left it; by_shard: until they have left the same shards."""
     from assets.turns import turn
 
+    @contextmanager
+    def held(context: Any, store: Any) -> Iterator[None]:
+        for ask in _questions:
+            ask(context, store, False)
+        with turn(context, store, by_shard) as waited:
+            for ask in _questions if waited else ():
+                ask(context, store, True)
+            yield
+
     @wraps(make)
     def whole(context: Any, **given: Any) -> Any:
-        with turn(context, given["store"], by_shard):
+        with held(context, given["store"]):
             return make(context, **given)
 
     @wraps(make)
     def piece_by_piece(context: Any, **given: Any) -> Iterator[Any]:
-        with turn(context, given["store"], by_shard):
+        with held(context, given["store"]):
             yield from make(context, **given)
 
     return piece_by_piece if inspect.isgeneratorfunction(make) else whole

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assets import terminal
+from assets.partitions import names_shards
 from grasp_pipeline.seeds import digest
 from resources.store import DeltaStore
 from resources.turns import turns
@@ -26,18 +27,17 @@ def folder(store: DeltaStore) -> Path:
     return Path(tempfile.gettempdir(), f"grasp-turns-{digest(store.place)[:16]}")
 
 
-def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextManager[None]:
-    """Return what holds the turn at a step, or at the shards of it that a run makes.
+def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextManager[bool]:
+    """Return what holds the turn at a step, or at the shards of it that a run makes, and says whether it waited.
 
     It is taken before the step pins what it reads, so whoever comes later reads what is newer.
     """
     name = context.op_execution_context.op.name
-    return turn_of(
-        context, store, [f"{name}-{shard}" for shard in context.partition_keys] if by_shard else [name]
-    )
+    shards = context.partition_keys if by_shard and names_shards(context.run.tags) else []
+    return turn_of(context, store, [f"{name}-{shard}" for shard in shards] or [name])
 
 
-def turn_of(context: Any, store: DeltaStore, names: list[str]) -> AbstractContextManager[None]:
+def turn_of(context: Any, store: DeltaStore, names: list[str]) -> AbstractContextManager[bool]:
     """Return what holds turns by their names.
 
     Raises:

@@ -30,13 +30,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def taken(port: int) -> str | None:
-    """Return what to do where a port is taken; None where it is free."""
+def taken(port: int, target: str = "ui") -> str | None:
+    """Return what to do where a port that a target of the Makefile wants is taken; None where it is free."""
     if is_free(port):
         return None
     free = next((other for other in range(port + 1, min(port + TRIED, 2**16)) if is_free(other)), None)
-    remedy = f"take {free}: make ui PORT={free}" if free else "name another: make ui PORT=NUMBER"
-    return f"the port {port} of {HOST} is taken, perhaps by another `make ui`; {remedy}"
+    remedy = f"take {free}: make {target} PORT={free}" if free else f"name another: make {target} PORT=NUMBER"
+    return f"the port {port} of {HOST} is taken, perhaps by another `make {target}`; {remedy}"
 
 
 def port_number(given: str) -> int:

@@ -35,7 +35,7 @@ def vision_fidelity(
     """
     import polars as pl
 
-    from assets.plots import fidelity_bars, fidelity_chart
+    from assets.plots import fidelity_chart
     from grasp_pipeline.evaluation.experiment import SELECTED
     from grasp_pipeline.evaluation.fidelity import fidelity_rows
     from grasp_pipeline.evaluation.vision import prepare, run_vision
@@ -76,7 +76,6 @@ def vision_fidelity(
             {name: round(value, 2) for name, value in cell.seconds.items()}
         ),
         "subsets": len(cell.strata),
-        "methods": dg.MetadataValue.md(fidelity_bars(frame, config.data_set)),
-        "correlations": dg.MetadataValue.md(fidelity_chart(frame, config.data_set)),
+        "methods": dg.MetadataValue.md(fidelity_chart(frame, config.data_set)),
     }
     return step.result(tables.FIDELITY, commit, frame.height, extra)

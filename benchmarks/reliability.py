@@ -144,6 +144,7 @@ def recurations(scratch: Path) -> list[Figure]:
             "files",
             note=f"of the longest log; {rows[-1]['checkpoints']} checkpoints",
         ),
+        Figure("reliability.recurations_logs", rows[-1]["logs_mb"], "MiB", note="all logs of the store"),
     ]
 
 

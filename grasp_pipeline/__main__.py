@@ -56,13 +56,10 @@ def explain(options: argparse.Namespace) -> str:
 
 def sealed_losses(delta: DeltaTables, curation: Curation) -> pl.DataFrame | None:
     """Return `evaluation_losses` as measured on a curation's corpus and pick; None where it was not."""
-    names = (tables.CERTIFICATES.name, tables.TOKENIZED_SHARDS.name)
-    wanted = {name: curation.versions.get(name) for name in names}
-    standing = delta.standing(tables.EVALUATION_LOSSES)
-    for commit in [*([] if standing is None else [standing]), *delta.commits(tables.EVALUATION_LOSSES)]:
-        if all(commit.reads.get(name, version) == version for name, version in wanted.items()):
-            return delta.read(tables.EVALUATION_LOSSES, commit.version).collect()
-    return None
+    from assets.provenance import measured_on
+
+    commit = measured_on(delta, tables.EVALUATION_LOSSES, curation)
+    return None if commit is None else delta.read(tables.EVALUATION_LOSSES, commit.version).collect()
 
 
 def diff(options: argparse.Namespace) -> str:

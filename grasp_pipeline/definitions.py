@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets import checks, failures, jobs, landing
 from assets.graph import load_assets
-from assets.launchpad import prefilled
+from assets.launchpad import prefill_materialize, prefilled
 from grasp_pipeline.progress import quiet_libraries
 from resources.compute import Compute
 from resources.models import Models
@@ -45,6 +45,5 @@ def _prefilled_jobs() -> list[dg.JobDefinition]:
 
 _assets = load_assets()
 _checks = dg.load_asset_checks_from_modules([checks])
-defs = define(
-    _prefilled_jobs(), jobs.SCHEDULES, [landing.landing_folder, failures.failure_hook, failures.nothing_to_do]
-)
+_sensors = [landing.landing_folder, failures.failure_hook, failures.nothing_to_do]
+defs = prefill_materialize(define(_prefilled_jobs(), jobs.SCHEDULES, _sensors))

@@ -23,8 +23,10 @@ _HOLDER_BYTES = 200
 
 
 @contextmanager
-def turns(folder: Path, names: Sequence[str], holder: str, waits: Callable[[str], None]) -> Iterator[None]:
+def turns(folder: Path, names: Sequence[str], holder: str, waits: Callable[[str], None]) -> Iterator[bool]:
     """Hold the turns of some names until the block ends; waits for those that others hold.
+
+    The block is given whether there was any to wait for.
 
     Names are taken in their order, so that no two processes wait for each other.
 
@@ -40,7 +42,7 @@ def turns(folder: Path, names: Sequence[str], holder: str, waits: Callable[[str]
     with ExitStack() as held:
         for name in sorted(names):
             waits = _take(held, folder / name, holder, waits)
-        yield
+        yield waits is _silent
 
 
 def _take(held: ExitStack, path: Path, holder: str, waits: Callable[[str], None]) -> Callable[[str], None]:

@@ -187,7 +187,12 @@ def _hidden(inside: str) -> bool:
 def _input_file(uri: str, info: pafs.FileInfo, system: pafs.FileSystem) -> InputFile:
     ending = _ending(uri)
     if ending is None:
-        raise InputError(f"The input file {uri!r} has an ending that cannot be read; use one of {_known()}.")
+        how = (
+            " Of a table: polars.read_csv(FILE).write_ndjson(NEW)." if uri.endswith((".csv", ".tsv")) else ""
+        )
+        raise InputError(
+            f"The input file {uri!r} has an ending that cannot be read; use one of {_known()}.{how}"
+        )
     kind, compression = ENDINGS[ending]
     if isinstance(system, pafs.LocalFileSystem):
         fingerprint = file_digest([info.path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -197,7 +198,8 @@ def _check_sizes(documents: list[_Document], kept: list[_Document], least: int) 
                 )
                 if number < least:
                     place = f"split {split!r}" + ("" if fold is None else f", fold {fold},")
+                    whole = math.ceil(least / min(SHARES.values()))
                     raise InputError(
                         f"The task {task!r} has {number} documents in the {place} and needs {least}; add "
-                        "documents or lower min_documents."
+                        f"documents, more than {whole} in all where they name no split, or lower min_documents."
                     )

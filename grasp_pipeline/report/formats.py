@@ -57,6 +57,17 @@ def size(n_bytes: int) -> str:
     return f"{value:.{digits}f} {units[0]}"
 
 
+def brief(value: object) -> str | None:
+    """Return a table's value in few characters, lists and bytes by their size; None where it is to stand as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, list):
+        return f"{len(value):,} values"
+    return f"{value:.4g}" if isinstance(value, float) else None
+
+
 def compact(value: float) -> str:
     """Format a large number in few characters: ``1.2M``."""
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -17,7 +17,7 @@ from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.locations import is_local
 from grasp_pipeline.tables import ALL, Table
 from resources.delta.files import data_files
-from resources.delta.opening import compaction_after, numbered_history
+from resources.delta.history import compaction_after
 from resources.delta.tables import KEEP_LOG, DeltaTables
 
 
@@ -39,8 +39,8 @@ class Vacuumed:
 def named_versions(delta: DeltaTables) -> dict[str, set[int]]:
     """Return table -> versions that must stay.
 
-    These are the newest of every partition, those that a curation names, those that the newest commits read (their
-    content is looked up there again), and the chunks that stored subsets are numbered in.
+    These are the newest of every partition, those that a curation names or shows, those that the newest commits read
+    (their content is looked up there again), and the chunks that stored subsets are numbered in.
     """
     kept: defaultdict[str, set[int]] = defaultdict(set)
     for table in ALL.values():
@@ -58,9 +58,14 @@ def named_versions(delta: DeltaTables) -> dict[str, set[int]]:
                 for read, version in each.reads.items():
                     kept[read.split("/")[0]].add(version)
         kept[table.name] |= {commit.version for commit in delta.commits(table)[:1]}
-    for version in _stored(delta, tables.CURATIONS, "versions"):
-        for name, number in json.loads(version).items():
+    for told in _stored(delta, tables.CURATIONS, "versions"):
+        versions = json.loads(told)
+        for name, number in versions.items():
             kept[name].add(number)
+        for table in (tables.SURROGATES, tables.DOCUMENT_LOSSES):  # written beside what a curation reads
+            beside = delta.within(versions, table)
+            if beside is not None:
+                kept[table.name].add(beside.version)
     for table in (tables.SUBSETS, tables.CALIBRATION_POOL):
         kept[tables.TOKENIZED_SHARDS.name] |= set(_stored(delta, table, "pool_version"))
     return {name: versions for name, versions in kept.items() if name in ALL}
@@ -103,7 +108,7 @@ def vacuum(delta: DeltaTables, horizon_days: int, dry_run: bool, compact: bool =
         if doubled and not dry_run:
             opened.optimize.compact()
             opened = delta.open_to_care(table)
-        history = numbered_history(opened)
+        history = list(delta.history(table))
         kept = {version for version in named.get(table.name, ()) if version <= opened.version()}
         keep = sorted({compaction_after(version, history) or version for version in kept})
         given = {

@@ -133,3 +133,13 @@ def data_metadata(
         "content_digest": content,
         "statistics": json.dumps(dict(statistics), sort_keys=True),
     }
+
+
+def commit_of(table: str, version: int, told: Mapping[str, Any]) -> Commit:
+    """Return a commit from what its entry in the log says of it."""
+    known = (
+        *("run_id", "asset_key", "code_version", "config_digest", "upstream", "partition"),
+        *("input_digest", "content_digest", "reads", "statistics", "settings", "operation", "curation"),
+    )
+    metadata = {key: str(told[key]) for key in known if key in told}
+    return Commit(table, version, int(told.get("timestamp", 0)), metadata)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from grasp_pipeline.errors import StoreError
-from grasp_pipeline.tables import Table
+from grasp_pipeline.tables import CERTIFICATES, Table
 from resources.delta.commits import Commit, Partition, Provenance, Read, Settings
 from resources.delta.opening import LostRace, TableFolders
 from resources.delta.predicates import partition_predicate
@@ -22,17 +21,15 @@ class TableLogs(TableFolders):
     def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
         super().__init__(root, storage_options)
         self._committing = threading.Lock()
-        self._logs: dict[str, tuple[list[dict[str, Any]], list[Commit]]] = {}
 
-    def _log(self, table: Table) -> list[Commit]:
+    def _log(self, table: Table) -> Iterable[Commit]:
         """Return every commit, newest first; those that hold no data too. Empty when there is no table."""
-        if not self.exists(table):
-            return []
-        history = self.history(table)
-        told = self._logs.get(table.name)
-        if told is None or told[0] is not history:
-            told = self._logs[table.name] = history, [_commit_of(table, each) for each in history]
-        return told[1]
+        return self.history(table) if self.exists(table) else ()
+
+    def at(self, table: Table, version: int) -> Commit | None:
+        """Return the data commit of a version; None where there is none."""
+        commit = self.history(table).at(version) if self.exists(table) else None
+        return commit if commit is not None and commit.holds_data else None
 
     def commits(self, table: Table) -> list[Commit]:
         """Return the table's data commits, newest first; empty when there is no table."""
@@ -77,11 +74,24 @@ class TableLogs(TableFolders):
         """
         label = Read(table.name, 0, tuple(sorted((partition or {}).items()))).label()
         version = commit.reads.get(label)
-        for candidate in self.commits(table):
-            if not candidate.touches(partition or {}):
+        for candidate in self._log(table):
+            if not candidate.holds_data or not candidate.touches(partition or {}):
                 continue
             if candidate.version == version or (version is None and candidate.timestamp <= commit.timestamp):
                 return candidate
+        return None
+
+    def within(
+        self, versions: Mapping[str, int], table: Table, partition: Partition | None = None
+    ) -> Commit | None:
+        """Return the commit of (a partition of) a table that belongs to a curation, by the versions that it names.
+
+        Of a table that is not named it is the newest of the time of the curation's certificate.
+        """
+        for commit in self.commits(CERTIFICATES):
+            if commit.version == versions.get(CERTIFICATES.name):
+                told = commit.metadata | {"reads": json.dumps(dict(versions))}
+                return self.beside(replace(commit, metadata=told), table, partition)
         return None
 
     def pin(self, table: Table, partition: Partition | None = None) -> Read:
@@ -174,24 +184,3 @@ class TableLogs(TableFolders):
             return made
 
         return self._persist(table, attempt)
-
-    def _commit_at(self, table: Table, delta: Any, version: int) -> Commit | None:
-        """Return the commit of a version by its own file in the log; None where there is none."""
-        from deltalake.fs import DeltaStorageHandler
-
-        log = DeltaStorageHandler.from_table(delta._table, delta._storage_options, {})
-        with self._reading(table, but=(FileNotFoundError,)), suppress(FileNotFoundError):
-            actions = log.open_input_file(f"_delta_log/{version:020}.json").read().splitlines()
-            told = next(each["commitInfo"] for each in map(json.loads, actions) if "commitInfo" in each)
-            return _commit_of(table, told | {"version": version})
-        return None
-
-
-def _commit_of(table: Table, told: Mapping[str, Any]) -> Commit:
-    """Return a commit from what the log says of it."""
-    known = (
-        *("run_id", "asset_key", "code_version", "config_digest", "upstream", "partition"),
-        *("input_digest", "content_digest", "reads", "statistics", "settings", "operation", "curation"),
-    )
-    metadata = {key: str(told[key]) for key in known if key in told}
-    return Commit(table.name, told["version"], int(told["timestamp"]), metadata)

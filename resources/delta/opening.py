@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from grasp_pipeline.errors import StoreError, boundary
 from grasp_pipeline.locations import is_local, local_file, local_folder, tidy_root
 from grasp_pipeline.tables import Table
+from resources.delta.commits import Commit, commit_of
+from resources.delta.history import History, compaction_after
 
 PATIENCE = 600.0
 """Seconds for which a commit is tried again while other writers keep being first."""
@@ -49,7 +54,8 @@ class TableFolders:
     def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
         self.root = tidy_root(root)
         self._options = _safe_options(self.root, storage_options or {}) or None
-        self._histories: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {}
+        self._histories: dict[str, tuple[tuple[Any, ...] | None, History]] = {}
+        self._listed: dict[str, tuple[tuple[int, int], list[str]]] = {}
         self._opened: dict[tuple[str, int], tuple[tuple[Any, ...] | None, Any]] = {}
 
     def uri(self, table: Table) -> str:
@@ -118,16 +124,43 @@ class TableFolders:
             )
         return opened
 
-    def history(self, table: Table) -> list[dict[str, Any]]:
-        """Return the table's commits as `numbered_history` does; where the log has not grown it is not read again."""
+    def history(self, table: Table) -> History:
+        """Return the table's commits; of a log that has grown, what was read of it before is not read again."""
         state = self._log_state(table)
         known = self._histories.get(table.name)
         if known is not None and state is not None and known[0] == state:
             return known[1]
-        told = longer_history(self._open(table), [] if known is None else known[1])
-        if state is not None and state[0] == told[0]["version"]:
-            self._histories[table.name] = state, told
-        return told
+        if known is not None and state is not None and _only_grown(known[0], state):
+            history = History(known[1].read, state[0], known[1])
+        else:
+            opened = self._open(table)
+            read = partial(self._entries_of, table, opened)
+            history = History(read, opened.version(), None if known is None else known[1])
+        self._histories[table.name] = state, history
+        return history
+
+    def _entries_of(self, table: Table, opened: Any, versions: Sequence[int]) -> list[Commit | None]:
+        """Return the commits of versions by their own files in the log."""
+        read = partial(self._commit_at, table, opened)
+        if len(versions) == 1 or is_local(self.root):
+            return [read(version) for version in versions]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(read, versions))
+
+    def _commit_at(self, table: Table, opened: Any, version: int) -> Commit | None:
+        """Return the commit of a version by its own file in the log; None where there is none."""
+        from deltalake.fs import DeltaStorageHandler
+
+        with self._reading(table, but=(FileNotFoundError,)), suppress(FileNotFoundError):
+            if is_local(self.root):
+                content = Path(self._address(table), "_delta_log", _entry(version)).read_bytes()
+            else:
+                files = DeltaStorageHandler.from_table(opened._table, opened._storage_options, {})
+                content = files.open_input_file(f"_delta_log/{_entry(version)}").read()
+            actions = content.splitlines()
+            told = (each["commitInfo"] for each in map(json.loads, actions) if "commitInfo" in each)
+            return commit_of(table.name, version, next(told, {}))
+        return None
 
     def _log_state(self, table: Table, version: int | None = None) -> tuple[Any, ...] | None:
         """Return the newest version of a local table and what its log, up to a version, is known again by, else None.
@@ -137,15 +170,29 @@ class TableFolders:
         if not is_local(self.root):
             return None
         log = os.path.join(self._address(table), "_delta_log")
-        last = "" if version is None else f"{version:020}.json"
         with suppress(OSError):
-            names = (name for name in os.listdir(log) if len(name) == 25 and name.endswith(".json"))
-            entries = sorted(name for name in names if not last or name <= last)
-            if entries and (not last or entries[-1] == last):
-                stats = (os.stat(os.path.join(log, name)) for name in entries[-_SINCE_CHECKPOINT:])
+            entries = self._entries(log)
+            count = len(entries) if version is None else bisect_right(entries, _entry(version))
+            if count and (version is None or entries[count - 1] == _entry(version)):
+                names = entries[max(0, count - _SINCE_CHECKPOINT) : count]
+                stats = (os.stat(os.path.join(log, name)) for name in names)
                 told = [(each.st_ino, each.st_size, each.st_mtime_ns) for each in stats]
-                return int(entries[-1][:20]), len(entries), *told
+                return int(names[-1][:20]), count, *told
         return None
+
+    def _entries(self, log: str) -> list[str]:
+        """Return the names of a local log's entries, oldest first; it is listed again only where its folder changed.
+
+        A folder's time is coarse: that nothing was added since is seen from the next entry too.
+        """
+        folder = os.stat(log)
+        changed = folder.st_ino, folder.st_mtime_ns
+        known, entries = self._listed.get(log, (None, []))
+        following = _entry(int(entries[-1][:20]) + 1) if entries else _entry(0)
+        if known != changed or os.path.exists(os.path.join(log, following)):
+            entries = sorted(name for name in os.listdir(log) if len(name) == 25 and name.endswith(".json"))
+            self._listed[log] = changed, entries
+        return entries
 
     def open_to_care(self, table: Table) -> Any:
         """Open the newest version, for what changes files and log but no rows."""
@@ -246,45 +293,27 @@ def _safe_options(root: str, options: Mapping[str, str]) -> dict[str, str]:
     return dict(options) | ({} if locked else {"conditional_put": "etag"})
 
 
-def numbered_history(opened: Any) -> list[dict[str, Any]]:
-    """Return the commits of an open table, newest first, as delta-rs tells them but under their own versions.
-
-    delta-rs counts down from the version that was opened, though it lists what was committed since: the oldest of a log
-    that nobody has shortened is version 0.
-    """
-    told = opened.history()
-    newest = max(opened.version(), len(told) - 1)
-    return [{**each, "version": newest - back} for back, each in enumerate(told)]
+def _entry(version: int) -> str:
+    return f"{version:020}.json"
 
 
-def longer_history(opened: Any, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what `numbered_history` does of an open table; of a log that has grown, only the new entries are read.
-
-    known: what was returned before, of a log that may be another's; empty: nothing.
-    """
-    grown = opened.version() - known[0]["version"] if known else -1
-    if not 0 <= grown < len(known):
-        return numbered_history(opened)
-    told = opened.history(grown + _OVERLAP)
-
-    def bare(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{name: value for name, value in each.items() if name != "version"} for each in entries]
-
-    for new in range(grown, len(told)):  # more than that many where others committed since it was opened
-        if bare(told[new:]) == bare(known[: len(told) - new]):
-            newest = known[0]["version"] + new
-            return [{**each, "version": newest - back} for back, each in enumerate(told[:new])] + known
-    return numbered_history(opened)
+def _only_grown(before: tuple[Any, ...] | None, now: tuple[Any, ...]) -> bool:
+    """Whether a log in a later state holds what it held before and more; False too where that cannot be told."""
+    if before is None:
+        return False
+    grown, (_, *old), (_, *new) = now[0] - before[0], before[1:], now[1:]
+    kept = new[: len(new) - grown]
+    return 0 <= grown == now[1] - before[1] and bool(kept) and kept == old[-len(kept) :]
 
 
 _SINCE_CHECKPOINT = 10
 """Entries of a log that may come after its newest checkpoint."""
 
+_READERS = 16
+"""Entries of a log on an object store that are read at once."""
+
 _HELD_OPEN = 64
 """Versions of tables that are held open at most."""
-
-_OVERLAP = 8
-"""Entries that are read again, to see that a log is the one that was read before."""
 
 
 def _damage(opened: Any) -> tuple[Path, str] | None:
@@ -297,25 +326,3 @@ def _damage(opened: Any) -> tuple[Path, str] | None:
         if file.stat().st_size != size:
             return file, "was cut or changed"
     return None
-
-
-def compaction_after(version: int, history: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return the newest version that holds the rows of another one in fewer files; None where there is none.
-
-    Args:
-        version: the other one.
-        history: the table's commits, as `numbered_history` tells them.
-    """
-    found = None
-    for commit in sorted(history, key=lambda each: each["version"]):
-        if commit["version"] <= version:
-            continue
-        if commit.get("operation") == "OPTIMIZE":
-            found = int(commit["version"])
-        elif "partition" in commit or commit.get("operation") not in NO_ROWS:
-            break
-    return found
-
-
-NO_ROWS = ("WRITE", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END")
-"""Operations of commits that leave the rows alone where they do not name a partition: notes, and care."""

@@ -20,9 +20,14 @@ from resources.delta.log import TableLogs
 from resources.delta.partition_file import PartitionFile
 from resources.delta.predicates import check_partition, partition_predicate
 
-KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.checkpointInterval": "10"}
-"""delta-rs would delete the log's entries after 30 days, and with them what old versions were made from. It would write
-a checkpoint after a hundred commits: until then a table takes longer to open with every one."""
+KEEP_LOG = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "10",
+}
+"""delta-rs would delete the log's entries after 30 days, and with them what old versions were made from; it would look
+at every entry after every commit for it. It would write a checkpoint after a hundred commits: until then a table takes
+longer to open with every one."""
 
 
 STANDING = ("code_version", "config_digest", "upstream", "input_digest", "reads", "settings")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 import yaml
 from workplace import Workplace
 
+from assets import terminal
 from assets.jobs import STEPS, recurate_tags
 from assets.settings import KEPT, LAST, RECURATED, kept_settings, told_values
 from assets.stages import sections
+from assets.turns import LOCKS
 from grasp_pipeline import tables
 from grasp_pipeline.config import InputConfig
 from grasp_pipeline.definitions import defs
+from resources.delta.commits import Provenance
+from resources.turns import turns
 
 
 def refused(place: Workplace, capsys: pytest.CaptureFixture[str], job: str, changes: Any) -> str:
@@ -136,3 +141,34 @@ def test_a_file_that_names_no_corpus_says_nothing_of_what_it_leaves_out() -> Non
     assert kept_settings({"filtered_shards": {"config": {"paths": ["x"]}}}, ["filtered_shards"]) == {}
     (kept,) = kept_settings({"candidates": {"config": {"target": "x"}}}, STEPS).values()
     assert set(json.loads(kept)) == {"candidates"}
+
+
+def test_a_run_that_is_refused_waits_for_no_other(
+    copied: Workplace, capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(message: str, indent: int) -> None:
+        assert " waits: " not in message
+
+    monkeypatch.setattr(terminal, "tell", hear)
+    with turns(copied.store / LOCKS, ["manifest"], "another run", lambda _: None):
+        said = refused(copied, capsys, "recurate", {"candidates": {"budget_fraction": 0.1}})
+    assert "candidates.budget_fraction is 0.1, stored 0.25. Run the job curate" in said
+
+
+def test_what_changes_while_a_run_waits_is_asked_again(
+    copied: Workplace, capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run makes the sketches' protocol under another budget, and then leaves the step."""
+    made = Provenance("run", "candidates", "1", "digest", settings=json.dumps({"budget_fraction": 0.1}))
+    with ExitStack() as other:
+        other.enter_context(turns(copied.store / LOCKS, ["manifest"], "another run", lambda _: None))
+
+        def hear(message: str, indent: int) -> None:
+            if " waits: another run " in message:
+                copied.delta.keep_settings(tables.CANDIDATES, made)
+                other.close()
+
+        monkeypatch.setattr(terminal, "tell", hear)
+        assert copied.run_in_terminal(job="recurate") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "candidates.budget_fraction is 0.25, stored 0.1. Run the job curate" in said

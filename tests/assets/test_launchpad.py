@@ -12,9 +12,10 @@ from dagster._core.errors import DagsterUserCodeProcessError
 from toys import write_toy_corpus
 from workplace import SMALLEST, Workplace
 
-from assets import ui
-from assets.launchpad import FILE, config_of, launched_config, prefilled
-from grasp_pipeline.definitions import defs
+from assets import jobs, ui
+from assets.launchpad import FILE, MATERIALIZE, config_of, launched_config, prefill_materialize, prefilled
+from grasp_pipeline import tables
+from grasp_pipeline.definitions import define, defs
 from grasp_pipeline.errors import ConfigError
 
 CURATE = defs.resolve_job_def("curate")
@@ -27,9 +28,6 @@ def place(tmp_path: Path) -> Workplace:
 
 
 def plain_job() -> dg.JobDefinition:
-    from assets import jobs
-    from grasp_pipeline.definitions import define
-
     return define(jobs.JOBS).resolve_job_def("curate")
 
 
@@ -71,6 +69,76 @@ def test_a_launch_that_gives_steps_takes_no_other_from_the_file() -> None:
     # What the checks of a run look at is what it is executed with.
     assert launched_config({}, CURATE)["ops"] == demo
     assert launched_config({"ops": {}}, CURATE)["ops"] == {}
+
+
+def test_materialize_starts_from_the_file_in_use(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an asset's page and the lineage: a part of the job over all assets, with nothing configured."""
+    monkeypatch.chdir(place.folder)
+    path = place.folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(place.run_config({"documents": {"min_characters": 3}})))
+    monkeypatch.setenv(FILE, str(path))
+    job = prefill_materialize(define(jobs.JOBS)).resolve_implicit_global_asset_job_def()
+
+    def materialize(*names: str, **given: Any) -> dict[str, Any]:
+        keys = [dg.AssetKey(name) for name in names]
+        job.execute_in_process(instance=place.instance, asset_selection=keys, **given)
+        settings = place.delta.settings(tables.ALL[names[-1]], names[-1])
+        assert settings is not None
+        return dict(settings.values or {})
+
+    assert materialize("manifest")["text_column"] == "body"
+    assert materialize("task_documents")["min_documents"] == 4
+    assert materialize("documents")["min_characters"] == 3
+    materialize("tokenizer")
+    shards = [dg.AssetKey("tokenized_shards")]
+    job.execute_in_process(instance=place.instance, asset_selection=shards, partition_key="shard-0000")
+    assert set(place.read(tables.TOKENIZED_SHARDS)["shard"]) == {"shard-0000"}
+    # A launch that gives steps is taken as it stands, here too.
+    ops = {"documents": {"config": {"max_repetition": 0.5}}}
+    given = {**place.run_config(), "ops": ops}
+    documented = materialize("documents", run_config=given)
+    assert (documented["max_repetition"], documented["min_characters"]) == (0.5, 50)
+    with pytest.raises(DagsterUserCodeProcessError, match=r"documents\.max_repetition: Input should be less"):
+        materialize("documents", run_config={"ops": {"documents": {"config": {"max_repetition": 1.5}}}})
+
+
+def test_a_launch_of_shards_that_names_none_is_told_where_to_go(place: Workplace) -> None:
+    job, key = defs.resolve_implicit_global_asset_job_def(), dg.AssetKey("tokenized_shards")
+    given = {"run_config": {**place.run_config(), "ops": {}}, "instance": place.instance}
+    with pytest.raises(
+        DagsterUserCodeProcessError, match="launch the job curate or recurate from its Launchpad"
+    ):
+        job.execute_in_process(asset_selection=[key], **given)
+
+
+@pytest.mark.parametrize("name", ["curate", MATERIALIZE])
+def test_shards_alone_have_the_configuration_too(name: str) -> None:
+    key = dg.AssetKey("gradient_sketches")
+    part = defs.resolve_job_def(name).get_subset(asset_selection={key})
+    assert part.config_mapping is not None
+    assert {"gradient_sketches"} < {node.name for node in part.graph.nodes}  # and its checks
+    assert launched_config({}, part)["ops"]["sketchers"]["config"]["output_hidden_dim"] == 32
+    assert part.get_tags_for_partition_key("shard-0003", selected_asset_keys=[key])
+
+
+def test_materialize_takes_from_the_files_of_jobs_what_the_file_in_use_says_nothing_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {node.name for node in defs.resolve_implicit_global_asset_job_def().graph.nodes}
+    ops = config_of(MATERIALIZE, steps)["ops"]
+    own = {
+        step: section
+        for path in ("config/apply_filter.yaml", "config/vision.yaml", "config/demo.yaml")
+        for step, section in yaml.safe_load(Path(path).read_text())["ops"].items()
+    }
+    assert ops == own
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"ops": {"vision_fidelity": {"config": {"pool": 700}}}}))
+    monkeypatch.setenv(FILE, str(mine))
+    assert config_of(MATERIALIZE, steps)["ops"]["vision_fidelity"] == {"config": {"pool": 700}}
+    monkeypatch.chdir(tmp_path)  # no file of a job
+    job = prefill_materialize(define(jobs.JOBS)).resolve_implicit_global_asset_job_def()
+    assert default(job) == {"vision_fidelity": {"config": {"pool": 700}}}
 
 
 def test_a_launch_asks_for_no_partition() -> None:

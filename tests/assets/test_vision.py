@@ -94,7 +94,7 @@ def test_vision_rows_stand_beside_those_of_text(place: Workplace) -> None:
     metadata = materialized(result, "vision_fidelity")
     assert metadata["dagster/row_count"] == vision.height
     assert metadata["up_to_date"] is False
-    assert metadata["correlations"].startswith("![fidelity](data:image/png;base64,")
+    assert metadata["methods"].startswith("![rank correlations of the methods")
     assert metadata["choice"]
 
     utilities = place.read(tables.SUBSET_UTILITIES)

@@ -40,6 +40,18 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def violations() -> Any:
+    """Return what asks axe-core for the violations of any level on an open page: the rule and its first element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+    def found(tab: Any) -> list[tuple[str, str]]:
+        told = axe.Axe().run(tab).response["violations"]
+        return [(each["id"], each["nodes"][0]["html"][:200]) for each in told]
+
+    return found
+
+
 def sampled(n: int = 90) -> list[dict[str, Any]]:
     """Return hand-made texts of every outcome."""
     rows = []

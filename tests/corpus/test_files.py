@@ -82,7 +82,10 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
         ("nowhere.parquet", r"'.*nowhere.parquet' does not exist; correct it"),
         ("*.parquet", r"pattern '.*\*\.parquet' matches no file"),
         ("no/such/*.parquet", "matches no file"),
-        ("table.csv", r"'.*table.csv' has an ending that cannot be read; use one of .parquet"),
+        (
+            "table.csv",
+            r"'.*table.csv' has an ending that cannot be read; use one of .parquet.*read_csv\(FILE\)",
+        ),
         ("*.csv", r"'.*table.csv' has an ending that cannot be read"),
         ("empty", "holds no file to read"),
     ],

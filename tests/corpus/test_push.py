@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -180,3 +182,8 @@ def test_the_command_says_where_it_pushed_or_why_not(
     assert main(["push", "me/corpus", "--public", "--revision", "v2"]) == 0
     assert "/datasets/me/corpus/commit/" in capsys.readouterr().out
     assert hub.made[0].get("visibility", "public") == "public"
+    page = Path(__file__).resolve().parents[2] / "docs" / "exports.md"
+    (command,) = re.findall(r"```sh\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert main(shlex.split(command)[3:]) == 0
+    assert capsys.readouterr().out.startswith("Pushed ")
+    assert (hub.made[-1]["organization"], hub.made[-1]["name"]) == ("my-org", "my-corpus")

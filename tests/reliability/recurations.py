@@ -43,12 +43,14 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def log_entries(place: Workplace) -> tuple[int, int]:
-    """Return the most entries, and the most checkpoints, of the log of a table."""
+def log_sizes(place: Workplace) -> dict[str, float]:
+    """Return the most entries, and the most checkpoints, of the log of a table, and the MiB of all logs."""
     logs = [place.store / name / "_delta_log" for name in tables.ALL]
-    return tuple(  # type: ignore[return-value]
-        max(len(list(log.glob(pattern))) for log in logs) for pattern in ("*.json", "*.checkpoint.parquet")
-    )
+    return {
+        "log_entries": max(len(list(log.glob("*.json"))) for log in logs),
+        "checkpoints": max(len(list(log.glob("*.checkpoint.parquet"))) for log in logs),
+        "logs_mb": sum(file.stat().st_size for log in logs for file in log.glob("*")) / 2**20,
+    }
 
 
 def main(folder: Path, count: int) -> None:
@@ -77,14 +79,13 @@ def main(folder: Path, count: int) -> None:
             frame.write_parquet(place.corpus / "day.parquet")
             begun = time.perf_counter()
             place.run("recurate")
-            entries, checkpoints = log_entries(place)
+            seconds = time.perf_counter() - begun
             told = {
                 "number": number,
-                "seconds": time.perf_counter() - begun,
+                "seconds": seconds,
                 "cpu_seconds": time.process_time(),
                 "rss_mb": resident_mb(),
-                "log_entries": entries,
-                "checkpoints": checkpoints,
+                **log_sizes(place),
                 "pid": os.getpid(),
             }
             with lines.open("a") as file:

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import polars as pl
+import pytest
 
-from grasp_pipeline.tables import REJECTED_DOCUMENTS
-from resources.delta.commits import Provenance
+from grasp_pipeline.tables import REJECTED_DOCUMENTS, Table
+from resources.delta.commits import Commit, Provenance
 from resources.delta.tables import DeltaTables
 
 TABLE = REJECTED_DOCUMENTS
@@ -60,3 +61,58 @@ def test_a_table_that_was_deleted_and_made_again_is_another(tmp_path: Path) -> N
     assert [commit.version for commit in delta.commits(TABLE)] == [commit.version for commit in old]
     assert delta.commits(TABLE) != old
     assert detail(delta) == "newer"
+
+
+def test_what_the_last_commits_tell_takes_no_longer_in_a_long_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta = DeltaTables(str(tmp_path))
+    read: list[int] = []
+    commit_at = DeltaTables._commit_at
+
+    def counted(self: DeltaTables, table: Table, opened: object, version: int) -> Commit | None:
+        read.append(version)
+        return commit_at(self, table, opened, version)
+
+    monkeypatch.setattr(DeltaTables, "_commit_at", counted)
+    numbers = []
+    for number in range(30):
+        write(delta, f"{number}")
+        read.clear()
+        newest = DeltaTables(str(tmp_path))
+        commit = newest.latest(TABLE)
+        assert commit is not None
+        assert (
+            newest.at(TABLE, commit.version)
+            == newest.beside(commit, TABLE)
+            == newest.standing(TABLE)
+            == commit
+        )
+        numbers.append(len(read))
+    assert numbers[-1] == numbers[1] <= 3
+    read.clear()
+    assert len(delta.commits(TABLE)) == 30
+    assert len(read) < 30, "what this one wrote it knows already"
+
+
+def test_a_log_that_somebody_shortened_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
+    for number in range(25):
+        write(DeltaTables(str(tmp_path)), f"{number}")
+    delta = DeltaTables(str(tmp_path))
+    whole = delta.commits(TABLE)
+    log = tmp_path / TABLE.name / "_delta_log"
+    for version in range(15):
+        (log / f"{version:020}.json").unlink()
+    delta = DeltaTables(str(tmp_path))
+    assert delta.commits(TABLE) == whole[:11]
+    assert delta.at(TABLE, 3) is None
+    write(delta, "next")
+    assert detail(delta) == "next"
+
+
+def test_the_shipped_log_is_never_cleaned(tmp_path: Path) -> None:
+    delta = DeltaTables(str(tmp_path))
+    write(delta, "a")
+    told = delta.open_to_care(TABLE).metadata().configuration
+    assert told["delta.enableExpiredLogCleanup"] == "false"
+    assert told["delta.checkpointInterval"] == "10"

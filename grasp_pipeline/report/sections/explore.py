@@ -26,12 +26,15 @@ def script() -> str:
     return resources.files("grasp_pipeline.report").joinpath("explore.js").read_text(encoding="utf-8")
 
 
-def policy() -> str:
-    """Return the page's content security policy: this one script, no other, and nothing from anywhere."""
+def policy(forms: str = "none") -> str:
+    """Return the page's content security policy: this one script, no other, and nothing from anywhere.
+
+    forms: where the page's forms may lead, a keyword such as self.
+    """
     digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action '{forms}'"
     )
 
 
