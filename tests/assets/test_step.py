@@ -28,13 +28,19 @@ def chunks(splits: tuple[str, ...] = SPLITS) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=tables.TASKS.schema, orient="row")
 
 
+def job_of(*steps: str) -> SimpleNamespace:
+    """Return as much of a job as a step asks for: no asset of it is made by shards."""
+    nodes, layer = [SimpleNamespace(name=name) for name in steps], SimpleNamespace(selected_asset_keys=())
+    return SimpleNamespace(nodes=nodes, all_node_defs=[], config_mapping=None, asset_layer=layer)
+
+
 @pytest.fixture
 def step(tmp_path: Path) -> Step:
     store = DeltaStore(root=str(tmp_path / "store"))
     store.tables.write(tables.TASKS, chunks(), Provenance("run", "tasks", "1", ""))
     named = SimpleNamespace(op=SimpleNamespace(name="reader"))
     run = SimpleNamespace(run_id="run", job_name="reader", tags={}, run_config={})
-    job = SimpleNamespace(nodes=[], all_node_defs=[], config_mapping=None)
+    job = job_of()
     instance = SimpleNamespace(add_run_tags=lambda *given: None)
     context: Any = SimpleNamespace(op_execution_context=named, run=run, job_def=job, instance=instance)
     return Step(context, store, stage=READER)
@@ -77,11 +83,7 @@ def test_a_step_that_begins_before_what_it_reads_is_refused(step: Step) -> None:
     """Edges that a path says are not in the graph: a selection without the path has no order."""
     context = cast(Any, step.context)
     done: list[Any] = []
-    context.job_def = SimpleNamespace(
-        nodes=[SimpleNamespace(name="reader"), SimpleNamespace(name="tasks")],
-        all_node_defs=[],
-        config_mapping=None,
-    )
+    context.job_def = job_of("reader", "tasks")
     context.instance = SimpleNamespace(get_run_step_stats=lambda run, steps: done)
     reads = Stage("reader", "1", (Reading(tables.TASKS, "query"),))
     with pytest.raises(
