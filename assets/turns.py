@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from assets import terminal
-from assets.partitions import names_shards
 from grasp_pipeline.seeds import digest
 from resources.store import DeltaStore
 from resources.turns import turns
@@ -33,8 +32,8 @@ def turn(context: Any, store: DeltaStore, by_shard: bool) -> AbstractContextMana
     It is taken before the step pins what it reads, so whoever comes later reads what is newer.
     """
     name = context.op_execution_context.op.name
-    shards = context.partition_keys if by_shard and names_shards(context.run.tags) else []
-    return turn_of(context, store, [f"{name}-{shard}" for shard in shards] or [name])
+    names = [f"{name}-{shard}" for shard in context.partition_keys] if by_shard else [name]
+    return turn_of(context, store, names)
 
 
 def turn_of(context: Any, store: DeltaStore, names: list[str]) -> AbstractContextManager[bool]:

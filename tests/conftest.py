@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from processes import free_port
 from toys import tiny_model
 
 from grasp_pipeline.proxy.objective import CausalLM
@@ -29,13 +29,6 @@ def objective(request: pytest.FixtureRequest) -> CausalLM:
 @pytest.fixture
 def llama() -> CausalLM:
     return tiny_model("llama")
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

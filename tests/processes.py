@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 
 
@@ -15,3 +16,10 @@ def end_session(leader: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(leader.pid, signal.SIGKILL)
         leader.wait()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

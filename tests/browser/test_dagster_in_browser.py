@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 import urllib.request
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import end_session
+from processes import end_session, free_port
 from toys import write_toy_corpus
 from workplace import SMALLEST
 
@@ -40,9 +39,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = folder / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / ".dagster_home" / "dagster.yaml").read_text())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "DAGSTER_HOME": str(home),
         "GRASP_STORE": str(folder / "store"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from processes import end_session
+from processes import end_session, free_port
 from toys import write_toy_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,9 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = folder / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / ".dagster_home" / "dagster.yaml").read_text())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return os.environ | {
         "CONFIG": str(config),
         "GRASP_STORE": str(folder / "store"),
