@@ -21,7 +21,7 @@ from benchmarks.published import ROOT, origin, results_folder
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
 
-VERSION = "10"
+VERSION = "11"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
 
 
@@ -93,8 +93,9 @@ def run_one(settings: LaboratorySettings, name: str) -> None:
     )
     provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
     delta, tokens = DeltaTables(str(laboratory() / name)), trainer.recipe.tokens
-    store = DeltaRuns.laboratory(delta, provenance, "laboratory", corpus.tasks, tokens)
-    result = run_cell(name, corpus, trainer, views, settings.protocol(), store, f"{corpus_name}/{seed}", say)
+    protocol = settings.protocol()
+    store = DeltaRuns.laboratory(delta, provenance, "laboratory", protocol.measured(corpus.tasks), tokens)
+    result = run_cell(name, corpus, trainer, views, protocol, store, f"{corpus_name}/{seed}", say)
     replace(result, origin=origin("cell")).save(cell_file(settings, name))
     say("finished")
 

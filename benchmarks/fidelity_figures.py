@@ -48,7 +48,7 @@ from benchmarks.laboratory.summary import (
 from benchmarks.published import ROOT, Figure, published_here, save, stamp
 from grasp_pipeline.calibration.rank import spearman, task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED
-from grasp_pipeline.evaluation.experiment import SELECTED, CellResult
+from grasp_pipeline.evaluation.experiment import RETRAINED, SELECTED, CellResult
 
 RESAMPLES = 1000
 REGRET_DRAWS = 2
@@ -86,7 +86,7 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     by = {(row.key, row.stratum): row for row in rows}
     chosen = by[SELECTED, ALL]
     size = f"{chosen.cells} cells, {chosen.subsets} subsets, 95% over subsets; sketch {chosen.kinds}"
-    out = [_spearman("fidelity.spearman_all", chosen, "at least 0.95", size)]
+    out = [_spearman("fidelity.spearman_all", chosen, "at least 0.955", size)]
     for stratum in samples:
         if stratum in (ALL, OWN_TARGET):
             continue
@@ -98,19 +98,18 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     if OWN_TARGET in samples:
         own = by[SELECTED, OWN_TARGET]
         note = f"finalists ranked by the task they were made for; ceiling {own.ceiling:.3f}"
-        out.append(_spearman("fidelity.spearman_optimised", own, "at least 0.8", note))
+        out.append(_spearman("fidelity.spearman_optimised", own, "at least 0.94", note))
+        out += _beside_retrained(samples[OWN_TARGET], "own_task", "at least 1")
         judged = by.get((("judge", "mean"), OWN_TARGET))
         if judged is not None:
             out.append(_spearman("fidelity.judge_optimised", judged, "", "the judge of the finalists"))
-    for form in ("sum", "mean"):
-        out.append(
-            _ratio(samples[ALL], ("TRAK, default damping", form), f"fidelity.ratio_trak_default_{form}")
-        )
+    out += _beside_retrained(samples[ALL], "all", "at least 0.97")
+    for form, goal in (("sum", ""), ("mean", "at least 1.9")):
+        rival = ("TRAK, default damping", form)
+        out.append(_ratio(samples[ALL], rival, f"fidelity.ratio_trak_default_{form}", goal))
     best = max(("sum", "mean"), key=lambda form: by[("TRAK, default damping", form), ALL].value)
     out.append(
-        _ratio(
-            samples[ALL], ("TRAK, default damping", best), "fidelity.ratio_trak_default", "at least 2", best
-        )
+        _ratio(samples[ALL], ("TRAK, default damping", best), "fidelity.ratio_trak_default", "reported", best)
     )
     for stratum in samples:
         out += _paired(samples[stratum], rows, stratum)
@@ -137,7 +136,7 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     for subsets in (24, 48):
         if subsets <= counts:
             regret = choice_regret(cells, subsets, REGRET_DRAWS, 0.95, "regret")
-            goal = "at most 0.01" if subsets == 24 else ""
+            goal = "at most 0.005" if subsets == 24 else ""
             note = f"{regret.adopted:.0%} of choices have lambda above 0; interval over cells"
             out.append(
                 Figure(
@@ -166,6 +165,27 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
             )
         )
     return out
+
+
+def _beside_retrained(found: Sample, stratum: str, goal: str) -> list[Figure]:
+    """Return what the measured models themselves reach by the query, and the surrogate's share of it.
+
+    The models are those whose utilities are predicted, with their seeds' luck in them: no prediction has that.
+    """
+    if RETRAINED not in found.keys:
+        return []
+    value, drawn = found.column(RETRAINED)
+    low, high = found.interval(value, drawn)
+    reached = Figure(
+        f"fidelity.spearman_retrained_{stratum}",
+        value,
+        "rank correlation",
+        low=low,
+        high=high,
+        note="no prediction: the measured models themselves, by their loss on the query documents",
+    )
+    share = _quotient(found, SELECTED, RETRAINED, f"fidelity.share_of_retrained_{stratum}", goal)
+    return [reached, share]
 
 
 def _spearman(name: str, row: Row, goal: str, note: str) -> Figure:
@@ -200,7 +220,7 @@ def _paired(found: Sample, rows: Sequence[Row], stratum: str) -> list[Figure]:
         together[row.method] = found.interval(value - other, own - draws, 1 - 0.05 / len(rivals))[0]
     worst = min(together, key=lambda method: together[method])
     above, below = sum(row.gain_low > 0 for row in rivals), sum(row.gain_high < 0 for row in rivals)
-    goal = "above 0" if stratum in (ALL, "tilted") else ""
+    goal = "" if stratum in ("uniform", OWN_TARGET) else "above 0"
     return [
         Figure(
             f"fidelity.gain_{name}",

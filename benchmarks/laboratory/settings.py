@@ -144,6 +144,7 @@ class LaboratorySettings(Section):
             candidates=tuple(self.candidates),
             metrics=tuple(self.metrics),
             lambdas=tuple(self.lambdas),
+            queries=True,
         )
 
     def sketches(self) -> SketchPlan:

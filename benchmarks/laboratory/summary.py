@@ -35,6 +35,7 @@ OWN = (
     "judge",
     "log-coverage",
     "quadratic events",
+    "retrained",
 )
 """Names that begin so are ours or ceilings; every other method is a rival."""
 

@@ -33,6 +33,17 @@ class HeldOut:
         """Tokens per example, (N,)."""
         return self.sizes.numpy()
 
+    def join(self, other: HeldOut, n_tasks: int) -> HeldOut:
+        """Return these examples and then others of the same layout, whose tasks are counted from n_tasks on."""
+        import torch
+
+        return HeldOut(
+            torch.cat([self.rows, other.rows]),
+            torch.cat([self.sizes, other.sizes]),
+            np.concatenate([self.task, other.task + n_tasks]),
+            np.concatenate([self.document, other.document]),
+        )
+
     def task_means(self, values: NDArray[np.floating], n_tasks: int) -> NDArray[np.float64]:
         """Return the token-weighted mean per task of values (N, ...) given per token: (n_tasks, ...)."""
         weights = self.n_tokens.astype(np.float64)

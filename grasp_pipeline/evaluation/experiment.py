@@ -42,6 +42,9 @@ EXACT_METRICS: tuple[float, ...] = (1.0, 3.0, 10.0)
 
 SECOND_SEED = "second seed"
 
+RETRAINED: Method = ("retrained, scored on the query", "mean")
+"""No prediction: the measured models themselves, by their loss on the query examples that the surrogate reads."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -56,6 +59,7 @@ class Protocol:
             itself, and are compared.
         metrics, lambdas: dampings rho and penalties lambda of the grid.
         joint, conditional: smoothings of log-coverage in the grid, where examples are text.
+        queries: also measure the retrained models on the query examples, as `RETRAINED`.
     """
 
     calibration: Mapping[str, int] = field(
@@ -73,6 +77,11 @@ class Protocol:
     lambdas: tuple[float, ...] = (0.0, 0.5, 1.0)
     joint: tuple[float, ...] = (0.6, 3.0, 30.0)
     conditional: tuple[float, ...] = (0.012,)
+    queries: bool = False
+
+    def measured(self, tasks: Sequence[str]) -> list[str]:
+        """Return the names of what a run keeps, in order: tasks, and then their queries."""
+        return [*tasks, *(f"{task}, query" for task in tasks if self.queries)]
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,8 @@ def run_cell(
         store,
         f"{name}: calibration subsets",
         listener,
-    ).mean(axis=2)
+        protocol.queries,
+    ).mean(axis=2)[:, :tasks]
     clock.stage("calibration retraining")
     on_calibration = grid.predict(calibration.membership)
     cost = [views.seconds.get(c.sketch_kind, 0.0) for c in grid.configurations]
@@ -270,7 +280,9 @@ def run_cell(
         store,
         f"{name}: evaluation subsets",
         listener,
+        protocol.queries,
     )
+    utilities, on_queries = np.split(utilities, [tasks], axis=1)
     clock.stage("evaluation retraining")
     on_evaluation = grid.predict(evaluation.membership)
     inputs = baseline_inputs(corpus, views, calibration.membership, measured)
@@ -306,6 +318,8 @@ def run_cell(
     if judged is not None:
         predictions["judge", "mean"] = judged
         kinds["judge", "mean"] = EVENTS
+    if protocol.queries:
+        predictions[RETRAINED], kinds[RETRAINED] = on_queries.mean(axis=2), ""
     compared = baseline_predictions(inputs, evaluation.membership)
     compared |= predictions_by_kind(inputs, evaluation.membership)
     predictions |= {method: each.values for method, each in compared.items()}

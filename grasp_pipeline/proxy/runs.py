@@ -172,6 +172,7 @@ def measure(
     store: RunStore,
     what: str,
     listener: Listener = silent,
+    queries: bool = False,
 ) -> Floats:
     """Return minus the held-out loss of every subset, task and seed: (m, T, S), nats per token.
 
@@ -182,17 +183,20 @@ def measure(
         seeds: S training seeds.
         store: of the runs measured before.
         what, listener: as in `MeasuredRuns.make`.
+        queries: also measure the same models on the tasks' query examples: (m, 2 T, S), those last.
 
     Raises:
         TrainingError: a loss is not finite.
         ConfigError: a subset is empty.
     """
-    held = corpus.evaluation
+    tasks, recipe, held = len(corpus.tasks), trainer.recipe_id(corpus), corpus.evaluation
+    if queries:
+        tasks, recipe, held = 2 * tasks, digest(recipe, "queries"), held.join(corpus.query, tasks)
 
     def utilities(outcome: Outcome) -> Floats:
-        return -held.task_means(outcome.chunk_losses / held.n_tokens, len(corpus.tasks))
+        return -held.task_means(outcome.chunk_losses / held.n_tokens, tasks)
 
-    runs = MeasuredRuns(trainer, corpus.stream, held, trainer.recipe_id(corpus), utilities, store)
+    runs = MeasuredRuns(trainer, corpus.stream, held, recipe, utilities, store)
     jobs = [[job_of(corpus, row, seed) for seed in seeds] for row in membership]
     runs.make([each[s] for s in range(len(seeds)) for each in jobs], what, listener)
     return np.stack([[runs.values[job.run] for job in each] for each in jobs]).transpose(0, 2, 1)

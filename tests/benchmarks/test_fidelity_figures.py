@@ -41,12 +41,13 @@ def made_up_cell(seed: int) -> CellResult:
         "surrogate, full sketch": 0.3,
         "surrogate, second sketch seed": 0.25,
         "judge": 0.5,
+        "retrained, scored on the query": 0.12,
         "random": 50.0,
     }
     predictions = {
         (name, form): truth + noise * rng.standard_normal(truth.shape)
         for name, noise in noisy.items()
-        for form in (("mean",) if name.startswith(("surrogate", "judge")) else ("mean", "sum"))
+        for form in (("mean",) if name.startswith(("surrogate", "judge", "retrained")) else ("mean", "sum"))
     }
     grid = tuple(
         Configuration(f"{kind}-{lam}", kind, 10.0, lam, "mean") for kind in KINDS for lam in (0.0, 0.7, 1.0)
@@ -120,6 +121,11 @@ def test_every_figure_that_was_asked_for_is_in_the_result_file(published: Path) 
         found["fidelity.min_paired_low_all_together"]["value"]
         <= found["fidelity.min_paired_low_all"]["value"]
     )
+    for stratum, key in (("all", "spearman_all"), ("own_task", "spearman_optimised")):
+        reached = found[f"fidelity.spearman_retrained_{stratum}"]["value"]
+        share = found[f"fidelity.share_of_retrained_{stratum}"]
+        assert share["value"] == pytest.approx(found[f"fidelity.{key}"]["value"] / reached)
+        assert share["low"] < share["value"] < share["high"]
     assert found["fidelity.ratio_trak_default"]["value"] == min(
         found[f"fidelity.ratio_trak_default_{form}"]["value"] for form in ("mean", "sum")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from grasp_pipeline.errors import ConfigError, InputError
 from grasp_pipeline.evaluation.experiment import (
     EXACT,
     EXACT_METRICS,
+    RETRAINED,
     SELECTED,
     CellResult,
     Protocol,
@@ -145,6 +147,22 @@ def test_rivals_are_tuned_over_the_rival_views(toy: Toy) -> None:
     for method, each in found.items():
         np.testing.assert_array_equal(result.predictions[method], each.values, err_msg=str(method))
         assert result.kinds[method] == each.kind
+
+
+def test_the_retrained_models_are_scored_on_the_query_where_asked(toy: Toy) -> None:
+    """A row that is no prediction: what the measured models lose on the query; utilities stay what they are."""
+    apart = copy(toy)
+    apart.events = []
+    apart.store = CountingStore(apart.events)
+    asked = apart.run(toy.corpus, replace(PROTOCOL, queries=True))
+    np.testing.assert_allclose(asked.utilities, toy.result.utilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(asked.calibration, toy.result.calibration, rtol=0, atol=1e-5)
+    assert RETRAINED not in toy.result.predictions
+    other = replace(toy.corpus, evaluation=toy.corpus.query)
+    slow = measure(toy.trainer, other, asked.membership, (0, 1), MemoryStore(), "again").mean(axis=2)
+    np.testing.assert_allclose(asked.predictions[RETRAINED], slow, rtol=0, atol=1e-5)
+    names = replace(PROTOCOL, queries=True).measured(toy.corpus.tasks)
+    assert len(set(names)) == 2 * len(toy.corpus.tasks)
 
 
 def test_the_protocol_names_dampings_and_penalties(toy: Toy) -> None:

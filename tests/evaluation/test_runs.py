@@ -63,6 +63,24 @@ def test_utilities_are_those_of_retraining_one_by_one(
     assert np.ptp(fast, axis=2).min() > 1e-5, "seeds differ"
 
 
+def test_queries_are_measured_on_the_same_models(
+    corpus: TaskPool, trainer: Trainer, membership: np.ndarray, retrained: list[Run]
+) -> None:
+    """The first T are the utilities; the last T those of a pool whose query examples are measured instead."""
+    store, tasks = CountingStore(), len(corpus.tasks)
+    both = measure(trainer, corpus, membership, SEEDS, store, "toy", queries=True)
+    assert len(retrained) == len(membership) * len(SEEDS)
+    plain = measure(trainer, corpus, membership, SEEDS, store, "toy")
+    asked = measure(
+        trainer, replace(corpus, evaluation=corpus.query), membership, SEEDS, MemoryStore(), "toy"
+    )
+    np.testing.assert_allclose(both[:, :tasks], plain, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(both[:, tasks:], asked, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(
+        measure(trainer, corpus, membership, SEEDS, store, "toy", queries=True), both
+    )
+
+
 def test_task_means_weigh_examples_by_tokens(corpus: TaskPool) -> None:
     held = corpus.evaluation
     values = np.arange(len(held.rows) * 2.0).reshape(-1, 2)
