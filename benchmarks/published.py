@@ -164,7 +164,8 @@ def stamp(name: str, command: str, measured: Sequence[Origin] = ()) -> dict[str,
         if each["sources"] != sources_digest(each["what"]):
             sources = each["sources"]
     made = ", ".join([*commits, *([f"published at {commit()}"] if commits not in ([], [commit()]) else [])])
-    return {"command": command, "machine": machine(), "commit": made or commit(), "sources": sources}
+    here = command.replace(f"{ROOT}/", "")  # no folder of the machine that measured is published
+    return {"command": here, "machine": machine(), "commit": made or commit(), "sources": sources}
 
 
 Origin = dict[str, str]

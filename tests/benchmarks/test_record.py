@@ -219,6 +219,8 @@ def test_what_was_measured_before_names_its_commit_and_its_code() -> None:
     here = {"what": "x", "commit": "abc1234", "sources": sources.sources_digest("x")}
     assert published.origin("x") == here
     assert published.stamp("x", "make x", [here])["commit"] == "abc1234"
+    whole = f"python -m x --config {published.ROOT}/config/x.yaml"
+    assert published.stamp("x", whole, [here])["command"] == "python -m x --config config/x.yaml"
     earlier = published.stamp("x", "make x", [here | {"commit": "earlier"}, here])
     assert earlier["commit"] == "earlier, abc1234, published at abc1234"
     assert earlier["sources"] == here["sources"]
