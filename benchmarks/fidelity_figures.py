@@ -107,6 +107,14 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     for form, goal in (("sum", ""), ("mean", "at least 1.9")):
         rival = ("TRAK, default damping", form)
         out.append(_ratio(samples[ALL], rival, f"fidelity.ratio_trak_default_{form}", goal))
+        out.append(
+            Figure(
+                f"fidelity.ratio_trak_ceiling_{form}",
+                samples[ALL].ceiling / by[rival, ALL].value,
+                "ratio",
+                note="what a perfect prediction would have: the noise ceiling over the same rival",
+            )
+        )
     best = max(("sum", "mean"), key=lambda form: by[("TRAK, default damping", form), ALL].value)
     out.append(
         _ratio(samples[ALL], ("TRAK, default damping", best), "fidelity.ratio_trak_default", "reported", best)

@@ -121,6 +121,13 @@ def test_every_figure_that_was_asked_for_is_in_the_result_file(published: Path) 
         found["fidelity.min_paired_low_all_together"]["value"]
         <= found["fidelity.min_paired_low_all"]["value"]
     )
+    for form in ("mean", "sum"):
+        reached, possible = (
+            found[f"fidelity.ratio_trak_{name}_{form}"]["value"] for name in ("default", "ceiling")
+        )
+        assert possible / reached == pytest.approx(
+            found["fidelity.ceiling_all"]["value"] / found["fidelity.spearman_all"]["value"]
+        )
     for stratum, key in (("all", "spearman_all"), ("own_task", "spearman_optimised")):
         reached = found[f"fidelity.spearman_retrained_{stratum}"]["value"]
         share = found[f"fidelity.share_of_retrained_{stratum}"]
