@@ -32,7 +32,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **SMALLEST,
         "manifest": {**SMALLEST["manifest"], "paths": [f"{corpus}/*"]},
         "task_documents": {**SMALLEST["task_documents"], "paths": [f"{tasks}/*"]},
-        "finalists": {"shortlist": 2, "random_draws": 3},  # a toy's gain is not certified: the check fails
+        "finalists": {"shortlist": 2, "random_draws": 3},
     }
     config = folder / "toy.yaml"
     config.write_text(yaml.safe_dump({"ops": {name: {"config": each} for name, each in sections.items()}}))
@@ -117,7 +117,8 @@ def test_a_value_out_of_range_is_refused_in_a_sentence_and_nothing_runs(tab: Any
 def test_a_changed_budget_is_launched_and_what_it_made_is_on_the_pages(tab: Any, address: str) -> None:
     tab.goto(f"{address}{LAUNCHPAD}")
     editor_text(tab)
-    edit(tab, "  candidates:\n    config:\n", "  candidates:\n    config:\n      budget_fraction: 0.4\n")
+    # Who keeps nearly all gains nothing that could be certified: the check fails.
+    edit(tab, "  candidates:\n    config:\n", "  candidates:\n    config:\n      budget_fraction: 0.98\n")
     shot(tab, "ui-launchpad")
     tab.get_by_role("button", name="Launch Run").click()
     tab.wait_for_url("**/runs/**")
@@ -133,6 +134,13 @@ def test_a_changed_budget_is_launched_and_what_it_made_is_on_the_pages(tab: Any,
     tab.goto(f"{address}/assets/rejected_documents?view=events")
     tab.get_by_text("documents rejected").first.wait_for()
     assert tab.get_by_text("█").count() > 0
+    tab.goto(f"{address}/assets/surrogates?view=events")
+    picture = tab.locator("img[src^='data:image/svg+xml']").first  # a plot, without a click
+    picture.wait_for()
+    assert picture.evaluate("picture => picture.naturalWidth") > 100
+    assert picture.get_attribute("alt")
+    picture.scroll_into_view_if_needed()
+    shot(tab, "ui-plot")
     shot(tab, "ui-bars")
     tab.goto(f"{address}/assets/documents?view=overview")
     tab.get_by_text("Column name").wait_for()
@@ -141,11 +149,30 @@ def test_a_changed_budget_is_launched_and_what_it_made_is_on_the_pages(tab: Any,
     tab.goto(f"{address}/assets/certificates?view=checks")
     tab.get_by_text("certificate_above_zero").first.wait_for()
     tab.get_by_text("certificate_above_zero").first.click()
+    tab.get_by_text("finalists.allow_uncertified").first.wait_for()  # what to do about the failure
+    assert tab.get_by_text("Failed").count() > 0
     shot(tab, "ui-failing-check")
     tab.goto(f"{address}/overview/activity/timeline")
     tab.get_by_text("curate").first.wait_for()
     shot(tab, "ui-timeline")
     assert len(run) == 36
+
+
+def test_materialize_starts_from_the_configuration_in_use(tab: Any, address: str) -> None:
+    """With Shift a Launchpad of the step opens and refuses what a job's does; without, the step is run."""
+    tab.goto(f"{address}/assets/tokenizer")
+    tab.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
+    assert "vocab_size: 300" in editor_text(tab)
+    edit(tab, "vocab_size: 300", "vocab_size: 3")
+    tab.get_by_role("button", name="Materialize").last.click()
+    tab.get_by_text("tokenizer.vocab_size: Input should be greater than or equal to 300").wait_for()
+    shot(tab, "ui-materialize-refused")
+    tab.goto(f"{address}/assets/tokenizer")
+    with tab.expect_response(lambda answer: "mutation" in (answer.request.post_data or "")):
+        tab.get_by_role("button", name="Materialize").first.click()
+    tab.goto(f"{address}/runs")
+    tab.get_by_text("tokenizer", exact=True).first.wait_for()
+    tab.get_by_text("Canceled").first.wait_for(timeout=300_000)  # as a run that found nothing to do ends
 
 
 def test_schedule_and_sensors_have_pages(tab: Any, address: str) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import yaml
 from processes import end_session, free_port
-from toys import write_toy_corpus
+from toys import toy_texts, write_toy_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +28,15 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+LOOKING = (
+    ".venv/bin/python -m assets.run summary --config config/demo.yaml",
+    ".venv/bin/python -m grasp_pipeline explain 01-encyclopaedia.parquet#0",
+    "make browse",
+    ".venv/bin/dg check defs",
+    ".venv/bin/dg list defs",
+)
+"""Commands of the quick start that start no job."""
 
 
 def toy_config(corpus: Path, tasks: Path) -> dict:
@@ -152,9 +161,50 @@ def test_command_line(place: dict[str, str]) -> None:
     assert "CERTIFIED" in own
     run(f"make recurate CONFIG={config} GRASP_STORE={store}", place)
     run(f"make fidelity CONFIG={config} GRASP_STORE={store}", place)
+    look_around(place)
     code = blocks("python")[0].replace('"store/', f'"{store}/')
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "lower_bound" in shown.stdout
+
+
+def look_around(place: dict[str, str]) -> None:
+    """Run what the quick start names beside jobs, on the curated toy store; `make filter` on files that came later."""
+    summary, explain, browse, check, listed = LOOKING
+    told = run(summary.replace("config/demo.yaml", place["CONFIG"]), place)
+    assert "CERTIFIED" in told
+    first = yaml.safe_load(Path(place["CONFIG"]).read_text())["ops"]["manifest"]["config"]["paths"][0]
+    name = min(Path(first).parent.glob("*.parquet")).name
+    assert "kept" in run(explain.replace("01-encyclopaedia.parquet", name), place)
+    assert "All definitions loaded successfully" in run(check, place)
+    assert "gradient_sketches" in run(listed, place)
+
+    folder = Path(place["CONFIG"]).parent
+    arrivals, wanted = folder / "arrivals", folder / "filter.yaml"
+    arrivals.mkdir()
+    rows = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 10, "tomorrow")]
+    pl.DataFrame(rows, schema=["origin_name", "body"], orient="row").write_parquet(arrivals / "new.parquet")
+    section = {"paths": [f"{arrivals}/*"], "text_column": "body", "source_column": "origin_name"}
+    wanted.write_text(yaml.safe_dump({"ops": {"filtered_shards": {"config": section}}}))
+    assert "20 documents scored" in " ".join(run(f"make filter CONFIG={wanted}", place).split())
+
+    port = free_port()
+    server = subprocess.Popen(
+        ["bash", "-c", f"{browse} PORT={port}"],
+        cwd=ROOT,
+        env=place,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+
+        def page() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+                return answer.read().decode()
+
+        assert "<html" in str(until("the browser of the store", 120, page))
+    finally:
+        end_session(server)
 
 
 @pytest.mark.slow

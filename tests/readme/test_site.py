@@ -23,14 +23,43 @@ FENCE = re.compile(r"^```(\S*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHOWN = {"text", "diff", "{toctree}", "{eval-rst}"}
 """Fences that hold nothing to run."""
 
+README = "tests/readme/test_readme.py::test_command_line"
+UI = "tests/readme/test_readme.py::test_web_interface_runs_what_the_command_line_launches"
+METHOD = "tests/readme/test_method_commands.py::test_reading_the_reasons_and_filtering_new_files"
+EXAMPLE = "tests/core/test_face.py::test_the_example_selects_a_corpus_that_beats_a_random_one"
+PUSH = "tests/corpus/test_push.py::test_the_command_says_where_it_pushed_or_why_not"
 RUN_BY = {
-    "README.md": "test_readme.py",
-    "method.md": "test_method_commands.py",
-    "exports.md": "tests/corpus/test_export.py",
-    "notebook.md": "here",
-    "operations.md": "tests/assets/test_operations_page.py",
+    "README.md": README,
+    "method.md": METHOD,
+    "exports.md": "tests/corpus/test_export.py::test_the_files_open_as_the_page_says",
+    "notebook.md": "tests/readme/test_site.py::test_the_notebook_runs",
+    "operations.md": "tests/assets/test_operations_page.py::test_the_commands_run",
 }
-"""Who runs a page's Python; of the page on operations, every command too."""
+"""Page -> the test that runs its Python; of the page on operations, every command too."""
+
+COMMANDS = {
+    "make setup": ".ci/run",
+    "make demo": README,
+    "make demo CONFIG=my-corpus.yaml GRASP_STORE=my-store": README,
+    "make recurate": README,
+    "make recurate CONFIG=my-corpus.yaml GRASP_STORE=my-store": README,
+    "make fidelity": README,
+    "make filter": README,
+    "make browse": README,
+    ".venv/bin/python -m assets.run summary --config config/demo.yaml": README,
+    ".venv/bin/python -m grasp_pipeline explain 01-encyclopaedia.parquet#0": README,
+    ".venv/bin/dg check defs": README,
+    ".venv/bin/dg list defs": README,
+    "make ui": UI,
+    "make launch": UI,
+    "make lint": ".ci/run",
+    "make test": ".ci/run",
+    ".venv/bin/python examples/select_corpus.py": EXAMPLE,
+    ".venv/bin/python -m grasp_pipeline push my-org/my-corpus": PUSH,
+    ".venv/bin/python -m assets.run apply_filter --config config/apply_filter.yaml": METHOD,
+    ".venv/bin/dagster job launch -w workspace.yaml -j apply_filter -c config/apply_filter.yaml": METHOD,
+}
+"""Command of a page -> the test that runs it, on a toy corpus, or the script of continuous integration that does."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -55,28 +84,35 @@ def test_every_block_says_what_it_is(page: Path) -> None:
         assert page.name in RUN_BY
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "operations.md"], ids=lambda page: page.name
-)
-def test_commands_are_ones_that_there_are(page: Path) -> None:
-    for line in (line for block in blocks(page, "sh") for line in block.splitlines() if line.strip()):
-        program, *words = line.split()
-        if program == "make":
-            assert words[0] in targets(), line
-            assert all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in words[1:]), line
-        elif line.startswith(".venv/bin/python -m assets.run "):
-            assert words[2] in {*JOBS, "summary"}, line
-            assert (ROOT / words[-1]).is_file(), line
-        elif line.startswith(".venv/bin/python -m grasp_pipeline "):
-            assert words[2] in looking_back(), line
-        elif line.startswith(".venv/bin/python examples/"):
-            assert (ROOT / words[0]).is_file(), line
-        else:
-            assert line in {
-                ".venv/bin/dg check defs",
-                ".venv/bin/dg list defs",
-                ".venv/bin/dagster job launch -w workspace.yaml -j apply_filter -c config/apply_filter.yaml",
-            }, line
+def commands(page: Path) -> set[str]:
+    return {line.strip() for block in blocks(page, "sh") for line in block.splitlines() if line.strip()}
+
+
+def exists(test: str) -> bool:
+    """Whether a test of the form FILE::NAME, or a script, is there."""
+    file, _, name = test.partition("::")
+    return (ROOT / file).is_file() and (not name or f"def {name}(" in (ROOT / file).read_text())
+
+
+def test_every_command_is_run_by_a_test_that_there_is() -> None:
+    """Those of the page on operations are counted by the test of that page."""
+    shown = set().union(*(commands(page) for page in PAGES if page.name != "operations.md"))
+    assert shown == set(COMMANDS)
+    assert [test for test in {*COMMANDS.values(), *RUN_BY.values()} if not exists(test)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_name_what_there_is(command: str) -> None:
+    program, *words = command.split()
+    if program == "make":
+        assert words[0] in targets()
+    elif command.startswith(".venv/bin/python -m assets.run "):
+        assert words[2] in {*JOBS, "summary"}
+    elif command.startswith(".venv/bin/python -m grasp_pipeline "):
+        assert words[2] in looking_back()
+    for word in words:
+        if word.startswith(("config/", "examples/", "workspace.yaml")):
+            assert (ROOT / word).is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
