@@ -12,14 +12,22 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.laboratory.settings import LaboratorySettings, load_settings
 from benchmarks.launch import parser_of, run_apart
 from benchmarks.published import ROOT, origin, results_folder
 from grasp_pipeline.progress import duration
 from grasp_pipeline.seeds import digest
+
+if TYPE_CHECKING:
+    from grasp_pipeline.arrays import Floats
+    from grasp_pipeline.corpus.pool import TaskPool
+    from grasp_pipeline.evaluation.experiment import CellResult
+    from grasp_pipeline.proxy.objective import CausalLM
+    from grasp_pipeline.proxy.runs import RunStore, Trainer
 
 VERSION = "11"
 """Part of a finished cell's file name; raised when what a cell computes changes."""
@@ -60,44 +68,76 @@ def cell_digest(settings: LaboratorySettings) -> str:
     ).digest()[:12]
 
 
-def run_one(settings: LaboratorySettings, name: str) -> None:
-    """Run one cell in this process."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a cell starts from: its pool, the proxy that is retrained, and where utilities are kept."""
+
+    corpus: TaskPool
+    objective: CausalLM
+    trainer: Trainer
+    store: RunStore
+
+
+def prepare(settings: LaboratorySettings, name: str) -> Prepared:
+    """Draw a cell's pool and proxy, and open its store."""
     import polars as pl
-    import torch
 
     from benchmarks.laboratory.text import build_text_corpus
-    from grasp_pipeline.evaluation.experiment import run_cell
-    from grasp_pipeline.evaluation.proxies import take_views, text_trainer
+    from grasp_pipeline.evaluation.proxies import text_trainer
     from resources.delta.commits import Provenance
     from resources.delta.tables import DeltaTables
     from resources.runs import DeltaRuns
 
+    corpus_name, preset, seed = name.split("/")
+    documents = pl.read_parquet(ROOT / settings.corpora[corpus_name])
+    corpus = build_text_corpus(corpus_name, documents, settings.text_plan(), int(seed))
+    objective, trainer = text_trainer(preset, corpus, settings.recipe(), int(seed), settings.stacked_models)
+    provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
+    kept = settings.protocol().measured(corpus.tasks)
+    delta = DeltaTables(str(laboratory() / name))
+    store = DeltaRuns.laboratory(delta, provenance, "laboratory", kept, trainer.recipe.tokens)
+    return Prepared(corpus, objective, trainer, store)
+
+
+def run_one(settings: LaboratorySettings, name: str) -> None:
+    """Run one cell in this process."""
+    import torch
+
+    from grasp_pipeline.evaluation.experiment import run_cell
+    from grasp_pipeline.evaluation.proxies import take_views
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    corpus_name, preset, seed_text = name.split("/")
+    corpus_name, _, seed_text = name.split("/")
     seed = int(seed_text)
 
     def say(message: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {name}: {message}", flush=True)
 
-    documents = pl.read_parquet(ROOT / settings.corpora[corpus_name])
-    corpus = build_text_corpus(corpus_name, documents, settings.text_plan(), seed)
-    objective, trainer = text_trainer(preset, corpus, settings.recipe(), seed, settings.stacked_models)
+    cell = prepare(settings, name)
     views = take_views(
-        objective,
-        trainer,
-        corpus,
+        cell.objective,
+        cell.trainer,
+        cell.corpus,
         settings.recipe(settings.reference_factor),
         settings.sketches(),
         seed,
         say,
     )
-    provenance = Provenance("laboratory", "benchmark_fidelity", VERSION, settings.digest())
-    delta, tokens = DeltaTables(str(laboratory() / name)), trainer.recipe.tokens
-    protocol = settings.protocol()
-    store = DeltaRuns.laboratory(delta, provenance, "laboratory", protocol.measured(corpus.tasks), tokens)
-    result = run_cell(name, corpus, trainer, views, protocol, store, f"{corpus_name}/{seed}", say)
+    result = run_cell(
+        name, cell.corpus, cell.trainer, views, settings.protocol(), cell.store, f"{corpus_name}/{seed}", say
+    )
     replace(result, origin=origin("cell")).save(cell_file(settings, name))
     say("finished")
+
+
+def on_queries(settings: LaboratorySettings, name: str, cell: CellResult) -> Floats:
+    """Return what a finished cell's models reached on the tasks' query documents, from its store: (m, T, S)."""
+    from grasp_pipeline.proxy.runs import measure
+
+    made = prepare(settings, name)
+    seeds = range(cell.utilities.shape[2])
+    both = measure(made.trainer, made.corpus, cell.membership, seeds, made.store, name, print, queries=True)
+    return both[:, len(cell.tasks) :]
 
 
 def run_matrix(config: Path, settings: LaboratorySettings, names: Sequence[str], jobs: int) -> None:
@@ -129,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from grasp_pipeline.evaluation.experiment import CellResult
 
     cells = [CellResult.load(cell_file(settings, name)) for name in cell_names(settings)]
-    path = publish(cells, options.name, f"make benchmark-{options.name}")
+    asked = [on_queries(settings, cell.name, cell) for cell in cells]
+    path = publish(cells, options.name, f"make benchmark-{options.name}", asked)
     print(f"wrote {path}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,12 @@ from benchmarks.laboratory.summary import (
     strongest_forms,
 )
 from benchmarks.published import ROOT, Figure, published_here, save, stamp
+from grasp_pipeline.arrays import Floats
 from grasp_pipeline.calibration.rank import spearman, task_level_spearman
 from grasp_pipeline.calibration.strata import OPTIMISED
 from grasp_pipeline.evaluation.experiment import RETRAINED, SELECTED, CellResult
 
+ONCE = ("one run, scored on the query", "mean")
 RESAMPLES = 1000
 REGRET_DRAWS = 2
 SECOND_SEED = ("surrogate, second sketch seed", "mean")
@@ -57,19 +59,21 @@ EXACT = ("surrogate, exact gradients", "mean")
 PICTURES = ROOT / "docs" / "figures"
 
 
-def publish(cells: Sequence[CellResult], name: str, command: str) -> Path:
+def publish(cells: Sequence[CellResult], name: str, command: str, asked: Sequence[Floats] = ()) -> Path:
     """Write `results/NAME.json`, the tables made from it and, for the headline's cells, pictures; returns the file.
 
     Args:
         cells: finished cells.
         name: of the result file.
         command: that made it.
+        asked: for every cell, what its models reached on the query documents: (m, T, S); none: not known.
     """
     strata = strata_of(cells)
     samples = {stratum: sample(cells, stratum, RESAMPLES, "fidelity", stratum == ALL) for stratum in strata}
     rows = [row for stratum in strata for row in rows_of(samples[stratum], stratum)]
     measured = [dict(cell.origin) for cell in cells]
-    path = save(name, command, figures(cells, samples, rows), measured)
+    made = figures(cells, samples, rows) + beside_another_run(cells, asked)
+    path = save(name, command, made, measured)
     table = methods_file(name, path.parent)
     table.parent.mkdir(parents=True, exist_ok=True)
     origin = stamp(name, command, measured)
@@ -99,11 +103,11 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
         own = by[SELECTED, OWN_TARGET]
         note = f"finalists ranked by the task they were made for; ceiling {own.ceiling:.3f}"
         out.append(_spearman("fidelity.spearman_optimised", own, "at least 0.94", note))
-        out += _beside_retrained(samples[OWN_TARGET], "own_task", "at least 1")
+        out += _beside_retrained(samples[OWN_TARGET], "own_task")
         judged = by.get((("judge", "mean"), OWN_TARGET))
         if judged is not None:
             out.append(_spearman("fidelity.judge_optimised", judged, "", "the judge of the finalists"))
-    out += _beside_retrained(samples[ALL], "all", "at least 0.97")
+    out += _beside_retrained(samples[ALL], "all")
     for form, goal in (("sum", ""), ("mean", "at least 1.9")):
         rival = ("TRAK, default damping", form)
         out.append(_ratio(samples[ALL], rival, f"fidelity.ratio_trak_default_{form}", goal))
@@ -175,7 +179,7 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
     return out
 
 
-def _beside_retrained(found: Sample, stratum: str, goal: str) -> list[Figure]:
+def _beside_retrained(found: Sample, stratum: str) -> list[Figure]:
     """Return what the measured models themselves reach by the query, and the surrogate's share of it.
 
     The models are those whose utilities are predicted, with their seeds' luck in them: no prediction has that.
@@ -192,8 +196,57 @@ def _beside_retrained(found: Sample, stratum: str, goal: str) -> list[Figure]:
         high=high,
         note="no prediction: the measured models themselves, by their loss on the query documents",
     )
-    share = _quotient(found, SELECTED, RETRAINED, f"fidelity.share_of_retrained_{stratum}", goal)
+    share = _quotient(found, SELECTED, RETRAINED, f"fidelity.share_of_retrained_{stratum}")
     return [reached, share]
+
+
+def beside_another_run(cells: Sequence[CellResult], asked: Sequence[Floats]) -> list[Figure]:
+    """Return how well one run of a subset, by its loss on the query, ranks what another run is worth, and the
+    surrogate's share of that: here no luck is shared.
+
+    asked: as in `publish`. The first training seed is asked, the second is predicted, by the surrogate too.
+    """
+    if not asked:
+        return []
+    # `sample` wants two seeds for a ceiling, which is not used here.
+    halves = [
+        replace(
+            cell,
+            utilities=cell.utilities[:, :, [1, 1]],
+            predictions={SELECTED: cell.predictions[SELECTED], ONCE: queries[:, :, 0]},
+            kinds={SELECTED: cell.kinds[SELECTED], ONCE: ""},
+        )
+        for cell, queries in zip(cells, asked, strict=True)
+    ]
+    out: list[Figure] = []
+    wanted = {ALL: ("all", "at least 0.97"), OWN_TARGET: ("own_task", "at least 1")}
+    for stratum in (each for each in strata_of(cells) if each in wanted):
+        found = sample(halves, stratum, RESAMPLES, "another run")
+        name, goal = wanted[stratum]
+        for key, what in ((ONCE, "one_run"), (SELECTED, "surrogate")):
+            value, drawn = found.column(key)
+            low, high = found.interval(value, drawn)
+            out.append(
+                Figure(
+                    f"fidelity.spearman_another_run_{name}[{what}]",
+                    value,
+                    "rank correlation",
+                    low=low,
+                    high=high,
+                    note="with utilities of the second training seed alone",
+                )
+            )
+        out.append(
+            _quotient(
+                found,
+                SELECTED,
+                ONCE,
+                f"fidelity.share_of_another_run_{name}",
+                goal,
+                "over a model retrained with the first training seed and scored on the query documents",
+            )
+        )
+    return out
 
 
 def _spearman(name: str, row: Row, goal: str, note: str) -> Figure:

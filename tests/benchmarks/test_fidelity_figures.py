@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from benchmarks import fidelity_figures, fidelity_tables
 from benchmarks import published as recorded
@@ -219,3 +220,34 @@ def test_cells_measured_with_changes_are_not_published(clean: None) -> None:
 def test_a_page_without_markers_is_named() -> None:
     with pytest.raises(ValueError, match="add them where the table belongs"):
         recorded.replace_between("no markers", "fidelity", "body")
+
+
+def test_one_run_predicts_another_one_without_shared_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first seed's models are asked, the second seed's utilities are predicted; the slow twin ranks by hand."""
+    monkeypatch.setattr(fidelity_figures, "RESAMPLES", 80)
+    cells = [made_up_cell(0), made_up_cell(1)]
+    rng = np.random.default_rng(5)
+    asked = [cell.utilities + 0.2 * rng.standard_normal(cell.utilities.shape) for cell in cells]
+    found = {row.figure: row for row in fidelity_figures.beside_another_run(cells, asked)}
+
+    def ranked(predicted: list[np.ndarray]) -> float:
+        return float(
+            np.mean(
+                [
+                    [spearmanr(p[:, t], cell.utilities[:, t, 1]).statistic for t in range(len(cell.tasks))]
+                    for cell, p in zip(cells, predicted, strict=True)
+                ]
+            )
+        )
+
+    once = ranked([queries[:, :, 0] for queries in asked])
+    ours = ranked([cell.predictions[fidelity_figures.SELECTED] for cell in cells])
+    assert found["fidelity.spearman_another_run_all[one_run]"].value == pytest.approx(once)
+    assert found["fidelity.spearman_another_run_all[surrogate]"].value == pytest.approx(ours)
+    share = found["fidelity.share_of_another_run_all"]
+    assert share.value == pytest.approx(ours / once)
+    assert share.low is not None
+    assert share.high is not None
+    assert share.low < share.value < share.high
+    assert "fidelity.share_of_another_run_own_task" in found
+    assert fidelity_figures.beside_another_run(cells, []) == []
