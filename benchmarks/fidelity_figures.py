@@ -196,7 +196,7 @@ def _beside_retrained(found: Sample, stratum: str) -> list[Figure]:
         high=high,
         note="no prediction: the measured models themselves, by their loss on the query documents",
     )
-    share = _quotient(found, SELECTED, RETRAINED, f"fidelity.share_of_retrained_{stratum}")
+    share = _quotient(found, SELECTED, RETRAINED, f"fidelity.share_of_retrained_{stratum}", "")
     return [reached, share]
 
 
