@@ -53,7 +53,7 @@ from grasp_pipeline.evaluation.experiment import RETRAINED, SELECTED, CellResult
 
 ONCE = ("one run, scored on the query", "mean")
 RESAMPLES = 1000
-REGRET_DRAWS = 2
+REGRET_DRAWS = 12
 SECOND_SEED = ("surrogate, second sketch seed", "mean")
 EXACT = ("surrogate, exact gradients", "mean")
 PICTURES = ROOT / "docs" / "figures"
@@ -145,7 +145,7 @@ def figures(cells: Sequence[CellResult], samples: dict[str, Sample], rows: Seque
             goal = "" if name else "at least 0.97"
             out.append(_quotient(samples[ALL], pair[0], pair[1], f"fidelity.output_sketch_share{name}", goal))
     counts = min(len(cell.calibration_strata) for cell in cells)
-    for subsets in (24, 48):
+    for subsets in (24, 36, 48):
         if subsets <= counts:
             regret = choice_regret(cells, subsets, REGRET_DRAWS, 0.95, "regret")
             goal = "at most 0.005" if subsets == 24 else ""
