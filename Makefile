@@ -104,7 +104,7 @@ benchmark-fidelity: setup data/large/corpus ## The fidelity laboratory's matrix,
 benchmark-fidelity-quick: setup ## One cell of the fidelity laboratory (15 minutes)
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-quick.yaml --name fidelity-quick
 
-benchmark-fidelity-fresh: setup data/large/corpus ## The same of a seed that nothing was chosen on (25 minutes)
+benchmark-fidelity-fresh: setup data/large/corpus ## The same of two seeds that nothing was chosen on (50 minutes)
 	$(BIN)/python -m benchmarks.fidelity --config config/fidelity-fresh.yaml --name fidelity-fresh
 
 benchmark-transfer: setup ## What the small proxy chose, on a larger one and another architecture; after the matrix
