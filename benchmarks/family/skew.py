@@ -1,4 +1,4 @@
-"""Attribution by unlearning (MUCS, arXiv 2605.17938): a denoiser of digits, and a language model with dropout masks."""
+"""Attribution by unlearning (MUCS, arXiv 2605.17938): a denoiser of images, and a language model with dropout masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grasp_pipeline.attribution.skew.ascent import Ascent, mirrored_ascent, skew
 from grasp_pipeline.attribution.skew.denoiser import Denoiser, draw, shared_losses, train_denoiser
 from grasp_pipeline.attribution.skew.text import text_skew
 from grasp_pipeline.config import ProxyConfig
-from grasp_pipeline.corpus.images import load_digits
+from grasp_pipeline.corpus.images import ImageSet, load_digits, load_fashion_mnist
 from grasp_pipeline.corpus.tokenizer import train_bpe
 from grasp_pipeline.proxy.objective import CausalLM, Parameters, pad_chunks
 from grasp_pipeline.proxy.presets import build_model
@@ -24,6 +24,9 @@ from grasp_pipeline.seeds import generator
 SEEDS, POOL, STEPS, BATCH, WIDTH, RATE = 10, 400, 800, 64, 128, 2e-3
 NOISE, DRAWS, TOP, REMOVED = 0.2, 32, 5, 30
 """Noise of the query over its source, draws of the skew, places that count as found, images removed."""
+
+TIMES = 5
+"""How many times as much as random removal the named images should raise the query's loss."""
 
 TEXT_SEEDS, CHUNKS, CHUNK_TOKENS, CHANGED = 3, 160, 32, 0.2
 TEXT_RECIPE = Recipe(300, 8, CHUNK_TOKENS, 5e-3, 0.1, 0.0, 1.0)
@@ -67,14 +70,13 @@ def image_scores(
     }
 
 
-def image_figures() -> list[Figure]:
-    """Digits: the query is a noisy copy of one training image."""
-    data = load_digits()
+def image_figures(kind: str, data: ImageSet, of: str = "") -> list[Figure]:
+    """The query is a noisy copy of one training image; of: begins the names in the figures' brackets."""
     images = (data.images.reshape(len(data.labels), -1) * 2 - 1).astype(np.float32)
     places: dict[str, list[int]] = {}
     raised: dict[str, list[float]] = {}
     for seed in range(SEEDS):
-        random = generator("skew, digits", seed)
+        random = generator(f"skew, {kind}", seed)
         pool = images[random.permutation(len(images))[:POOL]]
         source = int(random.integers(POOL))
         query = np.clip(pool[source] + NOISE * random.standard_normal(pool.shape[1]), -1, 1)[None].astype(
@@ -102,13 +104,13 @@ def image_figures() -> list[Figure]:
             places.setdefault(name, []).append(place(values, source))
         for name, gone in removed.items():
             raised.setdefault(name, []).append(asked(train(np.setdiff1d(np.arange(POOL), gone))) - whole)
-    note = f"denoiser of {POOL} digits, the query a noisy copy of one, {SEEDS} seeds"
+    note = f"denoiser of {POOL} {kind}, the query a noisy copy of one, {SEEDS} seeds"
     found = {name: sum(each <= TOP for each in ranks) for name, ranks in places.items()}
     means = {name: float(np.mean(each)) for name, each in raised.items()}
     goal = {"MUCS": ">= 9"}
     figures = [
         Figure(
-            f"family.skew_found[{name}]",
+            f"family.skew_found[{of}{name}]",
             count,
             f"of {SEEDS} seeds",
             goal.get(name, ""),
@@ -118,7 +120,7 @@ def image_figures() -> list[Figure]:
     ]
     figures += [
         mean_figure(
-            f"family.skew_raised[{name}]",
+            f"family.skew_raised[{of}{name}]",
             values,
             "squared error",
             "",
@@ -127,11 +129,23 @@ def image_figures() -> list[Figure]:
         for name, values in raised.items()
     ]
     figures += [
+        mean_figure(
+            f"family.skew_raised_beyond[{of}{name}]",
+            [mine - TIMES * luck for mine, luck in zip(raised[name], raised["random"], strict=True)],
+            "squared error",
+            "above 0" if name == "MUCS" else "",
+            f"{note}; what removing {REMOVED} raises, less {TIMES} times what removing {REMOVED} at random does",
+        )
+        for name in ("MUCS", "nearest neighbours")
+    ]
+    if means["random"] <= 0:  # then there is no ratio
+        return figures
+    figures += [
         Figure(
-            f"family.skew_raised_over_random[{name}]",
+            f"family.skew_raised_over_random[{of}{name}]",
             means[name] / means["random"],
             "ratio",
-            ">= 5" if name == "MUCS" else "",
+            f">= {TIMES}" if name == "MUCS" else "",
             note=f"{note}; means over the seeds; random removal raises it by {means['random']:.5f}",
         )
         for name in ("MUCS", "nearest neighbours")
@@ -176,5 +190,7 @@ def text_figures() -> list[Figure]:
 
 
 def figures() -> list[Figure]:
-    """Measure the member."""
-    return image_figures() + text_figures()
+    """Measure the member; Fashion-MNIST is that of the Debian package dataset-fashion-mnist."""
+    digits = image_figures("digits", load_digits())
+    fashion = image_figures("images of Fashion-MNIST", load_fashion_mnist(), "Fashion-MNIST, ")
+    return digits + fashion + text_figures()
