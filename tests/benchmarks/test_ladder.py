@@ -53,6 +53,24 @@ def test_a_pick_that_misses_the_best_loses_what_lies_between() -> None:
     assert ladder.agreement(0.1) < 1
 
 
+def test_several_runs_pick_by_their_mean() -> None:
+    """The first run of the scale model is unlucky; the mean of all its runs finds the best."""
+    ladder = made_up(0.5)
+    study = ladder.rungs[0.1]
+    runs = study.losses.shape[1]
+    losses = np.repeat(ladder.whole.losses[:, :1], runs, axis=1).copy()
+    losses[:, 0] = study.losses[:, 0]
+    unlucky = Ladder({0.1: replace(study, losses=losses), WHOLE: ladder.whole})
+    slow = np.mean([target_loss(study, losses[:, run], study.fold >= 0) for run in range(runs)], axis=0)
+    np.testing.assert_allclose(unlucky.calibration(0.1, runs), slow)
+    assert unlucky.lost(0.1) > 0.01
+    assert unlucky.lost(0.1, runs) == pytest.approx(
+        float(unlucky.sealed().mean(axis=1)[int(slow.argmin())] - unlucky.sealed().mean(axis=1).min())
+    )
+    named = f"downstream.order_kept[picked by {runs} runs at 0.1 of the clusters]"
+    assert named in {each.figure for each in figures([unlucky])}
+
+
 def test_figures_count_cases_and_bound_the_gains() -> None:
     by_name = {each.figure: each for each in figures([made_up(), made_up(0.5)])}
     kept = by_name["downstream.order_kept"]
