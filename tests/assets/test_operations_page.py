@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from processes import end_session
+from processes import free_port, served
 from workplace import Workplace
 
 from grasp_pipeline.__main__ import main
@@ -87,18 +86,8 @@ def test_sensor_and_schedule_are_switched_on(home: Path) -> None:
 
 @pytest.mark.slow
 def test_the_read_only_web_interface_launches_nothing(home: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = program(WEB.replace("3001", str(port)))
-    server = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(home),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
     def asked(query: str) -> dict:
         request = urllib.request.Request(
@@ -109,7 +98,7 @@ def test_the_read_only_web_interface_launches_nothing(home: Path) -> None:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())["data"]
 
-    try:
+    with served(command, environment(home)):
         deadline = time.monotonic() + 300
         while True:
             try:
@@ -125,5 +114,3 @@ def test_the_read_only_web_interface_launches_nothing(home: Path) -> None:
         selector = '{repositoryName: "__repository__", repositoryLocationName: "grasp_pipeline", jobName: "recurate"}'
         launched = asked(f"mutation{{launchRun(executionParams: {{selector: {selector}}}){{__typename}}}}")
         assert launched["launchRun"]["__typename"] == "UnauthorizedError"
-    finally:
-        end_session(server)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import end_session, free_port
+from processes import free_port, served
 from toys import write_toy_corpus
 from workplace import SMALLEST
 
@@ -45,16 +44,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "GRASP_STORE": str(folder / "store"),
         "PYTHONWARNINGS": "ignore",
     }
-    server = subprocess.Popen(
-        ["make", "ui", f"PORT={port}", f"CONFIG={config}"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     place = f"http://127.0.0.1:{port}"
-    try:
+    with served(["make", "ui", f"PORT={port}", f"CONFIG={config}"], os.environ | environment):
         end = time.monotonic() + 180
         while time.monotonic() < end:
             try:
@@ -63,8 +54,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except OSError:
                 time.sleep(1)
         yield place
-    finally:
-        end_session(server)
 
 
 @pytest.fixture

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.family.batch_filter import _example
 from grasp_pipeline.seeds import generator
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def ppo() -> Any:
-    spec = spec_from_file_location("filtered_ppo", ROOT / "examples" / "filtered_ppo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return _example()
 
 
 def test_firm_ice_goes_where_it_was_asked_to_and_slippery_ice_goes_beside_in_two_thirds(ppo: Any) -> None:

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
-from test_readme import place, run, toy_config
-from toys import toy_texts, write_toy_corpus
+from test_readme import place, run, toy_config, write_arrivals
+from toys import write_toy_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text()
@@ -34,18 +33,10 @@ def test_the_commands_are_the_ones_tested_here() -> None:
 @pytest.mark.timeout(900)
 def test_reading_the_reasons_and_filtering_new_files(place: dict[str, str], tmp_path: Path) -> None:
     corpus, tasks = write_toy_corpus(tmp_path, 24)
-    arrivals = tmp_path / "arrivals"
-    arrivals.mkdir()
-    texts = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 10, "tomorrow")]
-    frame = pl.DataFrame(texts, schema=["origin_name", "body"], orient="row")
-    frame.write_parquet(arrivals / "tomorrow.parquet")
     config, wanted = tmp_path / "corpus.yaml", tmp_path / "filter.yaml"
     one_thread = {"compute": {"config": {"device": "cpu", "threads": 1}}}
     config.write_text(yaml.safe_dump(toy_config(corpus, tasks) | {"resources": one_thread}))
-    section = {"paths": [f"{arrivals}/*"], "text_column": "body", "source_column": "origin_name"}
-    wanted.write_text(
-        yaml.safe_dump({"ops": {"filtered_shards": {"config": section}}, "resources": one_thread})
-    )
+    wanted.write_text(yaml.safe_dump(write_arrivals(tmp_path) | {"resources": one_thread}))
     store = tmp_path / "store"
     env = place | {"GRASP_STORE": str(store)}
     run(f"{sys.executable} -m assets.run curate --config {config}", env)

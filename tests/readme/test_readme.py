@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from processes import end_session, free_port
+from processes import free_port, served
 from toys import toy_texts, write_toy_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,47 +179,35 @@ def look_around(place: dict[str, str]) -> None:
     assert "gradient_sketches" in run(listed, place)
 
     folder = Path(place["CONFIG"]).parent
-    arrivals, wanted = folder / "arrivals", folder / "filter.yaml"
+    wanted = folder / "filter.yaml"
+    wanted.write_text(yaml.safe_dump(write_arrivals(folder)))
+    assert "20 documents scored" in " ".join(run(f"make filter CONFIG={wanted}", place).split())
+
+    port = free_port()
+
+    def page() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            return answer.read().decode()
+
+    with served([*browse.split(), f"PORT={port}"], place):
+        assert "<html" in str(until("the browser of the store", 120, page))
+
+
+def write_arrivals(folder: Path) -> dict:
+    """Write 20 documents that came later; returns the run configuration that filters them."""
+    arrivals = folder / "arrivals"
     arrivals.mkdir()
     rows = [(source, text) for source in ("news", "junk") for text in toy_texts(source, 10, "tomorrow")]
     pl.DataFrame(rows, schema=["origin_name", "body"], orient="row").write_parquet(arrivals / "new.parquet")
     section = {"paths": [f"{arrivals}/*"], "text_column": "body", "source_column": "origin_name"}
-    wanted.write_text(yaml.safe_dump({"ops": {"filtered_shards": {"config": section}}}))
-    assert "20 documents scored" in " ".join(run(f"make filter CONFIG={wanted}", place).split())
-
-    port = free_port()
-    server = subprocess.Popen(
-        ["bash", "-c", f"{browse} PORT={port}"],
-        cwd=ROOT,
-        env=place,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-
-        def page() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
-                return answer.read().decode()
-
-        assert "<html" in str(until("the browser of the store", 120, page))
-    finally:
-        end_session(server)
+    return {"ops": {"filtered_shards": {"config": section}}}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_web_interface_runs_what_the_command_line_launches(place: dict[str, str], tmp_path: Path) -> None:
     env = place | {"GRASP_STORE": str(tmp_path / "store")}
-    server = subprocess.Popen(
-        ["make", "ui", f"PORT={env['PORT']}"],
-        cwd=ROOT,
-        env=env,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with served(["make", "ui", f"PORT={env['PORT']}"], env):
         until("the web server", 120, lambda: graphql(env["PORT"], "{version}")["version"])
         run(f"make launch CONFIG={env['CONFIG']}", env)
         taken = subprocess.run(
@@ -240,5 +228,3 @@ def test_web_interface_runs_what_the_command_line_launches(place: dict[str, str]
         query = "{assetNodes{assetKey{path} groupName partitionStats{numMaterialized numPartitions}}}"
         nodes = {node["assetKey"]["path"][-1]: node for node in graphql(env["PORT"], query)["assetNodes"]}
         assert nodes["gradient_sketches"]["partitionStats"]["numMaterialized"] > 0
-    finally:
-        end_session(server)

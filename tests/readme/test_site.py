@@ -106,6 +106,7 @@ def test_commands_name_what_there_is(command: str) -> None:
     program, *words = command.split()
     if program == "make":
         assert words[0] in targets()
+        assert all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in words[1:])
     elif command.startswith(".venv/bin/python -m assets.run "):
         assert words[2] in {*JOBS, "summary"}
     elif command.startswith(".venv/bin/python -m grasp_pipeline "):
