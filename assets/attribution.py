@@ -8,7 +8,7 @@ from assets.step import Step
 from grasp_pipeline import tables
 from resources.store import DeltaStore
 
-PROOF_VERSION = "1"
+PROOF_VERSION = "2"
 MOST_TEXTS, DIRECTIONS = 100, 16
 """Query chunks that the head is fitted to, and its leading directions that are published and retrained on."""
 
@@ -44,8 +44,10 @@ def attribution_proof(context: dg.AssetExecutionContext, store: DeltaStore) -> d
     step = Step(context, store)
     target = load_target(step, step.read(tables.CANDIDATES).collect().row(0, named=True))
     queries = step.read(tables.TASKS, {"split": "query"}).filter(pl.col("task").is_in(target.counted))
-    good = queries.select("chunk_id", "input_ids").bottom_k(MOST_TEXTS, by="chunk_id").collect()
-    chunks = step.read(tables.TOKENIZED_SHARDS).select("chunk_id", "input_ids")
+    good = (
+        queries.select("chunk_id", "input_ids", source="task").bottom_k(MOST_TEXTS, by="chunk_id").collect()
+    )
+    chunks = step.read(tables.TOKENIZED_SHARDS).select("chunk_id", "input_ids", "source")
     others = chunks.bottom_k(BACKGROUND * good.height, by="chunk_id").collect()
     location, stamp = f"{store.place}/proof", digest(step.upstream(), PROOF_VERSION)
     if store.has_file("proof/about.json"):
@@ -57,17 +59,24 @@ def attribution_proof(context: dg.AssetExecutionContext, store: DeltaStore) -> d
     made = fit_quality_head(*(TokenLists.of_column(frame["input_ids"]) for frame in (good, others)))
     advice, leverage = advise(made.head, SIZES), made.leverage()
     rows = [*good["chunk_id"], *others["chunk_id"]]
+    sources = [*good["source"], *others["source"]]
     features = made.head.features[:, :DIRECTIONS]
     query = features[: good.height].mean(axis=0)
     claim = make_claim(features, made.head.labels, made.head.damping, query)
     verdict = judge(claim, Plan.drawn(claim, 1000, seed=0))
     about = {
         "input_digest": stamp,
+        "upstream": step.upstream(),
         "rows": rows,
         "advice": [asdict(each) for each in advice],
         "safe": {str(k): safest(advice, k) or "refit" for k in SIZES},
         "outliers": [
-            {"chunk_id": rows[place], "leverage": float(leverage[place])}
+            {
+                "chunk_id": rows[place],
+                "leverage": float(leverage[place]),
+                "label": "target" if made.head.labels[place] else "corpus",
+                "source": sources[place],
+            }
             for place in np.argsort(-leverage)[:10]
         ],
     }

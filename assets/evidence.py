@@ -292,13 +292,13 @@ def export(context: dg.AssetExecutionContext, config: ExportRun, store: DeltaSto
 )
 def report(context: dg.AssetExecutionContext, config: ReportRun, store: DeltaStore) -> dg.MaterializeResult:
     """Render the report below the store's folder `report`."""
-    from assets.reporting import report_inputs, run_seconds
+    from assets.reporting import report_inputs, run_seconds, with_outliers
     from grasp_pipeline.report.answer import answer_markdown
     from grasp_pipeline.report.page import render
 
     step = Step(context, store, config)
     inputs = report_inputs(store.tables, texts=config.texts_per_group if config.texts else 0)
-    inputs = replace(inputs, timings=run_seconds(context.instance, inputs.run_id))
+    inputs = with_outliers(replace(inputs, timings=run_seconds(context.instance, inputs.run_id)), store)
     page = render(inputs)
     location = f"{store.place}/report/report.html"
     link = Path(location).absolute().as_uri() if store.is_local else location

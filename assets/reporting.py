@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from grasp_pipeline import tables
 from grasp_pipeline.errors import StoreError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from grasp_pipeline.tables import Table
     from resources.delta.commits import Commit
     from resources.delta.tables import DeltaTables
+    from resources.store import DeltaStore
 
 
 def report_inputs(
@@ -111,7 +113,7 @@ def report_inputs(
     shares = _shares(
         Target.of(protocol["target"], tasks, json.loads(protocol["task_weights"])).shares(), tasks
     )
-    seen_views: dict[str, pl.DataFrame] = {}
+    seen_views: dict[str, Any] = {}
     if views:
         pruned, dropped = read(tables.PRUNED_CORPUS), read(tables.DROP_REASONS)
         seen_views = {
@@ -237,6 +239,28 @@ def _time(delta: DeltaTables, curation: int | None) -> str:
         return ""
     rows = delta.read(tables.CURATIONS, commit.version).filter(curation=curation).select("time").collect()
     return rows.item() if rows.height else ""
+
+
+def with_outliers(inputs: ReportInputs, store: DeltaStore) -> ReportInputs:
+    """Return the inputs with the texts of most leverage in the attribution below the store's folder `proof`, if any."""
+    import polars as pl
+
+    if not store.has_file("proof/about.json"):
+        return inputs
+    with store.files("proof") as folder:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    name = tables.TOKENIZED_SHARDS.name
+    then, now = about["upstream"][name], inputs.versions[name]
+    told = {
+        "outliers": f"Measured on version {then} of {name}; this page is of version {now}. Run the job "
+        "prove_attribution again."
+    }
+    return replace(
+        inputs,
+        outliers=pl.DataFrame(about["outliers"]),
+        safe_estimators=about["safe"],
+        measured_elsewhere=inputs.measured_elsewhere | (told if then != now else {}),
+    )
 
 
 def run_seconds(instance: dg.DagsterInstance, run: str) -> pl.DataFrame:

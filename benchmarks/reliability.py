@@ -112,6 +112,12 @@ def recurations(scratch: Path) -> list[Figure]:
     seconds = np.array([row["seconds"] for row in rows])
     mine = [row for row in rows if row["pid"] == rows[-1]["pid"]]
     memory = np.array([row["rss_mb"] for row in mine])
+    grown = {
+        name: float(
+            np.median([row[name] for row in mine[-LAST:]]) - np.median([row[name] for row in mine[:FIRST]])
+        )
+        for name in ("objects", "heap_used_mb", "heap_free_mb")
+    }
     spent = np.diff([row["cpu_seconds"] for row in mine])
     return [
         Figure("reliability.recurations", len(rows), "recurations", "200"),
@@ -136,7 +142,8 @@ def recurations(scratch: Path) -> list[Figure]:
             "MiB",
             "flat",
             note=f"held at the end and at the start of one process, {len(mine)} recurations; "
-            f"{np.median(memory[:FIRST]):.0f} MiB at first",
+            f"{np.median(memory[:FIRST]):.0f} MiB at first; glibc's heap: {grown['heap_used_mb']:+.0f} MiB in use, "
+            f"{grown['heap_free_mb']:+.0f} MiB free in it; {grown['objects']:+,.0f} Python objects",
         ),
         Figure(
             "reliability.recurations_log_entries",

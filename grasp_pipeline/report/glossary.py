@@ -60,6 +60,8 @@ TERMS: dict[str, str] = {
     "can be expected to correlate better than that.",
     "Stratum": "One way of drawing the subsets that are retrained: uniform, tilted to sources, to redundancy, or "
     "optimised for a task.",
+    "Leverage": "How much of what a model says of a text that text decides alone, 0 to 1. A text of high leverage has "
+    "nothing like it beside it: an outlier, or a mistake.",
     "Judge score": "Rates an optimised corpus by evidence that its optimiser did not see, to decide which are "
     "worth a retraining. Higher is better; it is comparable within one table only.",
     "Sealed evaluation": "Documents and subsets that were drawn before anything was measured and read only after "

@@ -40,6 +40,12 @@ SCHEMAS: dict[str, Schema] = {
         "train_loss": pl.Float64,
         "validation_loss": pl.Float64,
     },
+    "outliers": {
+        "chunk_id": pl.String,
+        "leverage": pl.Float64,
+        "label": pl.String,
+        "source": pl.String,
+    },
     "arm_losses": {"arm": pl.String, "task": pl.String, "loss": pl.Float64},
     "margins": {"arm": pl.String, "task": pl.String, "margin": pl.Float64, "standard_error": pl.Float64},
     "timings": {"stage": pl.String, "seconds": pl.Float64},
@@ -119,6 +125,10 @@ class ReportInputs:
         values: chunks by score and value, as `explore.value_bins` counts them.
         predictions: utilities of subsets as the chosen configuration predicted them and as they were measured; split
             is calibration or sealed.
+        outliers: texts of most leverage in a quality head on the target's texts, from the folder `proof`; label is
+            `target` or `corpus`, the side that the head was told they are on.
+        safe_estimators: rows removed at once -> the cheapest estimate of a removal that is safe on that head's
+            features, or `refit`.
         samples: texts to look at, as `samples.draw_samples` draws them; the only texts on the page.
 
     Raises:
@@ -151,6 +161,8 @@ class ReportInputs:
     funnel: pl.DataFrame = field(default_factory=pl.DataFrame)
     values: pl.DataFrame = field(default_factory=pl.DataFrame)
     predictions: pl.DataFrame = field(default_factory=pl.DataFrame)
+    outliers: pl.DataFrame = field(default_factory=pl.DataFrame)
+    safe_estimators: dict[str, str] = field(default_factory=dict)
     samples: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from grasp_pipeline.report.sections.decision import decision
 from grasp_pipeline.report.sections.evaluation import evaluation, fidelity
 from grasp_pipeline.report.sections.explore import embedded, explore, policy, texts
 from grasp_pipeline.report.sections.lineage import lineage
+from grasp_pipeline.report.sections.outliers import outliers
 from grasp_pipeline.report.sections.reading import reading
 from grasp_pipeline.report.sections.tokens import tokens
 from grasp_pipeline.report.stylesheet import STYLESHEET
@@ -29,6 +30,7 @@ def render(inputs: ReportInputs) -> str:
         ("fidelity", "How well the surrogate ranks", fidelity),
         ("evaluation", "Sealed evaluation losses", evaluation),
         ("tokens", "Where the tokens went", tokens),
+        ("outliers", "Texts that decide alone", outliers),
         ("lineage", "Lineage", lineage),
         ("reading", "How to read this", reading),
     ]

@@ -12,9 +12,12 @@ from toys import WORDS, toy_texts
 
 from assets.attribution import attribution_proof
 from assets.launches import NOTHING, RESULT_TAG, WRITTEN
+from assets.reporting import with_outliers
 from grasp_pipeline import tables
 from grasp_pipeline.__main__ import main
 from grasp_pipeline.corpus.tokenizer import train_bpe
+from grasp_pipeline.proof.claim import Claim
+from grasp_pipeline.report.inputs import SCHEMAS, ReportInputs
 from resources.delta.commits import Provenance
 from resources.store import DeltaStore
 
@@ -24,6 +27,12 @@ ENCODER = train_bpe([text for source in WORDS for text in toy_texts(source, 20)]
 def write(store: DeltaStore, table: tables.Table, rows: list[dict]) -> None:
     frame = pl.concat([table.empty(), pl.DataFrame(rows)], how="diagonal_relaxed")
     store.tables.write(table, frame, Provenance("run", "test", "1", ""))
+
+
+def empty_inputs(**versions: int) -> ReportInputs:
+    """Return what a report of tables of some versions, all without rows, is made from."""
+    nothing = {name: pl.DataFrame() for name in SCHEMAS}
+    return ReportInputs(**nothing, versions=versions, store="", run_id="", target="mean", budget_tokens=1)
 
 
 def test_a_claim_is_published_that_the_command_accepts(
@@ -38,7 +47,13 @@ def test_a_claim_is_published_that_the_command_accepts(
         store,
         tables.TOKENIZED_SHARDS,
         [
-            {"chunk_id": f"{source}-{i}", "input_ids": ids, "n_tokens": len(ids), "shard": "shard-0000"}
+            {
+                "chunk_id": f"{source}-{i}",
+                "input_ids": ids,
+                "n_tokens": len(ids),
+                "shard": "shard-0000",
+                "source": "toy",
+            }
             for source, texts in encoded.items()
             for i, ids in enumerate(texts)
         ],
@@ -73,5 +88,17 @@ def test_a_claim_is_published_that_the_command_accepts(
     about = json.loads((folder / "about.json").read_text())
     assert len(about["rows"]) == first["rows"]
     assert set(about["safe"]) == {"1", "10"}
+    by_row = dict(zip(about["rows"], Claim.load(folder).labels, strict=True))
+    assert len(about["outliers"]) == 10
+    for each in about["outliers"]:
+        mine = by_row[each["chunk_id"]] == 1
+        assert (each["label"], each["source"]) == (("target", "a") if mine else ("corpus", "toy"))
+    version = about["upstream"]["tokenized_shards"]
+    told = with_outliers(empty_inputs(tokenized_shards=version), store)
+    assert told.outliers.height == 10
+    assert told.safe_estimators == about["safe"]
+    assert told.measured_elsewhere == {}
+    later = with_outliers(empty_inputs(tokenized_shards=version + 1), store).measured_elsewhere["outliers"]
+    assert later.startswith(f"Measured on version {version} of tokenized_shards; this page is of")
     assert main(["verify", str(folder), "--pairs", "600", "--seed", "7"]) == 0
     assert "accepted" in capsys.readouterr().out

@@ -5,6 +5,8 @@ The corpus does not grow: one of its files holds other rows every time. Started 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -41,6 +43,41 @@ def resident_mb() -> float:
     """Return the memory that this process holds, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class HeapInfo(ctypes.Structure):
+    """What glibc says of its heap (mallinfo2): bytes."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            [
+                "arena",
+                "ordblks",
+                "smblks",
+                "hblks",
+                "hblkhd",
+                "usmblks",
+                "fsmblks",
+                "uordblks",
+                "fordblks",
+                "keepcost",
+            ]
+        )
+    )
+
+
+def held() -> dict[str, float]:
+    """Return Python objects that are alive, and the MiB of glibc's heap that are in use and that lie free in it."""
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = HeapInfo
+    gc.collect()
+    told = ask()
+    return {
+        "objects": len(gc.get_objects()),
+        "heap_used_mb": (told.uordblks + told.hblkhd) / 2**20,
+        "heap_free_mb": told.fordblks / 2**20,
+    }
 
 
 def log_sizes(place: Workplace) -> dict[str, float]:
@@ -85,6 +122,7 @@ def main(folder: Path, count: int) -> None:
                 "seconds": seconds,
                 "cpu_seconds": time.process_time(),
                 "rss_mb": resident_mb(),
+                **held(),
                 **log_sizes(place),
                 "pid": os.getpid(),
             }

@@ -233,6 +233,12 @@ def make_inputs(**changes: Any) -> ReportInputs:
     arms |= {"influence": 4.466, "random-deduplicated": 4.548, "full": 4.51}
     arms |= {"random-0": 4.551, "random-1": 4.59, "random-2": 4.572, "random-3": 4.601}
     values: dict[str, Any] = {
+        "outliers": pl.DataFrame(
+            [("m-17", 0.93, "corpus", "mail"), ("q-3", 0.41, "target", "french")],
+            schema=["chunk_id", "leverage", "label", "source"],
+            orient="row",
+        ),
+        "safe_estimators": {"1": "rescaled influence", "10": "refit"},
         "sources": pl.DataFrame(
             sources, schema=["source", "documents", "bytes", "tokens", "kept_tokens"], orient="row"
         ).with_columns(kept_chunks=pl.col("kept_tokens") // 128),

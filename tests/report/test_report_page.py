@@ -215,6 +215,18 @@ def test_fidelity_not_measured_yet(make_report_inputs: Make) -> None:
     assert len(document.all("svg")) == 4
 
 
+def test_texts_that_decide_alone(make_report_inputs: Make) -> None:
+    text = Document(render(make_report_inputs())).text
+    assert "1 of the 2 shown decides half of its own verdict or more." in text
+    assert "m-170.930the corpusmail" in text
+    assert "safe here: for 1 text rescaled influence, for 10 texts refit." in text
+    assert "prove_attribution" not in text
+    elsewhere = {"outliers": "Measured on version 3 of tokenized_shards"}
+    assert elsewhere["outliers"] in Document(render(make_report_inputs(measured_elsewhere=elsewhere))).text
+    text = Document(render(make_report_inputs(outliers=pl.DataFrame()))).text
+    assert "run the job prove_attribution, then report again" in text
+
+
 def test_nothing_at_all(make_report_inputs: Make) -> None:
     nothing = dict.fromkeys(SCHEMAS, pl.DataFrame())
     document = Document(render(make_report_inputs(**nothing, versions={})))
