@@ -314,10 +314,12 @@ def regime(passes: float, cluster_share: float) -> str:
 
     passes: tokens of one over the budget; cluster_share: of the clusters of near duplicates that it saw.
     """
+    from grasp_pipeline.report import formats
+
     if cluster_share < 1:
         return (
-            f"Each retraining made {passes / cluster_share:.2g} passes over a scale model: {cluster_share:.2g} of the "
-            "clusters of near duplicates, drawn anew with every seed. What only a larger corpus repeats it does not "
+            f"Each retraining made {formats.passes(passes / cluster_share)} over a scale model: "
+            f"{cluster_share:.2g} of the clusters of near duplicates, drawn anew with every seed. What only a larger corpus repeats it does not "
             "show; finalists.max_training_tokens sets its size."
         )
     if passes < 1:
@@ -325,7 +327,7 @@ def regime(passes: float, cluster_share: float) -> str:
             f"Each retraining saw {passes:.2g} of the budget once: a whole pass may order the corpora otherwise, and "
             "finalists.training_passes measures it."
         )
-    return f"Each retraining made {passes:.2g} passes over the budget."
+    return f"Each retraining made {formats.passes(passes)} over the budget."
 
 
 def certificate_rows(contest: "CrossFitResult", measured: str) -> "pl.DataFrame":

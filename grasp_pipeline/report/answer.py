@@ -14,7 +14,7 @@ import polars as pl
 
 from grasp_pipeline.names import MEAN, RANDOM, WORST
 from grasp_pipeline.progress import duration
-from grasp_pipeline.report.formats import compact, count, number, plain, share
+from grasp_pipeline.report.formats import compact, count, number, passes, plain, share
 from grasp_pipeline.report.inputs import ReportInputs, Row, task_label
 from grasp_pipeline.report.why import TWO_SIDED_95
 
@@ -154,8 +154,8 @@ def scale(inputs: ReportInputs) -> str:
             if size.cluster_share == 1
             else f"a scale model, {share(size.cluster_share, 1)} of what is kept"
         )
-        passes = f", {size.passes:.2g} passes over {over}" if size.passes is not None else ""
-        told.append(f"each corpus trained on for {count(size.tokens)} tokens{passes}")
+        seen = f", {passes(size.passes)} over {over}" if size.passes is not None else ""
+        told.append(f"each corpus trained on for {count(size.tokens)} tokens{seen}")
     return "; ".join(told) or "not known"
 
 

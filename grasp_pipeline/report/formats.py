@@ -35,6 +35,12 @@ def interval(
     return f"{text} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
 
 
+def passes(value: float) -> str:
+    """Format how often a training saw its corpus: ``1 pass``, ``2.5 passes``."""
+    rounded = f"{value:.2g}"
+    return f"{rounded} {'pass' if rounded == '1' else 'passes'}"
+
+
 def count(value: int | None) -> str:
     """Format a count: ``1,234,567``."""
     return MISSING if value is None else f"{value:,}"

@@ -30,6 +30,7 @@ def test_the_cap_makes_a_scale_model(given: dict[str, Any], planned: tuple[int, 
 
 
 def test_a_certificate_says_how_it_was_measured() -> None:
+    assert regime(1.0, 1.0) == "Each retraining made 1 pass over the budget."
     assert regime(2.0, 1.0) == "Each retraining made 2 passes over the budget."
     assert "saw 0.5 of the budget once" in regime(0.5, 1.0)
     assert "2 passes over a scale model: 0.25 of the clusters" in regime(0.5, 0.25)

@@ -47,7 +47,7 @@ def test_the_answer_says_what_was_kept_for_what_and_at_what_size(make_report_inp
 
 def test_a_scale_model_is_named(make_report_inputs: Make) -> None:
     told = make_report_inputs(proxy=ProxySize("llama", 230_464, 128_000, 1.0, 0.088))
-    assert answer.scale(told).endswith("1 passes over a scale model, 8.8% of what is kept")
+    assert answer.scale(told).endswith("1 pass over a scale model, 8.8% of what is kept")
     assert "max_training_tokens" in answer.scale_warning(told)
 
 
