@@ -319,8 +319,8 @@ def regime(passes: float, cluster_share: float) -> str:
     if cluster_share < 1:
         return (
             f"Each retraining made {formats.passes(passes / cluster_share)} over a scale model: "
-            f"{cluster_share:.2g} of the clusters of near duplicates, drawn anew with every seed. What only a larger corpus repeats it does not "
-            "show; finalists.max_training_tokens sets its size."
+            f"{cluster_share:.2g} of the clusters of near duplicates, drawn anew with every seed. What only a larger "
+            "corpus repeats it does not show; finalists.max_training_tokens sets its size."
         )
     if passes < 1:
         return (
