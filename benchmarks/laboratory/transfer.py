@@ -35,7 +35,8 @@ from grasp_pipeline.calibration.rank import bootstrap_task_spearman, task_level_
 from grasp_pipeline.corpus.pool import TaskPool
 from grasp_pipeline.errors import ConfigError
 from grasp_pipeline.evaluation.archive import damaged, load_archive, save_archive
-from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views, query_events
+from grasp_pipeline.names import EVENTS
 from grasp_pipeline.progress import Listener, silent
 from grasp_pipeline.proxy.runs import RunStore, Trainer, measure
 from grasp_pipeline.seeds import generator
@@ -211,7 +212,9 @@ def run_transfer(
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; retrain every subset with at least 1")
     kinds = {} if large_views is None else large_views.kinds
-    missing = sorted({c.sketch_kind for c in small.configurations} - set(kinds))
+    events = query_events(corpus)
+    seen = {*kinds, EVENTS} if events is not None else set(kinds)
+    missing = sorted({c.sketch_kind for c in small.configurations} - seen)
     if large_views is not None and missing:
         raise ConfigError(
             f"the other proxy has no sketches of kind {', '.join(missing)}; sketch it with them"
@@ -225,7 +228,7 @@ def run_transfer(
     if large_views is None:
         grid = np.empty((0, len(chosen), len(small.tasks)))
     else:
-        grid = Grid(small.configurations, kinds, corpus.n_tokens).predict(membership)
+        grid = Grid(small.configurations, kinds, corpus.n_tokens, events).predict(membership)
     return TransferResult(
         name=name,
         source=small.name,
