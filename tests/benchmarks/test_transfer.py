@@ -30,7 +30,8 @@ from benchmarks.transfer import over_corpora, transfers
 from grasp_pipeline.calibration.grid_predictions import Grid
 from grasp_pipeline.corpus.pool import HeldOut, TaskPool
 from grasp_pipeline.errors import ConfigError, InputError
-from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views
+from grasp_pipeline.evaluation.experiment import SELECTED, CellResult, Views, query_events
+from grasp_pipeline.names import EVENTS
 from grasp_pipeline.proxy.objective import pad_chunks
 from grasp_pipeline.proxy.packing import TextStream
 from grasp_pipeline.proxy.runs import MemoryStore, Trainer, measure
@@ -150,6 +151,7 @@ def toy_corpus() -> TaskPool:
 
     return TaskPool(
         name="toy",
+        chunks=pool,
         digest="toy",
         stream=TextStream(pool, 0),
         rows=rows,
@@ -188,7 +190,9 @@ def toy_proxy(kind: str, corpus: TaskPool) -> tuple[Trainer, Views]:
 def toy_cell(corpus: TaskPool, trainer: Trainer, views: Views) -> CellResult:
     rng = generator("test transfer", "members")
     membership = rng.random((len(STRATA), CHUNKS)) < 0.4
-    grid = Grid.of(views.kinds, corpus.n_tokens, (0.0, 1.0), (0.0, 0.7))
+    grid = Grid.of(
+        views.kinds, corpus.n_tokens, (0.0, 1.0), (0.0, 0.7), query_events(corpus), (0.6,), (0.01,)
+    )
     predictions = grid.predict(membership)
     return CellResult(
         name="toy/llama/0",
@@ -265,7 +269,8 @@ def test_a_transfer_measures_and_predicts_on_the_other_proxy(
     np.testing.assert_allclose(transfer.large, expected, atol=1e-5)
     assert transfer.small.tolist() == cell.utilities[transfer.rows].tolist()
     assert transfer.selected.tolist() == cell.predictions[SELECTED][transfer.rows].tolist()
-    own = Grid.of(views.kinds, corpus.n_tokens, (0.0, 1.0), (0.0, 0.7))
+    own = Grid.of(views.kinds, corpus.n_tokens, (0.0, 1.0), (0.0, 0.7), query_events(corpus), (0.6,), (0.01,))
+    assert EVENTS in {each.sketch_kind for each in own.configurations}
     assert own.configurations == transfer.configurations
     np.testing.assert_allclose(transfer.grid, own.predict(members))
     assert not np.allclose(transfer.grid, cell.grid_evaluation[:, transfer.rows])
