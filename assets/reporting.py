@@ -242,13 +242,18 @@ def _time(delta: DeltaTables, curation: int | None) -> str:
 
 
 def with_outliers(inputs: ReportInputs, store: DeltaStore) -> ReportInputs:
-    """Return the inputs with the texts of most leverage in the attribution below the store's folder `proof`, if any."""
+    """Return the inputs with the texts of most leverage in the attribution below the store's folder `proof`, if any.
+
+    Folders of before PROOF_VERSION 2 do not say what they were made from: they count as none.
+    """
     import polars as pl
 
     if not store.has_file("proof/about.json"):
         return inputs
     with store.files("proof") as folder:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    if "upstream" not in about:
+        return inputs
     name = tables.TOKENIZED_SHARDS.name
     then, now = about["upstream"][name], inputs.versions[name]
     told = {

@@ -100,5 +100,8 @@ def test_a_claim_is_published_that_the_command_accepts(
     assert told.measured_elsewhere == {}
     later = with_outliers(empty_inputs(tokenized_shards=version + 1), store).measured_elsewhere["outliers"]
     assert later.startswith(f"Measured on version {version} of tokenized_shards; this page is of")
+    older = {name: value for name, value in about.items() if name != "upstream"}
+    (folder / "about.json").write_text(json.dumps(older))
+    assert with_outliers(empty_inputs(tokenized_shards=version), store).outliers.is_empty()
     assert main(["verify", str(folder), "--pairs", "600", "--seed", "7"]) == 0
     assert "accepted" in capsys.readouterr().out

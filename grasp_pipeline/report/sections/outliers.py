@@ -43,17 +43,15 @@ def outliers(inputs: ReportInputs) -> list[Html]:
             f"it. {_decide(alone, frame.height)}",
         ),
         table("Texts of most leverage", columns, rows, list(range(alone))),
-        *[
-            element("p", "Cheapest estimate of a removal that is safe here: ", join(*_safe(inputs)), ".")
-            for _ in range(bool(inputs.safe_estimators))
-        ],
+        element("p", "Cheapest estimate of a removal that is safe here: ", join(*_safe(inputs)), "."),
     ]
 
 
 def _decide(alone: int, shown: int) -> str:
     if alone == 0:
         return f"None of the {shown} shown decides half of its own verdict or more."
-    return f"{alone} of the {shown} shown {'decides' if alone == 1 else 'decide'} half of its own verdict or more."
+    decide = "decides half of its" if alone == 1 else "decide half of their"
+    return f"{alone} of the {shown} shown {decide} own verdict or more."
 
 
 def _safe(inputs: ReportInputs) -> list[object]:
